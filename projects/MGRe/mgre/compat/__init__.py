@@ -1,0 +1,25 @@
+"""The toolbox, fast-reid, on current software: Python 3.10 to 3.13, torch 2, numpy 2, faiss 1.8 and later, CUDA or not.
+
+It works with the wheel fastreid 1.4.0 and with a git clone on PYTHONPATH, and edits the files of neither. Each
+adaptation is one function that says why it is needed, does nothing where the toolbox in use does not need it, and may be
+called again. The files follow the toolbox's: what imports stand in its way, its data, its trainer, its checkpoints, its
+evaluation, its optimizers, its models.
+"""
+
+from mgre.compat import imports
+
+
+def apply() -> None:
+    """Adapt the toolbox; to be called before anything imports it.
+
+    Raises:
+        SetupError: the toolbox or faiss is not installed.
+    """
+    imports.require_packages()
+    imports.import_toolbox()
+    # These import the toolbox, which can be imported only now.
+    from mgre.compat import checkpoint, engine, evaluation, loading, modeling, solver
+
+    for area in (loading, solver, engine, checkpoint, evaluation, modeling):
+        for adaptation in area.ADAPTATIONS:
+            adaptation()

@@ -1,0 +1,166 @@
+"""The toolbox's launcher and trainers."""
+
+import functools
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from fastreid.engine import defaults, hooks, train_loop
+from fastreid.utils import comm
+from fastreid.utils.file_io import PathManager
+from fastreid.utils.params import ContiguousParams
+from torch.nn.parallel import DistributedDataParallel
+
+from mgre.compat.patching import adapt
+from mgre.errors import SetupError
+
+logger = logging.getLogger(f"fastreid.{__name__}")  # below the logger the toolbox sets up
+
+# ``fastreid.engine.launch`` is the function, which hides the module of its name.
+_launch_module = sys.modules["fastreid.engine.launch"]
+_cuda_worker = _launch_module._distributed_worker
+
+
+def _distributed_worker(
+    local_rank: int,
+    main_func: Callable,
+    world_size: int,
+    num_processes_per_machine: int,
+    machine_rank: int,
+    dist_url: str,
+    args: tuple,
+) -> None:
+    if torch.cuda.is_available():
+        _cuda_worker(local_rank, main_func, world_size, num_processes_per_machine, machine_rank, dist_url, args)
+        return
+    # The processes of a machine share its cores; by default each would take them all.
+    torch.set_num_threads(max(1, torch.get_num_threads() // num_processes_per_machine))
+    rank = machine_rank * num_processes_per_machine + local_rank
+    dist.init_process_group("gloo", init_method=dist_url, world_size=world_size, rank=rank)
+    for first in range(0, world_size, num_processes_per_machine):
+        group = dist.new_group(range(first, first + num_processes_per_machine))
+        if rank - local_rank == first:
+            comm._LOCAL_PROCESS_GROUP = group
+    main_func(*args)
+    dist.destroy_process_group()
+
+
+def launch_without_cuda() -> None:
+    """``launch`` starts its processes on the CPU, joined by gloo, where there is no CUDA; the toolbox knows NCCL only."""
+    adapt(_launch_module, "_distributed_worker", lambda original: _distributed_worker)
+
+
+class _DistributedDataParallel(DistributedDataParallel):
+    def __init__(self, module: torch.nn.Module, device_ids: list[int] | None = None, **kwargs: Any) -> None:
+        on_cpu = next(module.parameters()).device.type == "cpu"
+        super().__init__(module, device_ids=None if on_cpu else device_ids, **kwargs)
+
+
+def distribute_without_cuda() -> None:
+    """DefaultTrainer hands DistributedDataParallel its GPU's number, which that refuses for a model on the CPU."""
+    adapt(defaults, "DistributedDataParallel", lambda original: _DistributedDataParallel)
+
+
+def make_output_dir() -> None:
+    """DefaultTrainer makes its OUTPUT_DIR before it writes there; the toolbox leaves that to ``default_setup``."""
+
+    def make(auto_scale: staticmethod) -> staticmethod:
+        @functools.wraps(auto_scale.__func__)
+        def scaled(cfg: Any, num_classes: int) -> Any:
+            if comm.is_main_process() and cfg.OUTPUT_DIR:
+                try:
+                    PathManager.mkdirs(cfg.OUTPUT_DIR)
+                except OSError as error:
+                    raise SetupError(
+                        f"OUTPUT_DIR '{cfg.OUTPUT_DIR}' cannot be made ({error.strerror}): choose another folder"
+                    ) from error
+            return auto_scale(cfg, num_classes)
+
+        return staticmethod(scaled)
+
+    adapt(defaults.DefaultTrainer, "auto_scale_hyperparams", make)
+
+
+class _AMPTrainer(train_loop.AMPTrainer):
+    """Trains in float16 with scaled gradients on a GPU, and in bfloat16, which needs no scaling, on a CPU."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        data_loader: Any,
+        optimizer: torch.optim.Optimizer,
+        param_wrapper: Any,
+        grad_scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        device = next(model.parameters()).device.type
+        if grad_scaler is None:
+            grad_scaler = torch.amp.GradScaler(device, enabled=device != "cpu")
+        super().__init__(model, data_loader, optimizer, param_wrapper, grad_scaler)
+        dtype = torch.bfloat16 if device == "cpu" else torch.float16
+        self._autocast = torch.autocast(device, dtype=dtype)
+
+    def run_step(self) -> None:
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+
+        with self._autocast:
+            loss_dict = self.model(data)
+            loss = sum(loss_dict.values())
+        self.optimizer.zero_grad()
+        self.grad_scaler.scale(loss).backward()
+        self._write_metrics(loss_dict, data_time)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+        if isinstance(self.param_wrapper, ContiguousParams):
+            self.param_wrapper.assert_buffer_is_valid()
+
+
+def mix_precision_anywhere() -> None:
+    """SOLVER.AMP on the CPU too, through torch.amp; the toolbox asserts CUDA and uses the deprecated torch.cuda.amp."""
+    adapt(train_loop, "AMPTrainer", lambda original: _AMPTrainer)
+
+
+def surface_training_errors() -> None:
+    """After a failed or interrupted training nothing is evaluated, and no hook hides why it stopped.
+
+    The trainer calls ``after_train`` of every hook after an error too. The evaluation's asks for an epoch that is not
+    there before the first, and takes a failure in the last one for the end of the training.
+    """
+
+    def skip_evaluation(after_train: Callable) -> Callable:
+        @functools.wraps(after_train)
+        def after(hook: hooks.EvalHook) -> None:
+            if sys.exc_info()[0] is None:
+                after_train(hook)
+
+        return after
+
+    def keep_first_error(after_train: Callable) -> Callable:
+        @functools.wraps(after_train)
+        def after(trainer: train_loop.TrainerBase) -> None:
+            if sys.exc_info()[0] is None:
+                after_train(trainer)
+                return
+            try:
+                after_train(trainer)
+            except Exception:
+                logger.debug("A hook failed after training had failed", exc_info=True)
+
+        return after
+
+    adapt(hooks.EvalHook, "after_train", skip_evaluation)
+    adapt(train_loop.TrainerBase, "after_train", keep_first_error)
+
+
+ADAPTATIONS = (
+    launch_without_cuda,
+    distribute_without_cuda,
+    make_output_dir,
+    mix_precision_anywhere,
+    surface_training_errors,
+)

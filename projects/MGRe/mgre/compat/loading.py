@@ -1,0 +1,158 @@
+"""The toolbox's data loaders, samplers and transforms."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision.transforms as T
+from fastreid.data import build, data_utils, samplers
+from fastreid.data.transforms import build as transforms_build
+from fastreid.data.transforms import functional
+from fastreid.utils import comm
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from mgre.compat.patching import Overlay, adapt
+from mgre.errors import ConfigError, DataError
+
+
+class _DataLoader(data_utils.DataLoaderX):
+    def __new__(cls, local_rank: int, **kwargs: Any) -> DataLoader:
+        if torch.cuda.is_available():
+            return super().__new__(cls)
+        return DataLoader(**(kwargs | {"pin_memory": False}))
+
+
+def load_without_cuda() -> None:
+    """A plain DataLoader where there is no CUDA.
+
+    The toolbox's DataLoaderX copies batches to the GPU ahead of time, on a CUDA stream that it opens whatever the device.
+    """
+    adapt(build, "DataLoaderX", lambda original: _DataLoader)
+
+
+class _BackgroundGenerator(data_utils.BackgroundGenerator):
+    error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:  # whatever it is, it is the main thread's to handle
+            self.error = error
+            self.queue.put(None)
+
+    def next(self) -> Any:
+        try:
+            return super().next()
+        except StopIteration:
+            if self.error is not None:
+                raise self.error from None
+            raise
+
+
+def raise_loading_errors() -> None:
+    """An error while a batch is loaded ends the loop over the loader.
+
+    The toolbox's DataLoaderX loads in a thread of its own. An error there, such as an unreadable image, ends the thread
+    alone, and the trainer waits for its next batch for ever.
+    """
+    adapt(data_utils, "BackgroundGenerator", lambda original: _BackgroundGenerator)
+
+
+def name_unreadable_images() -> None:
+    """An image that cannot be read is a DataError that names it; what Pillow raises does not say which file it was."""
+
+    def make(read_image: Callable) -> Callable:
+        @functools.wraps(read_image)
+        def checked(file_name: str, format: str | None = None) -> Image.Image:
+            try:
+                return read_image(file_name, format)
+            except (OSError, SyntaxError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"image '{file_name}' cannot be read ({error}): replace it, or take it out of the data set"
+                ) from error
+
+        return checked
+
+    adapt(data_utils, "read_image", make)
+
+
+def check_identity_batches() -> None:
+    """An identity sampler that cannot fill a batch says so; the toolbox's look for one for ever."""
+
+    def make(init: Callable) -> Callable:
+        @functools.wraps(init)
+        def checked(
+            sampler: Any, data_source: list, mini_batch_size: int, num_instances: int, *args: Any, **kwargs: Any
+        ) -> None:
+            world_size = comm.get_world_size()
+            keys = (
+                f"SOLVER.IMS_PER_BATCH {mini_batch_size * world_size} and DATALOADER.NUM_INSTANCE {num_instances}"
+                + (f" in {world_size} processes" if world_size > 1 else "")
+            )
+            if num_instances < 1 or mini_batch_size < num_instances or mini_batch_size % num_instances:
+                raise ConfigError(
+                    f"{keys} make no batch: each process's images have to be a multiple of DATALOADER.NUM_INSTANCE"
+                )
+            wanted = mini_batch_size // num_instances * world_size
+            present = len({item[1] for item in data_source})
+            if present < wanted:
+                raise DataError(
+                    f"{keys} ask for {wanted} identities in a batch, the training set has {present}: "
+                    "lower the first, raise the second, or add identities"
+                )
+            init(sampler, data_source, mini_batch_size, num_instances, *args, **kwargs)
+
+        return checked
+
+    for sampler in (samplers.BalancedIdentitySampler, samplers.NaiveIdentitySampler):
+        adapt(sampler, "__init__", make)
+
+
+# What the pixels of an image of these modes are read as; those of every other mode are bytes.
+_PIXEL_TYPES = {"I": np.int32, "I;16": np.int16, "F": np.float32}
+
+
+def convert_images() -> None:
+    """``to_tensor`` without torch's TypedStorage (deprecated) and numpy's ``copy=False`` (an error in numpy 2)."""
+    if "ByteStorage" not in functional.to_tensor.__code__.co_names:
+        return
+
+    def make(to_tensor: Callable) -> Callable:
+        @functools.wraps(to_tensor)
+        def converted(pic: Image.Image | np.ndarray) -> torch.Tensor:
+            if isinstance(pic, np.ndarray):
+                return to_tensor(pic)
+            pixels = np.array(pic, dtype=_PIXEL_TYPES.get(pic.mode, np.uint8)).reshape(pic.height, pic.width, -1)
+            if pic.mode == "1":
+                pixels = pixels * np.uint8(255)
+            image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+            return image.float() if image.dtype == torch.uint8 else image
+
+        return converted
+
+    adapt(functional, "to_tensor", make)
+
+
+def _random_affine(*args: Any, resample: bool = False, fillcolor: int = 0, **kwargs: Any) -> T.RandomAffine:
+    mode = T.InterpolationMode.BILINEAR if resample else T.InterpolationMode.NEAREST
+    return T.RandomAffine(*args, interpolation=mode, fill=fillcolor, **kwargs)
+
+
+def name_affine_arguments() -> None:
+    """INPUT.AFFINE, which passes ``resample`` and ``fillcolor``: torchvision 0.10 renamed and later removed them."""
+    if "resample" not in inspect.signature(T.RandomAffine).parameters:
+        adapt(transforms_build, "T", lambda original: Overlay(original, RandomAffine=_random_affine))
+
+
+ADAPTATIONS = (
+    load_without_cuda,
+    raise_loading_errors,
+    name_unreadable_images,
+    check_identity_batches,
+    convert_images,
+    name_affine_arguments,
+)

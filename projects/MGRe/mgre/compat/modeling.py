@@ -1,0 +1,130 @@
+"""The toolbox's models and backbones."""
+
+import functools
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import fastreid
+import torch
+from fastreid.config import CfgNode
+from fastreid.modeling.backbones import BACKBONE_REGISTRY, vision_transformer
+from fastreid.modeling.backbones.regnet.config import cfg as regnet_cfg
+from fastreid.modeling.meta_arch import MGN, Baseline
+from torch import nn
+
+from mgre.compat.patching import adapt
+from mgre.errors import WeightsError
+
+
+def leave_batches_alone() -> None:
+    """Baseline and MGN, and what inherits from them, normalise a copy of the images and take batches on any device.
+
+    The toolbox's subtract the mean in the caller's batch: whoever hands over the same batch twice has it normalised twice.
+    """
+
+    def make_preprocess(preprocess_image: Callable) -> Callable:
+        @functools.wraps(preprocess_image)
+        def preprocessed(model: nn.Module, batched_inputs: dict[str, Any] | torch.Tensor) -> torch.Tensor:
+            images = batched_inputs["images"] if isinstance(batched_inputs, dict) else batched_inputs
+            if isinstance(images, torch.Tensor):
+                images = images.to(model.device, copy=True)
+            return preprocess_image(model, images)
+
+        return preprocessed
+
+    def make_forward(forward: Callable) -> Callable:
+        @functools.wraps(forward)
+        def moved(model: nn.Module, batched_inputs: dict[str, Any] | torch.Tensor) -> Any:
+            if isinstance(batched_inputs, dict) and "targets" in batched_inputs:
+                batched_inputs = batched_inputs | {"targets": batched_inputs["targets"].to(model.device)}
+            return forward(model, batched_inputs)
+
+        return moved
+
+    for model in (Baseline, MGN):
+        adapt(model, "preprocess_image", make_preprocess)
+        adapt(model, "forward", make_forward)
+
+
+def find_regnet_configs() -> None:
+    """RegNet and EfficientNet find their configs; the toolbox looks for them below the working directory."""
+
+    def make(merge_from_file: Callable) -> Callable:
+        @functools.wraps(merge_from_file)
+        def merged(path: str) -> None:
+            merge_from_file(path if os.path.exists(path) else os.path.join(_TOOLBOX_PARENT, path))
+
+        return merged
+
+    if "merge_from_file" not in vars(regnet_cfg):
+        object.__setattr__(regnet_cfg, "merge_from_file", make(regnet_cfg.merge_from_file))
+
+
+_TOOLBOX_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(fastreid.__file__)))
+
+
+def load_any_pretrained_file() -> None:
+    """MODEL.BACKBONE.PRETRAIN_PATH takes a state dict however it is wrapped, for every backbone of the toolbox.
+
+    Each of the toolbox's backbones wants one wrapping and one prefix of its own, and goes on with random weights where the
+    names do not fit. Where the published weights cannot be had, the user hears what to do.
+    """
+    for name, builder in BACKBONE_REGISTRY._obj_map.items():
+        if builder.__module__.startswith("fastreid."):
+            module = __import__(builder.__module__, fromlist=[name])
+            adapt(module, name, _make_builder)
+            BACKBONE_REGISTRY._obj_map[name] = getattr(module, name)
+
+
+def _make_builder(builder: Callable[[CfgNode], nn.Module]) -> Callable[[CfgNode], nn.Module]:
+    @functools.wraps(builder)
+    def built(cfg: CfgNode) -> nn.Module:
+        if not cfg.MODEL.BACKBONE.PRETRAIN:
+            return builder(cfg)
+        random_cfg = cfg.clone()
+        random_cfg.defrost()
+        random_cfg.MODEL.BACKBONE.PRETRAIN = False
+        path = cfg.MODEL.BACKBONE.PRETRAIN_PATH
+        if not path:
+            return _build_published(builder, cfg, random_cfg)
+        # Not at the top: mgre.modeling uses the toolbox, which is being adapted when this module is imported.
+        from mgre.modeling.pretrained import load_matching, read_state_dict
+
+        backbone = builder(random_cfg)
+        state = read_state_dict(path)
+        if isinstance(backbone, vision_transformer.VisionTransformer):
+            state = _fit_positions(state, backbone)
+        load_matching(backbone, state, source=path)
+        return backbone
+
+    return built
+
+
+def _build_published(builder: Callable[[CfgNode], nn.Module], cfg: CfgNode, random_cfg: CfgNode) -> nn.Module:
+    try:
+        return builder(cfg)
+    except Exception as error:  # every client of a download has errors of its own
+        builder(random_cfg)  # a config that no weights can mend fails here, with its own error
+        raise WeightsError(
+            f"{cfg.MODEL.BACKBONE.NAME} {cfg.MODEL.BACKBONE.DEPTH} found no published weights, or could not download them "
+            f"({type(error).__name__}: {error}); fetch them where there is a network and set MODEL.BACKBONE.PRETRAIN_PATH, "
+            "or set MODEL.BACKBONE.PRETRAIN False"
+        ) from error
+
+
+def _fit_positions(state: dict[str, torch.Tensor], backbone: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of a vision transformer of any image size with its position embedding resized for ``backbone``'s."""
+    state = dict(state)
+    for name, value in state.items():
+        if name.endswith("pos_embed") and value.shape != backbone.pos_embed.shape:
+            # A square grid of tokens comes after the class token, and, in a distilled model, the distillation token.
+            num_extra = value.shape[1] - math.isqrt(value.shape[1]) ** 2
+            tokens = torch.cat([value[:, :1], value[:, num_extra:]], dim=1)
+            grid = backbone.patch_embed
+            state[name] = vision_transformer.resize_pos_embed(tokens, backbone.pos_embed, grid.num_y, grid.num_x)
+    return state
+
+
+ADAPTATIONS = (leave_batches_alone, find_regnet_configs, load_any_pretrained_file)

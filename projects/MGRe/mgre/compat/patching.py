@@ -1,0 +1,44 @@
+"""How the adaptations put a function or class of their own in the place of the toolbox's."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+_MARK = "__mgre_adaptation__"
+
+
+def adapt(owner: ModuleType | type, name: str, make: Callable[[Any], Any]) -> None:
+    """Replace ``owner.name`` by ``make(owner.name)``; what is an adaptation already stays.
+
+    A name of a module is replaced in every module of the toolbox that has imported it.
+    """
+    original = inspect.getattr_static(owner, name)
+    if _MARK in vars(original):
+        return
+    replacement = make(original)
+    setattr(replacement, _MARK, True)
+    setattr(owner, name, replacement)
+    if isinstance(owner, ModuleType):
+        for module in _modules_of(owner.__name__.partition(".")[0]):
+            for alias, value in list(vars(module).items()):
+                if value is original:
+                    setattr(module, alias, replacement)
+
+
+def _modules_of(package: str) -> list[ModuleType]:
+    return [m for n, m in list(sys.modules.items()) if n.partition(".")[0] == package and m is not None]
+
+
+class Overlay(ModuleType):
+    """A module in which a few names are ours and all the others are its own; the module itself stays as it is."""
+
+    def __init__(self, module: ModuleType, **names: Any) -> None:
+        super().__init__(module.__name__)
+        self.__dict__.update(names)
+        self.__dict__[_MARK] = True
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)

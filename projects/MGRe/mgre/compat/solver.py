@@ -1,0 +1,54 @@
+"""The toolbox's optimizers and schedules."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from fastreid.solver import build
+from fastreid.utils.params import ContiguousParams
+
+from mgre.compat.patching import adapt
+from mgre.errors import DataError
+
+
+def keep_flat_gradients() -> None:
+    """``zero_grad`` of the toolbox's optimizers zeroes the gradients in place.
+
+    The toolbox gives its optimizers one flat buffer per group, of which the model's parameters and gradients are views.
+    Since torch 2.0 ``zero_grad()`` drops gradients by default. That cuts the optimizer off from the model: no weight ever
+    changes, and nothing says so.
+    """
+
+    def make(build_optimizer: Callable) -> Callable:
+        @functools.wraps(build_optimizer)
+        def built(*args: Any, **kwargs: Any) -> tuple[torch.optim.Optimizer, Any]:
+            optimizer, params = build_optimizer(*args, **kwargs)
+            if isinstance(params, ContiguousParams):
+                optimizer.zero_grad = functools.partial(optimizer.zero_grad, set_to_none=False)
+            return optimizer, params
+
+        return built
+
+    adapt(build, "build_optimizer", make)
+
+
+def check_epoch_length() -> None:
+    """A training set that does not fill one batch says so; the toolbox's schedule divides by its zero batches."""
+
+    def make(build_lr_scheduler: Callable) -> Callable:
+        @functools.wraps(build_lr_scheduler)
+        def built(cfg: Any, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> dict:
+            if iters_per_epoch < 1:
+                raise DataError(
+                    f"the training set has fewer images than SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}: "
+                    "lower that, or add images"
+                )
+            return build_lr_scheduler(cfg, optimizer, iters_per_epoch)
+
+        return built
+
+    adapt(build, "build_lr_scheduler", make)
+
+
+ADAPTATIONS = (keep_flat_gradients, check_epoch_length)

@@ -1,0 +1,288 @@
+"""The config keys MGRe adds to the toolbox's, and the checks that stop a wrong config at once."""
+
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import timm
+import torch
+import yaml
+from fastreid.config import CfgNode, get_cfg
+from fastreid.data.datasets import DATASET_REGISTRY
+from fastreid.layers import any_softmax, pooling
+from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
+from fastreid.modeling.heads import REID_HEADS_REGISTRY
+from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
+
+from mgre.errors import ConfigError, SetupError
+from mgre.regions import get_regions
+
+LOSSES = ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")
+SAMPLERS = (
+    "TrainingSampler",
+    "NaiveIdentitySampler",
+    "BalancedIdentitySampler",
+    "SetReWeightSampler",
+    "ImbalancedDatasetSampler",
+)
+NORMS = ("BN", "syncBN", "GhostBN", "FrozenBN", "GN")
+# The toolbox's pooling layers that leave one number a channel.
+POOL_LAYERS = tuple(name for name in pooling.__all__ if name not in ("Identity", "Flatten"))
+
+
+def add_mgre_config(cfg: CfgNode) -> None:
+    """Declare MGRe's config keys, each with its default, unit and symbol in the paper."""
+    # -- Model (Sec. 3) --------------------------------------------------------------------------
+    cfg.MODEL.MGRE = CfgNode()
+    # Registered backbone with four stages that gives C1 to C4.
+    cfg.MODEL.MGRE.BACKBONE = "build_resnet_backbone"
+    # Stages i in {1, 2, 3} with a location, sampling and extraction module; stage 4 is always there.
+    cfg.MODEL.MGRE.STAGES = (1, 2, 3)
+    # Region set in mgre/regions.py: "table1" is the paper's Table 1.
+    cfg.MODEL.MGRE.REGIONS = "table1"
+    # Semantic guidance: F_i = C_i + up(conv1x1(C4)) in stages 1 and 2.
+    cfg.MODEL.MGRE.GUIDANCE = True
+    # lambda_1^F .. lambda_4^F of Eq. (6); those of stages that are not built are left out.
+    cfg.MODEL.MGRE.STAGE_WEIGHTS = (0.35, 0.5, 0.7, 0.8)
+    # lambda of Eq. (9): weight of the losses of stages 1 to 3 against stage 4's.
+    cfg.MODEL.MGRE.LAMBDA = 1.0
+
+    # -- Location module (Sec. 3.1, Eq. 1-3) -----------------------------------------------------
+    cfg.MODEL.MGRE.LOCATION = CfgNode()
+    # Channels of its 3 x 3 convolution.
+    cfg.MODEL.MGRE.LOCATION.CONV_CHANNELS = 64
+    # Cells (height, width) its max pooling leaves.
+    cfg.MODEL.MGRE.LOCATION.POOL_SIZE = (8, 4)
+    # Units of its hidden fully connected layer.
+    cfg.MODEL.MGRE.LOCATION.HIDDEN_DIM = 128
+    # Weight of the location loss, Eq. (3), in the stage losses; 0 trains without key points.
+    cfg.MODEL.MGRE.LOCATION.LOSS_WEIGHT = 1.0
+    # Factor on the ReID gradient that reaches the boxes: 1 is the paper's joint optimisation, 0 cuts it.
+    cfg.MODEL.MGRE.LOCATION.REID_GRADIENT = 0.0
+
+    # -- Backbones of timm (MODEL.MGRE.BACKBONE or MODEL.BACKBONE.NAME "build_timm_backbone") --------
+    cfg.MODEL.TIMM = CfgNode()
+    # Model name as in timm.list_models(); MODEL.BACKBONE.PRETRAIN loads its published weights.
+    cfg.MODEL.TIMM.NAME = "resnet152"
+
+    # -- Data ------------------------------------------------------------------------------------
+    # COCO key point JSON: a file name in the data set's folder, or a path.
+    cfg.DATASETS.KEYPOINTS = "keypoints.json"
+    # Key points of a lower score are not trusted.
+    cfg.DATASETS.KEYPOINT_MIN_SCORE = 0.3
+    # Train although more than half of the training images have no key points.
+    cfg.DATASETS.ALLOW_MISSING_KEYPOINTS = False
+
+    # Data set "CustomReID": a folder of one's own.
+    cfg.DATASETS.CUSTOM = CfgNode()
+    # The folder, in the Market-1501 layout or with the CSV below.
+    cfg.DATASETS.CUSTOM.ROOT = ""
+    # CSV with the columns path, identity, camera, split, relative to ROOT; empty: Market-1501 layout.
+    cfg.DATASETS.CUSTOM.CSV = ""
+
+    # Data set "SyntheticPedestrians": drawn into the data folder on first use.
+    cfg.DATASETS.SYNTHETIC = CfgNode()
+    cfg.DATASETS.SYNTHETIC.SEED = 0
+    cfg.DATASETS.SYNTHETIC.NUM_TRAIN_IDS = 100
+    cfg.DATASETS.SYNTHETIC.NUM_TEST_IDS = 60
+    cfg.DATASETS.SYNTHETIC.NUM_CAMERAS = 4
+    # Images of an identity in each camera.
+    cfg.DATASETS.SYNTHETIC.IMAGES_PER_CAMERA = 3
+    # Pixels (height, width).
+    cfg.DATASETS.SYNTHETIC.SIZE = (128, 64)
+
+    # -- Evaluation ------------------------------------------------------------------------------
+    # Mean IoU of each region's predicted box with the key points' box, where test images have key points.
+    cfg.TEST.REGION_IOU = CfgNode({"ENABLED": True})
+
+    # Seed of Python, NumPy and torch; -1 takes a random one.
+    cfg.SEED = -1
+
+
+def load_config(config_file: str = "", overrides: Sequence[str] = ()) -> CfgNode:
+    """The toolbox's and MGRe's defaults, then a config file, then ``KEY VALUE`` pairs; checked and frozen.
+
+    Raises:
+        ConfigError: a file, key, name or value is wrong.
+        SetupError: the config asks for a device that is not there.
+    """
+    cfg = get_cfg()
+    add_mgre_config(cfg)
+    if config_file:
+        _merge_file(cfg, config_file)
+    _merge_overrides(cfg, list(overrides))
+    for node in (cfg.MODEL.BACKBONE, cfg.MODEL.HEADS):
+        if node.NORM == "SyncBN":  # what detectron2 and the papers call the toolbox's "syncBN"
+            node.NORM = "syncBN"
+    check_config(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Stop at the first name or value that cannot work, and say which ones can.
+
+    Raises:
+        ConfigError: see there.
+        SetupError: MODEL.DEVICE is a CUDA device and there is none.
+    """
+    _check_names(cfg)
+    _check_ranges(cfg)
+    if cfg.MODEL.META_ARCHITECTURE == "MGRe":
+        _check_mgre(cfg)
+    if torch.device(cfg.MODEL.DEVICE).type == "cuda" and not torch.cuda.is_available():
+        raise SetupError(
+            f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}', but torch {torch.__version__} sees no CUDA device here: add "
+            "MODEL.DEVICE cpu to the command line, or mend the driver"
+        )
+
+
+def _check_names(cfg: CfgNode) -> None:
+    registries = {
+        "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
+        "MODEL.BACKBONE.NAME": (cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
+        "MODEL.MGRE.BACKBONE": (cfg.MODEL.MGRE.BACKBONE, BACKBONE_REGISTRY),
+        "MODEL.HEADS.NAME": (cfg.MODEL.HEADS.NAME, REID_HEADS_REGISTRY),
+    }
+    for key, (name, registry) in registries.items():
+        _check_choice(key, name, tuple(registry._obj_map))
+    for key in ("NAMES", "TESTS"):
+        for name in cfg.DATASETS[key]:
+            _check_choice(f"DATASETS.{key}", name, tuple(DATASET_REGISTRY._obj_map))
+        if not cfg.DATASETS[key]:
+            raise ConfigError(f"DATASETS.{key} is empty; known data sets: {', '.join(sorted(DATASET_REGISTRY._obj_map))}")
+    for name in cfg.MODEL.LOSSES.NAME:
+        # The toolbox leaves out a loss it does not know without a word.
+        _check_choice("MODEL.LOSSES.NAME", name, LOSSES)
+    _check_choice("MODEL.BACKBONE.NORM", cfg.MODEL.BACKBONE.NORM, NORMS)
+    _check_choice("MODEL.HEADS.NORM", cfg.MODEL.HEADS.NORM, NORMS)
+    _check_choice("MODEL.HEADS.POOL_LAYER", cfg.MODEL.HEADS.POOL_LAYER, tuple(pooling.__all__))
+    _check_choice("MODEL.HEADS.CLS_LAYER", cfg.MODEL.HEADS.CLS_LAYER, tuple(any_softmax.__all__))
+    _check_choice("MODEL.HEADS.NECK_FEAT", cfg.MODEL.HEADS.NECK_FEAT, ("before", "after"))
+    _check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
+    _check_choice("SOLVER.SCHED", cfg.SOLVER.SCHED, ("MultiStepLR", "CosineAnnealingLR"))
+    _check_choice("SOLVER.WARMUP_METHOD", cfg.SOLVER.WARMUP_METHOD, ("constant", "linear", "exp"))
+    optimizers = tuple(n for n, o in vars(torch.optim).items() if isinstance(o, type) and n != "Optimizer")
+    _check_choice("SOLVER.OPT", cfg.SOLVER.OPT, optimizers)
+    _check_choice("TEST.METRIC", cfg.TEST.METRIC, ("cosine", "euclidean"))
+
+
+def _check_ranges(cfg: CfgNode) -> None:
+    for key in ("SIZE_TRAIN", "SIZE_TEST"):
+        size = cfg.INPUT[key]
+        _require(len(size) == 2 and all(isinstance(s, int) and s >= 32 for s in size), f"INPUT.{key}", size,
+                 "two whole numbers (height, width) of at least 32")  # fmt: skip
+    positive = {
+        "SOLVER.IMS_PER_BATCH": cfg.SOLVER.IMS_PER_BATCH,
+        "SOLVER.MAX_EPOCH": cfg.SOLVER.MAX_EPOCH,
+        "SOLVER.CHECKPOINT_PERIOD": cfg.SOLVER.CHECKPOINT_PERIOD,
+        "SOLVER.BASE_LR": cfg.SOLVER.BASE_LR,
+        "TEST.IMS_PER_BATCH": cfg.TEST.IMS_PER_BATCH,
+        "TEST.EVAL_PERIOD": cfg.TEST.EVAL_PERIOD,
+        "TEST.RERANK.K1": cfg.TEST.RERANK.K1,
+        "TEST.RERANK.K2": cfg.TEST.RERANK.K2,
+        "DATALOADER.NUM_INSTANCE": cfg.DATALOADER.NUM_INSTANCE,
+    }
+    for key, value in positive.items():
+        _require(value > 0, key, value, "more than 0")
+    _require(cfg.DATALOADER.NUM_WORKERS >= 0, "DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, "0 or more")
+    _require(cfg.MODEL.HEADS.EMBEDDING_DIM >= 0, "MODEL.HEADS.EMBEDDING_DIM", cfg.MODEL.HEADS.EMBEDDING_DIM, "0 or more")
+    fractions = {
+        "TEST.RERANK.LAMBDA": cfg.TEST.RERANK.LAMBDA,
+        "INPUT.FLIP.PROB": cfg.INPUT.FLIP.PROB,
+        "INPUT.REA.PROB": cfg.INPUT.REA.PROB,
+        "DATASETS.KEYPOINT_MIN_SCORE": cfg.DATASETS.KEYPOINT_MIN_SCORE,
+    }
+    for key, value in fractions.items():
+        _require(0 <= value <= 1, key, value, "a number from 0 to 1")
+
+
+def _check_mgre(cfg: CfgNode) -> None:
+    mgre = cfg.MODEL.MGRE
+    _require(len(set(mgre.STAGES)) == len(mgre.STAGES) and set(mgre.STAGES) <= {1, 2, 3}, "MODEL.MGRE.STAGES",
+             mgre.STAGES, "different ones of 1, 2, 3, or none: ()")  # fmt: skip
+    get_regions(mgre.REGIONS, mgre.STAGES)
+    _require(len(mgre.STAGE_WEIGHTS) == 4 and min(mgre.STAGE_WEIGHTS) >= 0 and mgre.STAGE_WEIGHTS[3] > 0,
+             "MODEL.MGRE.STAGE_WEIGHTS", mgre.STAGE_WEIGHTS, "four numbers of 0 or more, the last above 0")  # fmt: skip
+    _require(mgre.LAMBDA >= 0, "MODEL.MGRE.LAMBDA", mgre.LAMBDA, "0 or more")
+    location = mgre.LOCATION
+    _require(location.LOSS_WEIGHT >= 0, "MODEL.MGRE.LOCATION.LOSS_WEIGHT", location.LOSS_WEIGHT, "0 or more")
+    _require(0 <= location.REID_GRADIENT <= 1, "MODEL.MGRE.LOCATION.REID_GRADIENT", location.REID_GRADIENT,
+             "a number from 0 to 1")  # fmt: skip
+    _require(location.CONV_CHANNELS > 0, "MODEL.MGRE.LOCATION.CONV_CHANNELS", location.CONV_CHANNELS, "more than 0")
+    _require(location.HIDDEN_DIM > 0, "MODEL.MGRE.LOCATION.HIDDEN_DIM", location.HIDDEN_DIM, "more than 0")
+    _require(len(location.POOL_SIZE) == 2 and min(location.POOL_SIZE) > 0, "MODEL.MGRE.LOCATION.POOL_SIZE",
+             location.POOL_SIZE, "two numbers (height, width) above 0")  # fmt: skip
+    if cfg.MODEL.BACKBONE.NAME != "build_mgre_backbone" or cfg.MODEL.HEADS.NAME == "EmbeddingHead":
+        raise ConfigError(
+            "MODEL.META_ARCHITECTURE MGRe takes MODEL.BACKBONE.NAME build_mgre_backbone (its backbone is MODEL.MGRE.BACKBONE) "
+            f"and MODEL.HEADS.NAME MGReHead; got '{cfg.MODEL.BACKBONE.NAME}' and '{cfg.MODEL.HEADS.NAME}'"
+        )
+    if mgre.BACKBONE == "build_mgre_backbone":
+        raise ConfigError("MODEL.MGRE.BACKBONE is the backbone inside build_mgre_backbone: name another one")
+    if cfg.MODEL.HEADS.POOL_LAYER not in POOL_LAYERS:
+        raise ConfigError(
+            f"MODEL.HEADS.POOL_LAYER '{cfg.MODEL.HEADS.POOL_LAYER}' does not pool a region to one vector; "
+            f"MGRe takes: {', '.join(POOL_LAYERS)}"
+        )
+    if mgre.BACKBONE == "build_timm_backbone" and not timm.is_model(cfg.MODEL.TIMM.NAME):
+        near = difflib.get_close_matches(cfg.MODEL.TIMM.NAME, timm.list_models(), n=3)
+        raise ConfigError(f"MODEL.TIMM.NAME '{cfg.MODEL.TIMM.NAME}' is no model of timm {timm.__version__}; nearest: {near}")
+
+
+def _require(holds: bool, key: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise ConfigError(f"{key} is {value!r}; allowed: {allowed}")
+
+
+def _check_choice(key: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise ConfigError(f"{key} has '{name}', which is not known{_nearest(name, known)}; known: {', '.join(sorted(known))}")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (nearest: {matches[0]})" if matches else ""
+
+
+def _leaf_keys(node: dict, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaf_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _check_keys(keys: Sequence[str], cfg: CfgNode, source: str) -> None:
+    known = list(_leaf_keys(cfg))
+    for key in keys:
+        if key not in known:
+            raise ConfigError(f"unknown config key {key} in {source}{_nearest(key, known)}")
+
+
+def _merge_file(cfg: CfgNode, config_file: str) -> None:
+    if not os.path.isfile(config_file):
+        raise ConfigError(f"config file '{config_file}' does not exist (working directory {os.getcwd()}); see configs/")
+    try:
+        loaded = CfgNode.load_yaml_with_base(config_file)
+    except FileNotFoundError as error:
+        raise ConfigError(f"config file '{config_file}': its _BASE_ '{error.filename}' does not exist") from error
+    except (yaml.YAMLError, TypeError, AssertionError) as error:
+        raise ConfigError(f"config file '{config_file}' is not a YAML mapping of keys: {' '.join(str(error).split())}") from error
+    _check_keys(list(_leaf_keys(loaded)), cfg, f"'{config_file}'")
+    try:
+        cfg.merge_from_other_cfg(CfgNode(loaded))
+    except (ValueError, AssertionError, KeyError, AttributeError) as error:
+        raise ConfigError(f"config file '{config_file}': {' '.join(str(error).split())}") from error
+
+
+def _merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
+    if len(overrides) % 2:
+        raise ConfigError(f"overrides come in pairs KEY VALUE; got {len(overrides)} words: {' '.join(overrides)}")
+    _check_keys(overrides[0::2], cfg, "the command line")
+    for key, value in zip(overrides[0::2], overrides[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except (ValueError, AssertionError) as error:
+            raise ConfigError(f"{key} {value}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,197 @@
+"""The toolbox's INPUT augmentations for an image together with its 17 key points.
+
+Points are (x, y) in pixels of the present image, x to the right, y down, and continuous: pixel column i spans
+[i, i + 1]. Sizes are (H, W). Trust says whether a point may be used: a point that leaves the image, or whose pixels
+are erased, loses it and never gets it back.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from fastreid.config import CfgNode
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import KeyPoints
+
+from mgre.data.keypoints import FLIP_PAIRS, NUM_KEYPOINTS
+from mgre.errors import ConfigError
+
+# Augmentations of the toolbox that move or paste pixels by rules the key points cannot follow.
+PIXEL_ONLY_KEYS = ("AUTOAUG", "AUGMIX", "RPT")
+
+
+class KeypointStep(Protocol):
+    """One augmentation: image (PIL or (C, H, W) tensor), (17, 2) points, (17,) trust -> the same three."""
+
+    def __call__(
+        self, image: Image.Image | Tensor, points: KeyPoints, trusted: Tensor
+    ) -> tuple[Image.Image | Tensor, KeyPoints, Tensor]: ...
+
+
+class KeypointTransforms:
+    """A chain of augmentations that carries an image's key points along."""
+
+    def __init__(self, steps: Sequence[KeypointStep]) -> None:
+        self.steps = tuple(steps)
+
+    def __call__(self, image: Image.Image, points_px: Tensor, trusted: Tensor) -> tuple[Tensor, Tensor]:
+        """Transform an image and its key points.
+
+        Args:
+            image: RGB.
+            points_px: (17, 2) x, y in pixels of ``image``.
+            trusted: (17,) bool.
+
+        Returns:
+            The image, (3, H, W) float32 from 0 to 255, and the key points, (17, 3) float32: x and y normalised to
+            [0, 1] by its width and height, and 1.0 where the point is trusted, else 0.0.
+        """
+        points = KeyPoints(points_px, canvas_size=(image.height, image.width), dtype=torch.float32)
+        trusted = trusted & _inside(points)
+        for step in self.steps:
+            image, points, trusted = step(image, points, trusted)
+            trusted = trusted & _inside(points)
+        height, width = points.canvas_size
+        points_norm = points.as_subclass(Tensor) / torch.tensor([width, height])
+        return image, torch.cat([points_norm, trusted[:, None].float()], dim=1)
+
+
+class Follow:
+    """A torchvision transform that points follow by themselves; whether they are still inside is seen afterwards."""
+
+    def __init__(self, transform: v2.Transform) -> None:
+        self.transform = transform
+
+    def __call__(self, image, points, trusted):
+        image, points = self.transform(image, points)
+        return image, points, trusted
+
+
+class RandomFlip:
+    """Mirror the image and its points; what was a left point is now a right one."""
+
+    def __init__(self, prob: float) -> None:
+        self.prob = prob
+        self.mirrored = torch.arange(NUM_KEYPOINTS)
+        for left, right in FLIP_PAIRS:
+            self.mirrored[left], self.mirrored[right] = right, left
+
+    def __call__(self, image, points, trusted):
+        if torch.rand(()) >= self.prob:
+            return image, points, trusted
+        # Not torchvision's flip of points: it takes x as a pixel's index (W - 1 - x), its resize and affine do not.
+        width = points.canvas_size[1]
+        flipped = points.as_subclass(Tensor)[self.mirrored] * torch.tensor([-1.0, 1.0]) + torch.tensor([width, 0.0])
+        return (
+            F.horizontal_flip(image),
+            KeyPoints(flipped, canvas_size=points.canvas_size),
+            trusted[self.mirrored],
+        )
+
+
+class Pad:
+    """Pad the image by ``size`` pixels. torchvision pads points in mode "constant" only, but they move alike in all."""
+
+    def __init__(self, size: int | list[int], mode: str) -> None:
+        self.size = size
+        self.mode = mode
+
+    def __call__(self, image, points, trusted):
+        return F.pad(image, self.size, padding_mode=self.mode), F.pad(points, self.size), trusted
+
+
+class RandomErasing:
+    """Erase a random box of an image tensor; the points in it are no longer seen, so they lose their trust."""
+
+    def __init__(self, prob: float, value: Sequence[float] | float | str) -> None:
+        self.prob = prob
+        self.erasing = v2.RandomErasing(value=value)
+
+    def __call__(self, image, points, trusted):
+        if torch.rand(()) >= self.prob:
+            return image, points, trusted
+        box = self.erasing.make_params([image])
+        if box["v"] is None:  # no box of the wanted size fits into the image
+            return image, points, trusted
+        top, left, height, width = box["i"], box["j"], box["h"], box["w"]
+        x, y = points.as_subclass(Tensor).unbind(dim=1)
+        covered = (x >= left) & (x <= left + width) & (y >= top) & (y <= top + height)
+        return F.erase(image, **box), points, trusted & ~covered
+
+
+def build_keypoint_transforms(cfg: CfgNode, *, is_train: bool) -> KeypointTransforms:
+    """The toolbox's ``build_transforms`` with key points: the same INPUT keys, order and, in evaluation, pixels.
+
+    Raises:
+        ConfigError: training asks for an augmentation that key points cannot follow.
+    """
+    return KeypointTransforms(_train_steps(cfg) if is_train else _test_steps(cfg))
+
+
+def _train_steps(cfg: CfgNode) -> list[KeypointStep]:
+    options = cfg.INPUT
+    for key in PIXEL_ONLY_KEYS:
+        if options[key].ENABLED:
+            raise ConfigError(
+                f"INPUT.{key}.ENABLED is True, but key points cannot follow this augmentation; "
+                "set it to False, or train without key points with MODEL.MGRE.LOCATION.LOSS_WEIGHT 0"
+            )
+    steps: list[KeypointStep] = []
+    if options.SIZE_TRAIN[0] > 0:
+        steps.append(_resize(options.SIZE_TRAIN))
+    if options.CROP.ENABLED:
+        crop = v2.RandomResizedCrop(
+            _size(options.CROP.SIZE),
+            scale=options.CROP.SCALE,
+            ratio=options.CROP.RATIO,
+            interpolation=InterpolationMode.BICUBIC,
+        )
+        steps.append(Follow(crop))
+    if options.PADDING.ENABLED:
+        steps.append(Pad(options.PADDING.SIZE, options.PADDING.MODE))
+        steps.append(Follow(v2.RandomCrop(_size(options.SIZE_TRAIN))))
+    if options.FLIP.ENABLED:
+        steps.append(RandomFlip(options.FLIP.PROB))
+    if options.CJ.ENABLED:
+        jitter = v2.ColorJitter(options.CJ.BRIGHTNESS, options.CJ.CONTRAST, options.CJ.SATURATION, options.CJ.HUE)
+        steps.append(Follow(v2.RandomApply([jitter], p=options.CJ.PROB)))
+    if options.AFFINE.ENABLED:
+        # The toolbox's fixed ranges; it has no keys for them.
+        steps.append(Follow(v2.RandomAffine(degrees=10, scale=(0.9, 1.1), shear=0.1)))
+    steps.extend(_to_tensor())
+    if options.REA.ENABLED:
+        steps.append(RandomErasing(options.REA.PROB, options.REA.VALUE))
+    return steps
+
+
+def _test_steps(cfg: CfgNode) -> list[KeypointStep]:
+    steps: list[KeypointStep] = []
+    if cfg.INPUT.SIZE_TEST[0] > 0:
+        steps.append(_resize(cfg.INPUT.SIZE_TEST))
+    if cfg.INPUT.CROP.ENABLED:
+        steps.append(Follow(v2.CenterCrop(_size(cfg.INPUT.CROP.SIZE))))
+    return steps + _to_tensor()
+
+
+def _resize(size: Sequence[int]) -> Follow:
+    return Follow(v2.Resize(_size(size), interpolation=InterpolationMode.BICUBIC))
+
+
+def _to_tensor() -> list[KeypointStep]:
+    """PIL image to float32 (C, H, W) from 0 to 255, as the toolbox's models expect."""
+    return [Follow(v2.PILToTensor()), Follow(v2.ToDtype(torch.float32, scale=False))]
+
+
+def _size(size: Sequence[int]) -> int | list[int]:
+    """A size of the config: (H, W), or one number, the shorter side."""
+    return size[0] if len(size) == 1 else list(size)
+
+
+def _inside(points: KeyPoints) -> Tensor:
+    """(17,) bool: the point lies in the image, its border included."""
+    height, width = points.canvas_size
+    x, y = points.as_subclass(Tensor).unbind(dim=1)
+    return (x >= 0) & (x <= width) & (y >= 0) & (y <= height)

@@ -1,0 +1,140 @@
+"""The toolbox's trainer with MGRe's data and region figures, and the run behind tools/train_net.py."""
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+
+import torch
+from fastreid.config import CfgNode
+from fastreid.engine import DefaultTrainer, default_setup
+from fastreid.engine.train_loop import HookBase
+from fastreid.modeling.heads.embedding_head import EmbeddingHead
+from fastreid.utils import comm
+from fastreid.utils.checkpoint import Checkpointer
+from fastreid.utils.env import seed_all_rng
+from torch import nn
+from tqdm import tqdm
+
+from mgre.config import load_config
+from mgre.data import build_test_loader, build_train_loader
+from mgre.errors import ConfigError, MGReError, SetupError, WeightsError
+from mgre.evaluation.regions import evaluate_regions
+
+logger = logging.getLogger("fastreid.mgre")
+
+
+class ProgressBar(HookBase):
+    """A bar over all training steps, with rate and time left; silent where the output is not a terminal."""
+
+    def before_train(self) -> None:
+        self._bar = tqdm(
+            total=self.trainer.max_iter, initial=self.trainer.start_iter, unit="step", desc="training", disable=None
+        )
+
+    def after_step(self) -> None:
+        self._bar.update()
+
+    def after_train(self) -> None:
+        self._bar.close()
+
+
+class Trainer(DefaultTrainer):
+    """The toolbox's trainer; data sets, images and key points come through :mod:`mgre.data`."""
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> torch.utils.data.DataLoader:
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> tuple[torch.utils.data.DataLoader, int]:
+        return build_test_loader(cfg, dataset_name)
+
+    def build_hooks(self) -> list[HookBase]:
+        hooks = super().build_hooks()
+        return [ProgressBar(), *hooks] if comm.is_main_process() else hooks
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module) -> dict:
+        """The toolbox's evaluation; for MGRe also ``IoU/<region>`` on the test images that have key points."""
+        results = super().test(cfg, model)
+        for name in cfg.DATASETS.TESTS:
+            of_name = results if len(cfg.DATASETS.TESTS) == 1 else results[name]
+            of_name.update(evaluate_regions(cfg, model, cls.build_test_loader(cfg, name)[0]))
+        return results
+
+    def train(self) -> dict | None:
+        if self.start_epoch >= self.max_epoch:
+            logger.info("All %d epochs are done: evaluating the last checkpoint", self.max_epoch)
+            return self.test(self.cfg, self.model)
+        return super().train()
+
+
+class InferenceCheckpointer(Checkpointer):
+    """Refuses weights that leave a part of the model at its random start; the toolbox logs that and goes on."""
+
+    def _log_incompatible_keys(self, incompatible) -> None:
+        # A classifier has as many rows as training had identities, and inference does not use it.
+        unused = {f"{name}.weight" for name, m in self.model.named_modules() if isinstance(m, EmbeddingHead)}
+        wrong = [k for k in incompatible.missing_keys if k not in unused]
+        wrong += [k for k, _, _ in incompatible.incorrect_shapes if k not in unused]
+        if wrong:
+            raise WeightsError(
+                f"MODEL.WEIGHTS is of another architecture: {len(wrong)} of the model's {len(self.model.state_dict())} tensors "
+                f"are missing in it or have another shape, first {wrong[0]}; use the config the weights were trained with"
+            )
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Config, output folder, log files and seeds of a run."""
+    cfg = load_config(args.config_file, args.opts)
+    if args.eval_only and not cfg.MODEL.WEIGHTS:
+        raise ConfigError("--eval-only needs MODEL.WEIGHTS: add MODEL.WEIGHTS path/to/model.pth to the command line")
+    _check_writable(cfg.OUTPUT_DIR)
+    default_setup(cfg, args)
+    if cfg.SEED >= 0:
+        seed_all_rng(cfg.SEED + comm.get_rank())
+    return cfg
+
+
+def run(args: argparse.Namespace) -> dict | None:
+    """Train, or with ``--eval-only`` evaluate MODEL.WEIGHTS; the metrics, on the main process."""
+    cfg = setup(args)
+    if not args.eval_only:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()
+    cfg.defrost()
+    cfg.MODEL.BACKBONE.PRETRAIN = False
+    cfg.freeze()
+    model = Trainer.build_model(cfg)
+    InferenceCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return Trainer.test(cfg, model)
+
+
+def main(function: Callable[[], object]) -> int:
+    """Run a tool; the exit status. What a user can mend ends in one line on stderr, not in a traceback."""
+    logging.getLogger("fastreid.engine.train_loop").addFilter(_drop_traceback)
+    try:
+        function()
+    except MGReError as error:
+        # A data loader's worker hands its error over as a whole traceback: the last line is the message.
+        message = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+        print(f"error: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _drop_traceback(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], MGReError))
+
+
+def _check_writable(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SetupError(f"OUTPUT_DIR '{folder}' cannot be written ({error.strerror}): choose another folder") from error

@@ -1,0 +1,1 @@
+"""Evaluation beyond the toolbox's: what the regions are worth."""

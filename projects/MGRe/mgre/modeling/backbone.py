@@ -1,0 +1,115 @@
+"""The maps C1 to C4 of any staged backbone, with semantic guidance (Sec. 3.1)."""
+
+from functools import partial
+
+import torch
+from fastreid.config import CfgNode
+from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
+from torch import nn
+
+from mgre.errors import ConfigError
+from mgre.modeling.semantic_guidance import SemanticGuidance
+
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+# Names of the four stages in the toolbox's backbones: ResNet, ResNeXt, ResNeSt; RegNet, EfficientNet; OSNet.
+STAGE_ATTRIBUTES = (
+    ("layer1", "layer2", "layer3", "layer4"),
+    ("s1", "s2", "s3", "s4"),
+    ("conv2", "conv3", "conv4", "conv5"),
+)
+
+
+def stage_outputs(backbone: nn.Module, name: str) -> list[nn.Module]:
+    """The module of ``backbone`` whose output is C_i, for i = 1 to 4.
+
+    Raises:
+        ConfigError: the backbone has no four stages under names known here.
+    """
+    for attributes in STAGE_ATTRIBUTES:
+        if all(hasattr(backbone, attribute) for attribute in attributes):
+            stages = [getattr(backbone, attribute) for attribute in attributes]
+            # The toolbox's ResNets call the blocks of a stage one by one, and a non-local block after the last of them.
+            non_local = [getattr(backbone, f"NL_{i}", ()) for i in range(1, 5)]
+            return [list(nl)[-1] if len(nl) else list(stage.children())[-1] for stage, nl in zip(stages, non_local)]
+    raise ConfigError(
+        f"MODEL.MGRE.BACKBONE '{name}' has no four stages that MGRe knows "
+        f"({'; '.join(', '.join(a) for a in STAGE_ATTRIBUTES)}): use build_resnet_backbone, build_resnext_backbone, "
+        "build_resnest_backbone, build_regnet_backbone, build_osnet_backbone or build_timm_backbone"
+    )
+
+
+class StagedBackbone(nn.Module):
+    """Keeps the maps C1 to C4 that a backbone computes on its way; the backbone's own forward stays as it is.
+
+    Attributes:
+        channels: channels of each map, by stage.
+    """
+
+    def __init__(self, *, bottom_up: nn.Module, name: str) -> None:
+        """
+        Args:
+            bottom_up: takes images (B, 3, H, W).
+            name: what the user calls it, for error messages.
+        """
+        super().__init__()
+        self.bottom_up = bottom_up
+        self._maps: dict[str, torch.Tensor] = {}
+        for stage, module in zip(STAGES, stage_outputs(bottom_up, name), strict=True):
+            module.register_forward_hook(partial(self._keep, stage))
+        self.channels = {stage: c.shape[1] for stage, c in self._probe().items()}
+
+    def _keep(self, stage: str, module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        self._maps[stage] = output
+
+    @torch.no_grad()
+    def _probe(self) -> dict[str, torch.Tensor]:
+        training = self.training
+        maps = self.eval().maps(torch.zeros(1, 3, 64, 64))
+        self.train(training)
+        return maps
+
+    def maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images (B, 3, H, W), normalised by mean and standard deviation, to C_i (B, C_i, H_i, W_i), by stage."""
+        self.bottom_up(images)
+        maps, self._maps = self._maps, {}
+        return {stage: maps[stage] for stage in STAGES}
+
+
+class MGReBackbone(nn.Module):
+    """C1 to C4 of a staged backbone, guided: F1 to F4.
+
+    Attributes:
+        channels: channels of each map, by stage.
+    """
+
+    def __init__(self, *, staged: nn.Module, guidance: SemanticGuidance | None) -> None:
+        """
+        Args:
+            staged: has ``maps(images)``, which gives C_i by stage, and ``channels``.
+            guidance: C_i to F_i; None leaves F_i = C_i.
+        """
+        super().__init__()
+        self.staged = staged
+        self.guidance = guidance
+        self.channels = staged.channels
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images (B, 3, H, W), normalised by mean and standard deviation, to F_i (B, C_i, H_i, W_i), by stage."""
+        maps = self.staged.maps(images)
+        return self.guidance(maps) if self.guidance is not None else maps
+
+
+@BACKBONE_REGISTRY.register()
+def build_mgre_backbone(cfg: CfgNode) -> MGReBackbone:
+    """The backbone MODEL.MGRE.BACKBONE, with guidance in those of the stages 1 and 2 that have modules.
+
+    Leaves the stages' channels in the config's computed key MODEL.MGRE.COMPUTED_CHANNELS, for the heads.
+    """
+    name = cfg.MODEL.MGRE.BACKBONE
+    bottom_up = BACKBONE_REGISTRY.get(name)(cfg)
+    # A backbone that hands out its maps itself (as TimmBackbone does) needs no hooks.
+    staged = bottom_up if hasattr(bottom_up, "maps") else StagedBackbone(bottom_up=bottom_up, name=name)
+    cfg.MODEL.MGRE["COMPUTED_CHANNELS"] = staged.channels
+    guided = tuple(f"stage{i}" for i in (1, 2) if i in cfg.MODEL.MGRE.STAGES)
+    guidance = SemanticGuidance(channels=staged.channels, stages=guided) if cfg.MODEL.MGRE.GUIDANCE and guided else None
+    return MGReBackbone(staged=staged, guidance=guidance)

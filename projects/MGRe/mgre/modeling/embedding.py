@@ -1,0 +1,68 @@
+"""Embedding operations: one feature for each stage, from its regions (Fig. 3)."""
+
+from collections.abc import Sequence
+
+import torch
+from fastreid.config import CfgNode, configurable
+from fastreid.layers import pooling
+from fastreid.modeling.heads import REID_HEADS_REGISTRY
+from fastreid.modeling.heads.embedding_head import EmbeddingHead
+from torch import nn
+
+from mgre.errors import ConfigError
+from mgre.regions import count_maps, get_regions
+
+
+@REID_HEADS_REGISTRY.register()
+class MGReHead(nn.Module):
+    """The embedding operation of each stage.
+
+    Each region's map is pooled to a vector; the vectors of a stage, concatenated, go through the toolbox's
+    ``EmbeddingHead``: 1 x 1 convolution to ``EMBEDDING_DIM``, BN neck, classifier. All of MODEL.HEADS keeps its meaning,
+    for each stage alike.
+    """
+
+    @configurable
+    def __init__(self, *, pools: dict[str, Sequence[nn.Module]], embeddings: dict[str, EmbeddingHead]) -> None:
+        """
+        Args:
+            pools: a pooling layer for each region, by stage.
+            embeddings: by stage, a head whose own pooling is the identity.
+        """
+        super().__init__()
+        self.pools = nn.ModuleDict({stage: nn.ModuleList(layers) for stage, layers in pools.items()})
+        self.embeddings = nn.ModuleDict(embeddings)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        channels = cfg.MODEL.MGRE.get("COMPUTED_CHANNELS")
+        if channels is None:
+            raise ConfigError(
+                "MODEL.HEADS.NAME MGReHead needs the channels of the stages, which MODEL.BACKBONE.NAME "
+                f"build_mgre_backbone leaves; the backbone is '{cfg.MODEL.BACKBONE.NAME}'"
+            )
+        num_maps = count_maps(get_regions(cfg.MODEL.MGRE.REGIONS, cfg.MODEL.MGRE.STAGES))
+        pool_layer = getattr(pooling, cfg.MODEL.HEADS.POOL_LAYER)
+        common = EmbeddingHead.from_config(cfg) | {"pool_type": "Identity"}
+        return {
+            "pools": {stage: [pool_layer() for _ in range(number)] for stage, number in num_maps.items()},
+            "embeddings": {
+                stage: EmbeddingHead(**common | {"feat_dim": number * channels[stage]})
+                for stage, number in num_maps.items()
+            },
+        }
+
+    def forward(self, regions: dict[str, list[torch.Tensor]], targets: torch.Tensor | None = None) -> dict:
+        """
+        Args:
+            regions: by stage, a map (B, C_i, N_r, M_r) for each region.
+            targets: (B,) identities, in training.
+
+        Returns:
+            By stage: in evaluation f_i (B, EMBEDDING_DIM), in training the output dict of the toolbox's ``EmbeddingHead``.
+        """
+        outputs = {}
+        for stage, maps in regions.items():
+            pooled = torch.cat([pool(m) for pool, m in zip(self.pools[stage], maps, strict=True)], dim=1)
+            outputs[stage] = self.embeddings[stage](pooled, targets)
+        return outputs

@@ -1,0 +1,72 @@
+"""Location module: the boxes of a stage's regions, from its map (Sec. 3.1, Eq. 1-2)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from fastreid.layers import get_norm
+from torch import nn
+from torchvision.ops import box_convert
+
+from mgre.regions import Region
+
+# Sizes from 1/64 of the image to twice its side: nothing overflows, and no region needs more.
+LOG_SIZE_RANGE = (-math.log(64.0), math.log(2.0))
+
+
+class LocationModule(nn.Module):
+    """3 x 3 convolution, ReLU, batch norm, max pooling and two fully connected layers.
+
+    The last layer gives (arctanh dc_x, arctanh dc_y, log w, log h) of each region. It starts with zero weights and
+    the prior box as bias, so every image has the prior boxes (Table 1) at step 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        regions: Sequence[Region],
+        conv_channels: int = 64,
+        pool_size: tuple[int, int] = (8, 4),
+        hidden_dim: int = 128,
+        norm: str = "BN",
+    ) -> None:
+        """
+        Args:
+            in_channels: channels of the stage's map.
+            regions: the R regions of the stage.
+            conv_channels: channels of the convolution.
+            pool_size: (height, width) of the pooled map.
+            hidden_dim: units of the first fully connected layer.
+            norm: the toolbox's name of the normalisation layer.
+        """
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(in_channels, conv_channels, kernel_size=3, padding=1),
+            nn.ReLU(inplace=True),
+            get_norm(norm, conv_channels),
+            nn.AdaptiveMaxPool2d(pool_size),
+            nn.Flatten(),
+            nn.Linear(conv_channels * pool_size[0] * pool_size[1], hidden_dim),
+            nn.ReLU(inplace=True),
+        )
+        self.predictor = nn.Linear(hidden_dim, 4 * len(regions))
+        nn.init.zeros_(self.predictor.weight)
+        priors = torch.tensor([[0.0, 0.0, math.log(r.size[0]), math.log(r.size[1])] for r in regions])
+        self.predictor.bias.data.copy_(priors.flatten())
+        self.register_buffer("centers", torch.tensor([r.center for r in regions]), persistent=False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            features: F_i, (B, C_i, H_i, W_i).
+
+        Returns:
+            (B, R, 4) boxes (x_min, y_min, x_max, y_max), normalised, in float32 or better also under autocast.
+        """
+        output = self.predictor(self.features(features)).unflatten(1, (-1, 4))
+        # Half precision has 10 bits: too coarse for where a box lies.
+        output = output.to(torch.promote_types(output.dtype, torch.float32))
+        centers = self.centers + output[..., :2].tanh()
+        sizes = output[..., 2:].clamp(*LOG_SIZE_RANGE).exp()  # Eq. (1)
+        return box_convert(torch.cat((centers, sizes), dim=-1), "cxcywh", "xyxy")  # Eq. (2)

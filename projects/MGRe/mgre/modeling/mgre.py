@@ -1,0 +1,164 @@
+"""MGRe: the meta-architecture that wires the parts (Fig. 2)."""
+
+import torch
+from fastreid.config import CfgNode, configurable
+from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
+from fastreid.modeling.meta_arch.baseline import Baseline
+from fastreid.utils.events import get_event_storage
+from torch import nn
+
+from mgre.errors import DataError
+from mgre.geometry import boxes_from_keypoints, paired_iou
+from mgre.modeling.feature_extraction import FeatureExtractionModule
+from mgre.modeling.final_feature import final_feature
+from mgre.modeling.location import LocationModule
+from mgre.modeling.losses import location_loss
+from mgre.modeling.sampling import SamplingModule
+from mgre.regions import Region, count_maps, get_regions
+
+
+@META_ARCH_REGISTRY.register()
+class MGRe(Baseline):
+    """Features of several granularities from regions of several granularities.
+
+    Stages 1 to 3 locate their regions, sample them from their map and embed them; stage 4 embeds the whole image. All
+    dicts by stage have the keys "stage1" to "stage4", those that are built, in this order.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        location: dict[str, LocationModule],
+        sampling: dict[str, SamplingModule],
+        extraction: dict[str, FeatureExtractionModule],
+        heads: nn.Module,
+        regions: dict[str, tuple[Region, ...]],
+        stage_weights: dict[str, float],
+        stage_loss_weight: float,
+        location_loss_weight: float,
+        **baseline,
+    ) -> None:
+        """
+        Args:
+            backbone: images to the maps F_i (B, C_i, H_i, W_i), by stage.
+            location: F_i to boxes, for the stages with regions.
+            sampling: F_i and boxes to the regions' maps, for the same stages.
+            extraction: the regions' maps to maps of the same shape, for these stages and stage 4.
+            heads: these maps to features, for the same stages.
+            regions: the regions of the stages that have some.
+            stage_weights: lambda_i^F of Eq. (6).
+            stage_loss_weight: lambda of Eq. (9).
+            location_loss_weight: weight of Eq. (3) in a stage's loss; 0 needs no key points.
+            baseline: pixel_mean, pixel_std and loss_kwargs of the toolbox's Baseline.
+        """
+        super().__init__(backbone=backbone, heads=heads, **baseline)
+        self.location = nn.ModuleDict(location)
+        self.sampling = nn.ModuleDict(sampling)
+        self.extraction = nn.ModuleDict(extraction)
+        self.regions = regions
+        self.stage_weights = stage_weights
+        self.stage_loss_weight = stage_loss_weight
+        self.location_loss_weight = location_loss_weight
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        mgre, norm = cfg.MODEL.MGRE, cfg.MODEL.BACKBONE.NORM
+        regions = get_regions(mgre.REGIONS, mgre.STAGES)
+        arguments = super().from_config(cfg)
+        channels = arguments["backbone"].channels
+        return arguments | {
+            "location": {
+                stage: LocationModule(
+                    in_channels=channels[stage],
+                    regions=r,
+                    conv_channels=mgre.LOCATION.CONV_CHANNELS,
+                    pool_size=tuple(mgre.LOCATION.POOL_SIZE),
+                    hidden_dim=mgre.LOCATION.HIDDEN_DIM,
+                    norm=norm,
+                )
+                for stage, r in regions.items()
+            },
+            "sampling": {
+                stage: SamplingModule(regions=r, reid_gradient=mgre.LOCATION.REID_GRADIENT)
+                for stage, r in regions.items()
+            },
+            "extraction": {
+                stage: FeatureExtractionModule(channels=channels[stage], num_regions=number, norm=norm)
+                for stage, number in count_maps(regions).items()
+            },
+            "regions": regions,
+            "stage_weights": {f"stage{i}": weight for i, weight in enumerate(mgre.STAGE_WEIGHTS, start=1)},
+            "stage_loss_weight": mgre.LAMBDA,
+            "location_loss_weight": mgre.LOCATION.LOSS_WEIGHT,
+        }
+
+    def forward(self, batched_inputs: dict) -> torch.Tensor | dict[str, torch.Tensor]:
+        """
+        Args:
+            batched_inputs: the toolbox's batch: "images" (B, 3, H, W), RGB, 0 to 255; in training also "targets" (B,), the
+                identities, and, unless the location loss is off, "keypoints" (B, 17, 3): x, y, trust, normalised.
+
+        Returns:
+            In evaluation the final feature of Eq. (6), (B, sum of D_i). In training the loss dict, whose sum is Eq. (9).
+
+        Raises:
+            DataError: the location loss is on and the batch has no key points.
+        """
+        maps = self.backbone(self.preprocess_image(batched_inputs))
+        boxes = self._locate(maps)
+        samples = {stage: self.sampling[stage](maps[stage], boxes[stage]) for stage in boxes}
+        samples["stage4"] = [maps["stage4"]]
+        parts = {stage: self.extraction[stage](samples[stage]) for stage in samples}
+
+        if not self.training:
+            return final_feature(self.heads(parts), self.stage_weights)
+        # Precise batch norm marks its batches by targets of -1: any identity will do there.
+        targets = batched_inputs["targets"].to(self.device).clamp(min=0)
+        outputs = self.heads(parts, targets)
+        return self._reid_losses(outputs, targets) | self._location_losses(boxes, batched_inputs)
+
+    @torch.no_grad()
+    def predict_boxes(self, batched_inputs: dict) -> dict[str, torch.Tensor]:
+        """The predicted box of each region: (B, 4), (x_min, y_min, x_max, y_max), normalised, by the region's name."""
+        boxes = self._locate(self.backbone(self.preprocess_image(batched_inputs)))
+        return {r.name: boxes[stage][:, i] for stage, rs in self.regions.items() for i, r in enumerate(rs)}
+
+    def _locate(self, maps: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {stage: module(maps[stage]) for stage, module in self.location.items()}
+
+    def _reid_losses(self, outputs: dict[str, dict], targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The toolbox's losses of each stage, weighted by Eq. (9)."""
+        losses = {}
+        for stage, output in outputs.items():
+            with get_event_storage().name_scope(stage):
+                stage_losses = self.losses(output, targets)
+            losses |= {f"{name}_{stage}": self._weight(stage) * loss for name, loss in stage_losses.items()}
+        return losses
+
+    def _location_losses(self, boxes: dict[str, torch.Tensor], batched_inputs: dict) -> dict[str, torch.Tensor]:
+        """Eq. (3) of each stage with regions, weighted by Eq. (9); logs each region's mean IoU."""
+        if not self.location_loss_weight or not boxes:
+            return {}
+        if "keypoints" not in batched_inputs:
+            raise DataError(
+                "the batch has no 'keypoints', which the location loss needs: train through tools/train_net.py or "
+                "mgre.data.build_train_loader, or set MODEL.MGRE.LOCATION.LOSS_WEIGHT 0"
+            )
+        keypoints = batched_inputs["keypoints"].to(self.device)
+        losses = {}
+        for stage, predicted in boxes.items():
+            targets, valid = boxes_from_keypoints(keypoints, self.regions[stage])
+            weight = self._weight(stage) * self.location_loss_weight
+            losses[f"loss_location_{stage}"] = weight * location_loss(predicted, targets, valid)
+            iou = paired_iou(predicted.detach(), targets)
+            for index, region in enumerate(self.regions[stage]):
+                if valid[:, index].any():
+                    mean_iou = iou[valid[:, index], index].mean().item()
+                    get_event_storage().put_scalar(f"iou/{region.name}", mean_iou)
+        return losses
+
+    def _weight(self, stage: str) -> float:
+        return 1.0 if stage == "stage4" else self.stage_loss_weight
+

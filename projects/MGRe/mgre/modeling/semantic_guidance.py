@@ -1,0 +1,40 @@
+"""Semantic guidance: the last map tells the early ones what they look at (Sec. 3.1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class SemanticGuidance(nn.Module):
+    """``F_i = C_i + up(conv1x1(C4))`` for the guided stages; the other maps pass unchanged.
+
+    The 1 x 1 convolution comes before the bilinear upsampling: both are linear and act on different axes, so they
+    commute exactly, and on the small map the convolution costs a sixteenth (stage 1) or a quarter (stage 2).
+    """
+
+    def __init__(self, *, channels: dict[str, int], stages: tuple[str, ...]) -> None:
+        """
+        Args:
+            channels: channels of each map, by stage.
+            stages: the stages to guide.
+        """
+        super().__init__()
+        self.project = nn.ModuleDict(
+            {stage: nn.Conv2d(channels["stage4"], channels[stage], kernel_size=1, bias=False) for stage in stages}
+        )
+
+    def forward(self, maps: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            maps: C_i (B, C_i, H_i, W_i), by stage.
+
+        Returns:
+            F_i, of the same shapes.
+        """
+        guided = dict(maps)
+        for stage, project in self.project.items():
+            semantics = project(maps["stage4"])
+            guided[stage] = maps[stage] + F.interpolate(
+                semantics, size=maps[stage].shape[-2:], mode="bilinear", align_corners=False
+            )
+        return guided

@@ -1,0 +1,88 @@
+"""Backbones of the library timm, by name."""
+
+import logging
+
+import timm
+import torch
+from fastreid.config import CfgNode
+from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
+from torch import nn
+
+from mgre.errors import ConfigError, WeightsError
+from mgre.modeling.pretrained import read_state_dict
+
+logger = logging.getLogger(__name__)
+
+
+class TimmBackbone(nn.Module):
+    """A timm model's last four feature maps.
+
+    Attributes:
+        channels: channels of each map, by stage.
+    """
+
+    def __init__(self, *, name: str, pretrained: bool = False, weights: str = "", last_stride: int = 1) -> None:
+        """
+        Args:
+            name: as in ``timm.list_models()``.
+            pretrained: start from weights: those of the file ``weights``, or else those timm publishes.
+            weights: a file with a state dict of this timm model.
+            last_stride: 2 as published; 1 keeps the last map at a sixteenth of the image (timm then dilates the last stage).
+
+        Raises:
+            ConfigError: the name is unknown, or the model has no four feature stages, or none with this last stride.
+            WeightsError: the weights cannot be had, or do not fit.
+        """
+        super().__init__()
+        if not timm.is_model(name):
+            near = timm.list_models(f"*{name.split('.')[0]}*")[:5]
+            raise ConfigError(f"MODEL.TIMM.NAME '{name}' is not a model of timm {timm.__version__}; near: {near}")
+        options = {"features_only": True} | ({"output_stride": 16} if last_stride == 1 else {})
+        try:
+            body = timm.create_model(name, **options)
+        except (RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
+            raise ConfigError(
+                f"MODEL.TIMM.NAME '{name}' gives no feature maps with MODEL.BACKBONE.LAST_STRIDE {last_stride} ({error}); "
+                "try LAST_STRIDE 2 or another model"
+            ) from error
+        if len(body.feature_info) < 4:
+            raise ConfigError(f"MODEL.TIMM.NAME '{name}' has {len(body.feature_info)} feature stages, MGRe needs four")
+        if pretrained:
+            body = _create_pretrained(name, options, weights)
+        self.body = body
+        self.channels = {f"stage{i}": c for i, c in enumerate(body.feature_info.channels()[-4:], start=1)}
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images (B, 3, H, W), normalised by mean and standard deviation, to the last map C4 (B, C_4, H_4, W_4)."""
+        return self.maps(images)["stage4"]
+
+    def maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The same images to C_i (B, C_i, H_i, W_i), by stage."""
+        return dict(zip(self.channels, self.body(images)[-4:], strict=True))
+
+
+def _create_pretrained(name: str, options: dict, weights: str) -> nn.Module:
+    # timm knows how a published state dict maps to the feature stages, so it gets the file's content, not the file.
+    overlay = {"state_dict": read_state_dict(weights)} if weights else None
+    try:
+        body = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    except Exception as error:  # a state dict that does not fit, or whatever the hub's client raises without a network
+        if weights:
+            raise WeightsError(f"MODEL.BACKBONE.PRETRAIN_PATH '{weights}' does not fit timm's '{name}': {error}") from error
+        raise WeightsError(
+            f"the weights of timm's '{name}' cannot be downloaded ({error}); fetch them where there is a network and set "
+            "MODEL.BACKBONE.PRETRAIN_PATH, or set MODEL.BACKBONE.PRETRAIN False"
+        ) from error
+    logger.info("Loaded all %d tensors of timm's %s", len(body.state_dict()), name)
+    return body
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg: CfgNode) -> TimmBackbone:
+    """The timm model MODEL.TIMM.NAME; MODEL.BACKBONE's PRETRAIN, PRETRAIN_PATH and LAST_STRIDE keep their meaning."""
+    return TimmBackbone(
+        name=cfg.MODEL.TIMM.NAME,
+        pretrained=cfg.MODEL.BACKBONE.PRETRAIN,
+        weights=cfg.MODEL.BACKBONE.PRETRAIN_PATH,
+        last_stride=cfg.MODEL.BACKBONE.LAST_STRIDE,
+    )

@@ -1,0 +1,82 @@
+"""The regions of MGRe (Table 1) as data.
+
+Legend: N x M is the sampled size (height x width) of a region, H x W the size of its stage's map.
+Centres and sizes are normalised to [0, 1] by the image's width and height, x to the right, y down.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mgre.errors import ConfigError
+
+# Height and width of the maps C1, C2, C3 for the 256 x 128 input to which Table 1 refers.
+TABLE1_MAP_SIZES = {1: (64, 32), 2: (32, 16), 3: (16, 8)}
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region of the body: a row of Table 1 plus the key points its pseudo-label is made from.
+
+    Attributes:
+        name: the region's name, unique in its set.
+        stage: i of the map F_i it is sampled from, 1 to 3.
+        center: (C_x, C_y), the prior centre, normalised.
+        size: (w, h) of the prior box, normalised: (M / W, N / H), so that at step 0 the N x M samples
+            lie one map cell apart.
+        keypoints: indices into the 17 COCO key points (see :mod:`mgre.data.keypoints`).
+    """
+
+    name: str
+    stage: int
+    center: tuple[float, float]
+    size: tuple[float, float]
+    keypoints: tuple[int, ...]
+
+    def sample_size(self, map_size: tuple[int, int]) -> tuple[int, int]:
+        """N x M on a map of ``map_size`` (H, W): Table 1's at 256 x 128, in proportion elsewhere."""
+        height, width = (int(side) for side in map_size)  # tensors while the model is traced
+        return max(1, round(self.size[1] * height)), max(1, round(self.size[0] * width))
+
+
+def _table1_row(
+    name: str, stage: int, center: tuple[float, float], n_by_m: tuple[int, int], keypoints: tuple[int, ...]
+) -> Region:
+    height, width = TABLE1_MAP_SIZES[stage]
+    return Region(name, stage, center, (n_by_m[1] / width, n_by_m[0] / height), keypoints)
+
+
+TABLE1 = (
+    _table1_row("head", 1, (1 / 2, 1 / 12), (8, 8), (0, 1, 2, 3, 4)),
+    _table1_row("left_torso", 1, (1 / 2, 1 / 3), (32, 16), (5, 7, 9, 11)),
+    _table1_row("right_torso", 1, (1 / 2, 1 / 3), (32, 16), (6, 8, 10, 12)),
+    _table1_row("legs", 1, (1 / 2, 3 / 4), (24, 32), (11, 12, 13, 14, 15, 16)),
+    _table1_row("upper_body", 2, (1 / 2, 1 / 3), (16, 16), tuple(range(13))),
+    _table1_row("lower_body", 2, (1 / 2, 3 / 4), (16, 16), (11, 12, 13, 14, 15, 16)),
+    _table1_row("whole_body", 3, (1 / 2, 1 / 2), (16, 8), tuple(range(17))),
+)
+
+# The value of MODEL.MGRE.REGIONS names one of these; add a set of your own here or by assignment.
+REGION_SETS: dict[str, tuple[Region, ...]] = {"table1": TABLE1}
+
+
+def get_regions(region_set: str, stages: Sequence[int]) -> dict[str, tuple[Region, ...]]:
+    """The regions of each stage in ``stages``, by the stage's name ("stage1" ...) in ascending order.
+
+    Raises:
+        ConfigError: the set is unknown, or a stage has no region in it.
+    """
+    if region_set not in REGION_SETS:
+        raise ConfigError(
+            f"MODEL.MGRE.REGIONS is '{region_set}', which is not a region set; "
+            f"known ones (mgre/regions.py): {', '.join(sorted(REGION_SETS))}"
+        )
+    regions = {f"stage{i}": tuple(r for r in REGION_SETS[region_set] if r.stage == i) for i in sorted(stages)}
+    for stage, members in regions.items():
+        if not members:
+            raise ConfigError(f"MODEL.MGRE.STAGES asks for {stage}, but region set '{region_set}' has no region there")
+    return regions
+
+
+def count_maps(regions: dict[str, tuple[Region, ...]]) -> dict[str, int]:
+    """How many maps each stage embeds: one for each region, and in stage 4 the whole image's."""
+    return {stage: len(members) for stage, members in regions.items()} | {"stage4": 1}

@@ -1,0 +1,37 @@
+"""Install the package ``mgre`` from projects/MGRe."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="mgre",
+    version="0.1.0",
+    description="MGRe (Neurocomputing 2021) for the person re-identification toolbox fast-reid",
+    package_dir={"": "projects/MGRe"},
+    packages=find_packages("projects/MGRe"),
+    python_requires=">=3.10,<3.14",  # < 3.14: the toolbox's worker start-up needs fork or a re-imported main
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "numpy>=1.24",
+        "fvcore>=0.1.5",
+        "yacs>=0.1.8",
+        "termcolor>=2.2",
+        "opencv-python-headless>=4.8",
+        # What fastreid 1.4.0 imports; it is installed with --no-deps because of its torch==1.13.1 pin.
+        "pyyaml>=6.0",
+        "scikit-learn>=1.3",
+        "tabulate>=0.9",
+        "tensorboard>=2.12",
+        "gdown>=5.0",
+        "pillow>=10.0",
+        "timm>=1.0",
+        "tqdm>=4.65",
+    ],
+    extras_require={
+        "cpu": ["faiss-cpu>=1.8"],
+        "gpu": ["faiss-gpu>=1.15"],
+        # Reading CUHK03's MATLAB release.
+        "cuhk03": ["h5py>=3.9", "imageio>=2.31", "scipy>=1.11"],
+        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "h5py>=3.9", "imageio>=2.31", "scipy>=1.11"],
+    },
+)

@@ -1,0 +1,206 @@
+import itertools
+import subprocess
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from fastreid.config import get_cfg
+from fastreid.evaluation import ReidEvaluator, rank
+from fastreid.utils import compute_dist
+from mgre.compat import evaluation
+from mgre.errors import DataError
+
+
+def random_features(num_query: int = 20, num_gallery: int = 60, num_pids: int = 8):
+    generator = torch.Generator().manual_seed(0)
+    num_images = num_query + num_gallery
+    pids = torch.randint(num_pids, (num_images,), generator=generator)
+    centres = torch.randn(num_pids, 16, generator=generator)
+    feats = centres[pids] + 2 * torch.randn(num_images, 16, generator=generator)
+    return feats, pids, torch.randint(4, (num_images,), generator=generator)
+
+
+def evaluate(cfg, features, num_query: int) -> dict:
+    feats, pids, camids = features
+    evaluator = ReidEvaluator(cfg, num_query)
+    for start in range(0, len(feats), 7):
+        batch = slice(start, start + 7)
+        evaluator.process({"targets": pids[batch], "camids": camids[batch]}, feats[batch])
+    return evaluator.evaluate()
+
+
+def naive_results(dist, features, num_query: int) -> dict:
+    """The Market-1501 protocol, query by query and rank by rank."""
+    _, pids, camids = (f.tolist() for f in features)
+    precisions, penalties, first = [], [], []
+    for q in range(num_query):
+        kept = [g for g in range(num_query, len(pids)) if not (pids[g] == pids[q] and camids[g] == camids[q])]
+        order = sorted(kept, key=lambda g: dist[q][g - num_query])
+        places = [place for place, g in enumerate(order, 1) if pids[g] == pids[q]]
+        if places:
+            precisions.append(sum(n / place for n, place in enumerate(places, 1)) / len(places))
+            penalties.append(len(places) / places[-1])
+            first.append(places[0])
+    results = {f"Rank-{r}": 100 * np.mean([f <= r for f in first]) for r in (1, 5, 10)}
+    return results | {"mAP": 100 * np.mean(precisions), "mINP": 100 * np.mean(penalties)}
+
+
+def naive_expansion(feats, k: int, alpha: float):
+    """Each feature becomes the mean of its k nearest by cosine, weighted by the cosine to the power alpha."""
+    unit = feats / feats.norm(dim=1, keepdim=True)
+    expanded = []
+    for cosines in unit @ unit.T:
+        nearest = cosines.argsort(descending=True)[:k]
+        expanded.append((feats[nearest] * cosines[nearest, None] ** alpha).mean(0))
+    return torch.stack(expanded)
+
+
+def naive_jaccard(feats: np.ndarray, k1: int, k2: int) -> np.ndarray:
+    """k-reciprocal encoding (Zhong et al., CVPR 2017, Sec. 3) of every image, by sets; the nearest k count the image itself."""
+    num = len(feats)
+    squared = [[float(((a - b) ** 2).sum()) for b in feats] for a in feats]
+    ranked = [sorted(range(num), key=lambda j, i=i: squared[i][j]) for i in range(num)]
+
+    def reciprocal(i: int, k: int) -> set[int]:
+        return {j for j in ranked[i][:k] if i in ranked[j][:k]}
+
+    encoded = np.zeros((num, num))
+    half = int(np.around(k1 / 2))
+    for i in range(num):
+        near = reciprocal(i, k1)
+        expanded = set(near)
+        for j in near:
+            # The half-size set counts one neighbour more, as in the original code.
+            candidate = reciprocal(j, half + 1)
+            if len(candidate & near) > 2 / 3 * len(candidate):
+                expanded |= candidate
+        weights = {j: np.exp(-squared[i][j]) for j in expanded}
+        for j, weight in weights.items():
+            encoded[i, j] = weight / sum(weights.values())
+    encoded = np.stack([encoded[ranked[i][:k2]].mean(0) for i in range(num)])
+    distances = np.empty((num, num))
+    for i, j in itertools.product(range(num), repeat=2):
+        distances[i, j] = 1 - np.minimum(encoded[i], encoded[j]).sum() / np.maximum(encoded[i], encoded[j]).sum()
+    return distances
+
+
+@pytest.fixture(autouse=True)
+def no_compiler(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"started {args}")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+
+
+def naive_distances(feats, metric: str) -> np.ndarray:
+    feats = feats.double()
+    if metric == "cosine":
+        unit = feats / feats.norm(dim=1, keepdim=True)
+        return (1 - unit @ unit.T).numpy()
+    return np.array([[float((a - b).square().sum()) for b in feats] for a in feats])
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("expand", [False, True])
+@pytest.mark.parametrize("rerank", [False, True])
+def test_evaluator_with_every_switch(metric, expand, rerank):
+    cfg = get_cfg()
+    cfg.TEST.METRIC = metric
+    cfg.TEST.AQE.ENABLED = expand
+    cfg.TEST.RERANK.ENABLED = rerank
+    cfg.TEST.ROC.ENABLED = True
+    num_query, features = 20, random_features()
+    results = evaluate(cfg, features, num_query)
+
+    feats = features[0]
+    for _ in range(cfg.TEST.AQE.QE_TIME if expand else 0):
+        feats = naive_expansion(feats, cfg.TEST.AQE.QE_K, cfg.TEST.AQE.ALPHA)
+    dist = naive_distances(feats, metric)
+    if rerank:
+        unit = feats / feats.norm(dim=1, keepdim=True) if metric == "cosine" else feats
+        jaccard = naive_jaccard(unit.double().numpy(), cfg.TEST.RERANK.K1, cfg.TEST.RERANK.K2)
+        dist = jaccard * (1 - cfg.TEST.RERANK.LAMBDA) + dist * cfg.TEST.RERANK.LAMBDA
+    dist = dist[:num_query, num_query:]
+    for name, value in naive_results(dist, features, num_query).items():
+        assert results[name] == pytest.approx(value, abs=1e-4), name
+
+    _, pids, camids = (f.numpy() for f in features)
+    same = pids[:num_query, None] == pids[None, num_query:]
+    kept = ~(same & (camids[:num_query, None] == camids[None, num_query:]))
+    # The toolbox counts a pair as found where its distance is a threshold's or more, and a match among them as false.
+    # Of some hundred matches, one false comes nearest to 1%: the threshold lies between the two farthest.
+    second, first = np.sort(dist[kept & same])[-2:]
+    others = dist[kept & ~same]
+    assert np.mean(others >= first) - 1e-9 <= results["TPR@FPR=1e-02"] <= np.mean(others > second) + 1e-9
+
+
+def test_gallery_of_five_images():
+    cfg = get_cfg()
+    cfg.TEST.RERANK.ENABLED = True
+    feats, pids, camids = random_features(num_query=3, num_gallery=5, num_pids=2)
+    results = evaluate(cfg, (feats, pids, camids), num_query=3)
+    assert results["Rank-10"] == 100
+    assert 0 < results["mAP"] <= 100
+
+
+def test_nan_features_are_named():
+    feats, pids, camids = random_features()
+    with pytest.raises(DataError, match="features are NaN"):
+        evaluate(get_cfg(), (feats * float("nan"), pids, camids), num_query=20)
+
+
+def test_single_shot_protocol_of_cuhk03():
+    # Each gallery identity has one image, so nothing is left to the protocol's sampling: the match comes 2nd of 3.
+    dist = np.array([[0.2, 0.1, 0.3]])
+    cmc, mean_precision = rank.evaluate_rank(
+        dist, np.array([0]), np.array([0, 1, 2]), np.array([0]), np.array([1, 1, 1]), 3, use_metric_cuhk03=True
+    )
+    assert cmc.tolist() == [0, 1, 1]
+    assert mean_precision == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("has_bool", [False, True])
+def test_bool_is_named_where_numpy_lacks_it(monkeypatch, has_bool):
+    class Numpy:
+        bool_ = np.bool_
+
+    if has_bool:
+        Numpy.bool = np.bool_
+    monkeypatch.setattr(evaluation, "np", Numpy)
+    monkeypatch.setattr(rank, "np", np)
+    evaluation.name_bool()
+    assert (rank.np is np) == has_bool
+    assert rank.np.zeros(2, dtype=rank.np.bool).tolist() == [False, False]
+
+
+@pytest.mark.parametrize("search_option", [0, 3])
+def test_jaccard_distance_without_gpu(monkeypatch, search_option):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    feats = torch.nn.functional.normalize(random_features(10, 30)[0], dim=1)
+    ours = compute_dist.compute_jaccard_distance(feats, k1=12, k2=4, search_option=search_option)
+    np.testing.assert_array_equal(ours, compute_dist.compute_jaccard_distance.__wrapped__(feats, 12, 4, 3))
+    np.testing.assert_allclose(ours, naive_jaccard(feats.double().numpy(), 12, 4), atol=2e-6)
+
+
+def test_jaccard_distance_with_fewer_images_than_neighbours():
+    feats = torch.nn.functional.normalize(random_features(2, 5)[0], dim=1)
+    ours = compute_dist.compute_jaccard_distance(feats, k1=20, k2=6)
+    np.testing.assert_allclose(ours, naive_jaccard(feats.double().numpy(), 7, 6), atol=2e-6)
+
+
+def test_gpu_search_is_used_where_it_is_there(monkeypatch):
+    options = []
+
+    def recorded(features, k1, k2, search_option, fp16):
+        options.append(search_option)
+
+    monkeypatch.setattr(compute_dist, "compute_jaccard_distance", recorded)
+    evaluation.search_without_gpu()
+    feats = random_features()[0]
+    for available in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
+        for name in ("bruteForceKnn", "cast_integer_to_long_ptr"):
+            monkeypatch.setattr(faiss, name, None, raising=False)
+        compute_dist.compute_jaccard_distance(feats)
+    assert options == [3, 0]

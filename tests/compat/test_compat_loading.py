@@ -1,0 +1,243 @@
+import inspect
+import random
+import threading
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms as T
+from fastreid.config import get_cfg
+from fastreid.data import CommDataset, build, build_reid_test_loader, data_utils
+from fastreid.data.samplers import BalancedIdentitySampler, NaiveIdentitySampler
+from fastreid.data.transforms import ToTensor, build_transforms, functional
+from fastreid.data.transforms import build as transforms_build
+from mgre.compat import loading
+from mgre.errors import ConfigError, DataError
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.transforms.functional import pil_to_tensor
+
+
+def random_image(mode: str = "RGB", size: tuple[int, int] = (8, 16)) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.fixture
+def image_items(tmp_path):
+    items = []
+    for i in range(5):
+        path = tmp_path / f"{i}.png"
+        Image.new("RGB", (8, 16), (i, 0, 0)).save(path)
+        items.append((str(path), i, 0))
+    return items
+
+
+# -- Data loaders ---------------------------------------------------------------------------------
+
+
+def test_plain_loader_without_cuda(monkeypatch, image_items):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    test_set = CommDataset(image_items, ToTensor(), relabel=False)
+    loader, num_query = build_reid_test_loader(test_set=test_set, test_batch_size=2, num_query=1, num_workers=0)
+    assert type(loader) is DataLoader
+    assert not loader.pin_memory
+    assert num_query == 1
+    batches = list(loader)
+    assert [b["targets"].tolist() for b in batches] == [[0, 1], [2, 3], [4]]
+    assert [b["images"][:, 0].flatten(1).mean(1).tolist() for b in batches] == [[0, 1], [2, 3], [4]]
+
+
+def test_toolbox_loader_with_cuda(monkeypatch, image_items):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"stream on {device}")
+    loader = build.DataLoaderX(0, dataset=CommDataset(image_items, ToTensor()), pin_memory=True)
+    assert isinstance(loader, data_utils.DataLoaderX)
+    assert loader.pin_memory
+    assert loader.stream == "stream on 0"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_loader_with_cuda_gives_batches_on_the_gpu(image_items):
+    test_set = CommDataset(image_items, ToTensor(), relabel=False)
+    loader, _ = build_reid_test_loader(test_set=test_set, test_batch_size=2, num_query=1, num_workers=0)
+    batches = list(loader)
+    assert [b["targets"].tolist() for b in batches] == [[0, 1], [2, 3], [4]]
+    assert all(b["images"].is_cuda for b in batches)
+
+
+def within(seconds: float, function):
+    """What ``function`` returned or raised; fails where it hangs."""
+    outcome = []
+
+    def call():
+        try:
+            outcome.append(function())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), "it hangs"
+    return outcome[0]
+
+
+def test_background_error_reaches_the_main_thread(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    seen = []
+
+    def batches():
+        yield 1
+        yield 2
+        raise OSError("unreadable image")
+
+    def consume():
+        for batch in data_utils.BackgroundGenerator(batches(), local_rank=0):
+            seen.append(batch)
+
+    error = within(10, consume)
+    assert seen == [1, 2]
+    assert isinstance(error, OSError)
+    assert str(error) == "unreadable image"
+
+
+def test_background_generator_without_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert within(10, lambda: list(data_utils.BackgroundGenerator(iter("abc"), local_rank=0))) == ["a", "b", "c"]
+
+
+# -- Images ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ["empty", "text", "cut.png", "cut.jpg"])
+def test_unreadable_image_is_named(tmp_path, content):
+    path = tmp_path / f"image_{content}"
+    if content.startswith("cut"):
+        random_image(size=(64, 128)).save(path)
+        path.write_bytes(path.read_bytes()[:-3000])
+    else:
+        path.write_text({"empty": "", "text": "not an image"}[content])
+    with pytest.raises(DataError, match=f"image_{content}"):
+        CommDataset([(str(path), 0, 0)], ToTensor())[0]
+
+
+def test_readable_image_is_read(image_items):
+    assert np.array_equal(data_utils.read_image(image_items[3][0]), Image.open(image_items[3][0]))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "F"])
+def test_to_tensor_keeps_values(mode):
+    image = random_image(mode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tensor = ToTensor()(image)
+    expected = pil_to_tensor(image)
+    assert tensor.dtype == {"I": torch.int32}.get(mode, torch.float32)
+    assert tensor.is_contiguous()
+    assert torch.equal(tensor, expected.to(tensor.dtype))
+
+
+def test_to_tensor_of_bits_and_shorts():
+    bits = Image.fromarray(np.array([[True, False], [False, True]]))
+    assert bits.mode == "1"
+    assert functional.to_tensor(bits).tolist() == [[[255, 0], [0, 255]]]
+    shorts = Image.fromarray(np.array([[1, 2], [3, 32767]], dtype=np.uint16))
+    assert shorts.mode == "I;16"
+    assert functional.to_tensor(shorts).tolist() == [[[1, 2], [3, 32767]]]
+
+
+def test_to_tensor_of_arrays_is_the_toolboxs():
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    assert torch.equal(functional.to_tensor(pixels), torch.arange(24).reshape(2, 4, 3).permute(2, 0, 1).float())
+
+
+def test_to_tensor_stays_where_it_is_sound(monkeypatch):
+    def sound(pic):
+        return torch.from_numpy(np.array(pic))
+
+    monkeypatch.setattr(functional, "to_tensor", sound)
+    loading.convert_images()
+    assert functional.to_tensor is sound
+
+
+# -- Transforms -----------------------------------------------------------------------------------
+
+
+def transforms_config(**enabled: bool):
+    cfg = get_cfg()
+    cfg.INPUT.SIZE_TRAIN = [16, 8]
+    for name in enabled:
+        cfg.INPUT[name].ENABLED = True
+        if "PROB" in cfg.INPUT[name]:
+            cfg.INPUT[name].PROB = 1.0
+    return cfg
+
+
+def test_affine_is_that_of_the_former_arguments():
+    transforms = build_transforms(transforms_config(AFFINE=True))
+    affine = T.RandomAffine(degrees=10, scale=[0.9, 1.1], shear=0.1, interpolation=T.InterpolationMode.NEAREST, fill=0)
+    image = random_image()
+    torch.manual_seed(1)
+    transformed = transforms(image)
+    torch.manual_seed(1)
+    # At the image's own size nothing but the affine map is left between the image and its tensor.
+    assert torch.equal(transformed, pil_to_tensor(affine(image)).float())
+    assert not torch.equal(transformed, pil_to_tensor(image).float())
+
+
+def test_affine_stays_where_the_names_are_there(monkeypatch):
+    class Former:
+        @staticmethod
+        def RandomAffine(degrees, resample=False, fillcolor=0):
+            return None
+
+    monkeypatch.setattr(transforms_build, "T", Former)
+    monkeypatch.setattr(loading, "T", Former)
+    assert "resample" in inspect.signature(loading.T.RandomAffine).parameters
+    loading.name_affine_arguments()
+    assert transforms_build.T is Former
+
+
+def test_every_augmentation_runs():
+    names = ("AUTOAUG", "AUGMIX", "AFFINE", "CJ", "REA", "RPT", "PADDING", "FLIP")
+    transforms = build_transforms(transforms_config(**dict.fromkeys(names, True)))
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    for _ in range(60):
+        image = transforms(random_image())
+        assert image.shape == (3, 16, 8)
+        assert image.dtype == torch.float32
+        assert image.min() >= 0
+        assert image.max() <= 255
+
+
+# -- Samplers -------------------------------------------------------------------------------------
+
+
+def items(num_identities: int, images_each: int = 4) -> list[tuple[str, int, int]]:
+    return [("", pid, camid) for pid in range(num_identities) for camid in range(images_each)]
+
+
+@pytest.mark.parametrize("sampler", [BalancedIdentitySampler, NaiveIdentitySampler])
+class TestIdentitySamplers:
+    def test_too_few_identities(self, sampler):
+        with pytest.raises(DataError) as error:
+            sampler(items(3), mini_batch_size=16, num_instances=4)
+        for part in ("SOLVER.IMS_PER_BATCH 16", "DATALOADER.NUM_INSTANCE 4", "4 identities", "has 3"):
+            assert part in str(error.value)
+
+    @pytest.mark.parametrize(("batch", "instances"), [(4, 8), (10, 4), (8, 0)])
+    def test_numbers_that_make_no_batch(self, sampler, batch, instances):
+        with pytest.raises(ConfigError, match="DATALOADER.NUM_INSTANCE"):
+            sampler(items(10), mini_batch_size=batch, num_instances=instances)
+
+    def test_just_enough_identities_fill_batches(self, sampler):
+        source = items(4)
+        stream = iter(sampler(source, mini_batch_size=16, num_instances=4, seed=0))
+        batch = within(10, lambda: [next(stream) for _ in range(16)])
+        assert Counter(source[i][1] for i in batch) == {0: 4, 1: 4, 2: 4, 3: 4}

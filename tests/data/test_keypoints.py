@@ -1,0 +1,143 @@
+import json
+
+import numpy as np
+import pytest
+from mgre.data.keypoints import (
+    COCO_KEYPOINTS,
+    FLIP_PAIRS,
+    find_keypoint_file,
+    load_keypoints,
+    match_keypoints,
+)
+from mgre.errors import DataError
+
+IMAGE = {"id": 5, "file_name": "query/0001_c1.jpg", "height": 40, "width": 20}
+
+
+def annotation(**changes):
+    points = [value for i in range(17) for value in (i + 1, 2 * i, 0.9)]
+    return {"id": 0, "image_id": 5, "category_id": 1, "keypoints": points, **changes}
+
+
+def with_value(index, value):
+    points = annotation()["keypoints"]
+    points[index] = value
+    return annotation(keypoints=points)
+
+
+def write(tmp_path, content):
+    path = tmp_path / "keypoints.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def coco(annotations, images=(IMAGE,)):
+    return {"images": list(images), "annotations": annotations}
+
+
+def test_flip_pairs_are_the_left_and_right_names():
+    expected = {name: name.replace("left_", "right_") for name in COCO_KEYPOINTS if name.startswith("left_")}
+    assert {COCO_KEYPOINTS[left]: COCO_KEYPOINTS[right] for left, right in FLIP_PAIRS} == expected
+    assert len(COCO_KEYPOINTS) == 17
+
+
+def test_points_and_size_are_read(tmp_path):
+    loaded = load_keypoints(write(tmp_path, coco([annotation()])))
+    assert list(loaded) == ["query/0001_c1.jpg"]
+    keypoints = loaded["query/0001_c1.jpg"]
+    assert keypoints.size == (40, 20)
+    np.testing.assert_array_equal(keypoints.points[3], np.float32([4, 6, 0.9]))
+
+
+@pytest.mark.parametrize("file_name", ["./query/0001_c1.jpg", "query\\0001_c1.jpg"])
+def test_file_names_are_normalised(tmp_path, file_name):
+    content = coco([annotation()], [{**IMAGE, "file_name": file_name}])
+    assert list(load_keypoints(write(tmp_path, content))) == ["query/0001_c1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("people", "best"),
+    [
+        ([annotation(score=0.2), {**with_value(0, 7), "score": 0.8}, annotation(score=0.5)], 7),
+        ([with_value(2, 0.1), with_value(0, 8), with_value(2, 0.5)], 8),  # mean score: the second keeps all at 0.9
+    ],
+    ids=["score", "mean of the points"],
+)
+def test_best_person_of_an_image_is_kept(tmp_path, people, best):
+    loaded = load_keypoints(write(tmp_path, coco(people)))
+    assert loaded["query/0001_c1.jpg"].points[0, 0] == best
+
+
+def test_trust_needs_the_least_score_and_more_than_zero(tmp_path):
+    content = coco([with_value(2, 0.0)])
+    keypoints = load_keypoints(write(tmp_path, content))["query/0001_c1.jpg"]
+    assert keypoints.trusted(0.0).tolist() == [False] + [True] * 16
+    assert keypoints.trusted(0.95).tolist() == [False] * 17
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON .*write or copy it again"),
+        ("[]", "is not COCO key point JSON: it has no list 'images'"),
+        ({"images": []}, "no list 'annotations'"),
+        (
+            coco([], [{"id": 1, "file_name": "a.jpg"}]),
+            r"images\[0\] needs an id, a file_name, and a width and a height",
+        ),
+        (coco([], [IMAGE, IMAGE]), "gives id 5 to two images"),
+        (coco([{"image_id": 5}]), r"annotations\[0\] needs an image_id and a list 'keypoints'"),
+        (coco([annotation(image_id=6)]), "belongs to image_id 6, which is not in 'images'"),
+        (coco([annotation(keypoints=[1.0] * 34)]), "'query/0001_c1.jpg' are 34 values, not 51; write x, y, score"),
+        (coco([with_value(4, "3")]), "'query/0001_c1.jpg' are not all numbers"),
+        (coco([with_value(4, None)]), "'query/0001_c1.jpg' are not all numbers"),
+        (coco([with_value(3, float("nan"))]), "'query/0001_c1.jpg' have a NaN or infinite value"),
+        (coco([with_value(3, float("inf"))]), "'query/0001_c1.jpg' have a NaN or infinite value"),
+        (coco([with_value(5, -0.1)]), "'query/0001_c1.jpg' have a negative score"),
+        (
+            coco([with_value(3, 22.5)]),
+            "left_eye of 'query/0001_c1.jpg' is at x 22.5, y 2 .*outside the image of 20 x 40",
+        ),
+        (coco([with_value(49, -4.5)]), "right_ankle of 'query/0001_c1.jpg' is at x 17, y -4.5 .*outside"),
+    ],
+)
+def test_each_fault_has_its_own_message(tmp_path, content, message):
+    path = write(tmp_path, content)
+    with pytest.raises(DataError, match=message) as caught:
+        load_keypoints(path)
+    assert path in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"'.*none\.json' does not exist; set DATASETS.KEYPOINTS"):
+        load_keypoints(str(tmp_path / "none.json"))
+
+
+def test_overhang_within_a_tenth_or_without_trust_is_no_fault(tmp_path):
+    people = coco([with_value(3, 21.9)])
+    assert load_keypoints(write(tmp_path, people))["query/0001_c1.jpg"].points[1, 0] == np.float32(21.9)
+    far_but_doubted = annotation()
+    far_but_doubted["keypoints"][3:6] = [90, 2, 0.2]
+    assert load_keypoints(write(tmp_path, coco([far_but_doubted])), min_score=0.3)
+    with pytest.raises(DataError, match="left_eye"):
+        load_keypoints(write(tmp_path, coco([far_but_doubted])), min_score=0.1)
+
+
+def test_file_is_looked_for_in_the_folder_then_as_a_path(tmp_path, monkeypatch):
+    folder, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert find_keypoint_file("k.json", str(folder)) is None
+    (elsewhere / "k.json").touch()
+    assert find_keypoint_file("k.json", str(folder)) == "k.json"
+    (folder / "k.json").touch()
+    assert find_keypoint_file("k.json", str(folder)) == str(folder / "k.json")
+    assert find_keypoint_file(str(elsewhere / "k.json"), str(folder)) == str(elsewhere / "k.json")
+
+
+def test_matching_is_by_path_relative_to_the_folder(tmp_path):
+    loaded = load_keypoints(write(tmp_path, coco([annotation()])))
+    matched = match_keypoints(loaded, ["/data/set/query/0001_c1.jpg", "/data/set/0001_c1.jpg"], "/data/set")
+    assert list(matched) == ["/data/set/query/0001_c1.jpg"]

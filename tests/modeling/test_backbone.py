@@ -1,0 +1,69 @@
+import copy
+
+import pytest
+import torch
+from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
+from mgre.config import load_config
+from mgre.errors import ConfigError
+from mgre.modeling.backbone import MGReBackbone, StagedBackbone, build_mgre_backbone
+
+
+def config(**overrides: str):
+    base = {"MODEL.DEVICE": "cpu", "MODEL.BACKBONE.PRETRAIN": "False", "MODEL.BACKBONE.DEPTH": "18x"}
+    return load_config("configs/MGRe/Base-MGRe.yml", [w for pair in (base | overrides).items() for w in pair])
+
+
+def test_maps_are_the_outputs_of_the_four_residual_blocks():
+    resnet = BACKBONE_REGISTRY.get("build_resnet_backbone")(config()).eval()
+    images = torch.randn(2, 3, 64, 32)
+    x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(images))))
+    expected = {}
+    for i in range(1, 5):
+        x = getattr(resnet, f"layer{i}")(x)
+        expected[f"stage{i}"] = x
+    staged = StagedBackbone(bottom_up=resnet, name="resnet").eval()
+    maps = staged.maps(images)
+    assert list(maps) == list(expected)
+    assert all(torch.equal(maps[s], expected[s]) for s in maps)
+    assert staged.channels == {"stage1": 64, "stage2": 128, "stage3": 256, "stage4": 512}
+    assert maps["stage3"].shape[-2:] == maps["stage4"].shape[-2:]  # last stride 1
+
+
+def test_last_map_includes_the_non_local_block():
+    resnet = BACKBONE_REGISTRY.get("build_resnet_backbone")(
+        config(**{"MODEL.BACKBONE.DEPTH": "50x", "MODEL.BACKBONE.WITH_NL": "True"})
+    ).eval()
+    for non_local in (*resnet.NL_2, *resnet.NL_3):  # they start as the identity
+        torch.nn.init.constant_(non_local.W[1].weight, 1.0)
+    staged = StagedBackbone(bottom_up=resnet, name="resnet").eval()
+    maps = staged.maps(torch.randn(1, 3, 64, 32))
+    after = torch.equal(resnet.layer4(maps["stage3"]), maps["stage4"])
+    assert after, "stage 4 must continue from the stage 3 that is handed out"
+
+
+def test_a_copy_keeps_its_own_maps():
+    staged = StagedBackbone(bottom_up=BACKBONE_REGISTRY.get("build_resnet_backbone")(config()), name="resnet").eval()
+    twin = copy.deepcopy(staged)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(1.1)
+    images = torch.randn(1, 3, 64, 32)
+    assert not torch.equal(staged.maps(images)["stage4"], twin.maps(images)["stage4"])
+    assert staged._maps == {} and twin._maps == {}
+
+
+@pytest.mark.parametrize(
+    ("stages", "guided"), [("(1, 2, 3)", {"stage1", "stage2"}), ("(2,)", {"stage2"}), ("(3,)", set()), ("()", set())]
+)
+def test_guidance_only_where_a_stage_uses_it(stages, guided):
+    backbone = build_mgre_backbone(config(**{"MODEL.MGRE.STAGES": stages}))
+    assert isinstance(backbone, MGReBackbone)
+    assert set(backbone.guidance.project if backbone.guidance else ()) == guided
+    off = build_mgre_backbone(config(**{"MODEL.MGRE.STAGES": stages, "MODEL.MGRE.GUIDANCE": "False"}))
+    assert off.guidance is None
+
+
+@pytest.mark.parametrize("name", ["build_mobilenetv2_backbone", "build_vit_backbone"])
+def test_a_backbone_without_four_stages_is_refused_by_name(name):
+    with pytest.raises(ConfigError, match=f"'{name}' has no four stages"):
+        build_mgre_backbone(config(**{"MODEL.MGRE.BACKBONE": name, "MODEL.BACKBONE.DEPTH": "base" if "vit" in name else "1.0x"}))

@@ -1,0 +1,59 @@
+import math
+
+import torch
+from mgre.modeling.location import LocationModule
+from mgre.regions import TABLE1, get_regions
+
+# (x_min, y_min, x_max, y_max) of Table 1's prior boxes, by hand: C_x -+ M / W / 2, C_y -+ N / H / 2.
+PRIORS = {
+    "stage1": [
+        [3 / 8, 1 / 12 - 1 / 16, 5 / 8, 1 / 12 + 1 / 16],
+        [1 / 4, 1 / 12, 3 / 4, 7 / 12],
+        [1 / 4, 1 / 12, 3 / 4, 7 / 12],
+        [0, 9 / 16, 1, 15 / 16],
+    ],
+    "stage2": [[0, 1 / 12, 1, 7 / 12], [0, 1 / 2, 1, 1]],
+    "stage3": [[0, 0, 1, 1]],
+}
+
+
+def test_boxes_are_the_priors_at_step_0_whatever_the_image():
+    for stage, regions in get_regions("table1", (1, 2, 3)).items():
+        boxes = LocationModule(in_channels=8, regions=regions)(torch.randn(3, 8, 32, 16) * 100)
+        torch.testing.assert_close(boxes, torch.tensor([PRIORS[stage]] * 3, dtype=torch.float32), rtol=0, atol=1e-6)
+
+
+def test_outputs_are_decoded_as_in_equations_1_and_2():
+    regions = TABLE1[:2]
+    module = LocationModule(in_channels=4, regions=regions).eval()
+    torch.nn.init.normal_(module.predictor.weight, std=0.1)
+    features = torch.randn(2, 4, 16, 8)
+    outputs = module.predictor(module.features(features))
+    boxes = module(features)
+    for image in range(2):
+        for index, region in enumerate(regions):
+            out_x, out_y, log_w, log_h = outputs[image, 4 * index : 4 * index + 4].tolist()
+            c_x, c_y = region.center[0] + math.tanh(out_x), region.center[1] + math.tanh(out_y)
+            w, h = math.exp(log_w), math.exp(log_h)
+            expected = torch.tensor([c_x - w / 2, c_y - h / 2, c_x + w / 2, c_y + h / 2])
+            torch.testing.assert_close(boxes[image, index], expected, rtol=0, atol=1e-6)
+
+
+def test_extreme_outputs_stay_finite_with_finite_gradients():
+    module = LocationModule(in_channels=4, regions=TABLE1)
+    for value in (1e4, -1e4):
+        torch.nn.init.constant_(module.predictor.bias, value)
+        module.zero_grad()
+        boxes = module(torch.randn(2, 4, 16, 8))
+        boxes.square().sum().backward()
+        assert boxes.isfinite().all() and boxes.abs().max() <= 3
+        assert all(p.grad.isfinite().all() for p in module.parameters())
+
+
+def test_boxes_are_float32_under_autocast():
+    module = LocationModule(in_channels=4, regions=TABLE1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        boxes = module(torch.randn(2, 4, 16, 8))
+    assert boxes.dtype == torch.float32
+    # 1/12 - 1/16 has no short binary form: bfloat16 would be off by 1e-3.
+    torch.testing.assert_close(boxes[0, 0, 1], torch.tensor(1 / 12 - 1 / 16), rtol=0, atol=1e-3)

@@ -1,0 +1,109 @@
+import pytest
+import torch
+from fastreid.modeling.losses import cross_entropy_loss, triplet_loss
+from mgre.errors import DataError
+from mgre.geometry import boxes_from_keypoints
+from mgre.modeling.final_feature import final_feature
+from mgre.modeling.losses import location_loss
+
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+
+
+def parts_of(model, batch):
+    """What the heads get, part by part, without MGRe.forward."""
+    images = (batch["images"] - model.pixel_mean) / model.pixel_std
+    maps = model.backbone(images)
+    boxes = {s: model.location[s](maps[s]) for s in STAGES[:3]}
+    samples = {s: model.sampling[s](maps[s], boxes[s]) for s in STAGES[:3]} | {"stage4": [maps["stage4"]]}
+    return {s: model.extraction[s](samples[s]) for s in STAGES}, boxes
+
+
+def test_evaluation_gives_equation_6_as_one_tensor(build_small, make_batch):
+    model, batch = build_small().eval(), make_batch()
+    with torch.no_grad():
+        features = model(batch)
+        parts, _ = parts_of(model, batch)
+        expected = final_feature(
+            model.heads(parts), {"stage1": 0.35, "stage2": 0.5, "stage3": 0.7, "stage4": 0.8}
+        )
+    assert features.shape == (6, 4 * 8)
+    torch.testing.assert_close(features, expected)
+
+
+def test_training_losses_are_the_terms_of_equation_9(build_small, make_batch, storage):
+    batch = make_batch()
+    model = build_small(**{"MODEL.MGRE.LAMBDA": "0.25", "MODEL.MGRE.LOCATION.LOSS_WEIGHT": "2.0"}).train()
+    losses = model(batch)
+    model.zero_grad()
+    with torch.no_grad():
+        parts, boxes = parts_of(model, batch)  # batch norm in training mode: the same statistics
+        outputs = model.heads(parts, batch["targets"])
+        expected = {}
+        for stage in STAGES:
+            weight = 1.0 if stage == "stage4" else 0.25
+            out = outputs[stage]
+            expected[f"loss_cls_{stage}"] = weight * cross_entropy_loss(out["cls_outputs"], batch["targets"], 0.1)
+            expected[f"loss_triplet_{stage}"] = weight * triplet_loss(out["features"], batch["targets"], 0.3, False, True)
+            if stage != "stage4":
+                labels = boxes_from_keypoints(batch["keypoints"], model.regions[stage])
+                expected[f"loss_location_{stage}"] = weight * 2.0 * location_loss(boxes[stage], *labels)
+    assert losses.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(losses[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_each_stage_is_logged(build_small, make_batch, storage):
+    build_small().train()(make_batch())
+    logged = storage.latest()
+    assert {f"{s}/cls_accuracy" for s in STAGES} <= logged.keys()
+    assert {"iou/head", "iou/whole_body"} <= logged.keys()
+    assert 0 <= logged["iou/whole_body"][0] <= 1
+
+
+@pytest.mark.parametrize(("stages", "built"), [("()", 1), ("(2,)", 2), ("(1, 3)", 3)])
+def test_subsets_of_the_stages(build_small, make_batch, storage, stages, built):
+    model, batch = build_small(**{"MODEL.MGRE.STAGES": stages}), make_batch()
+    losses = model.train()(batch)
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)  # DDP would wait for an unused one
+    assert model.eval()(batch).shape == (6, built * 8)
+
+
+def test_every_parameter_gets_a_gradient(build_small, make_batch, storage):
+    model = build_small().train()
+    sum(model(make_batch()).values()).backward()
+    missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert missing == []
+
+
+def test_location_loss_of_0_needs_no_key_points(build_small, make_batch, storage):
+    batch = make_batch()
+    del batch["keypoints"]
+    losses = build_small(**{"MODEL.MGRE.LOCATION.LOSS_WEIGHT": "0.0"}).train()(batch)
+    assert not any("location" in name for name in losses)
+    with pytest.raises(DataError, match="keypoints.*LOSS_WEIGHT 0"):
+        build_small().train()(batch)
+
+
+def test_predicted_boxes_are_the_priors_at_step_0(build_small, make_batch):
+    boxes = build_small().eval().predict_boxes(make_batch())
+    assert list(boxes) == ["head", "left_torso", "right_torso", "legs", "upper_body", "lower_body", "whole_body"]
+    torch.testing.assert_close(boxes["legs"], torch.tensor([[0, 9 / 16, 1, 15 / 16]] * 6))
+
+
+def test_the_callers_batch_stays_as_it_was(build_small, make_batch, storage):
+    model, batch = build_small().train(), make_batch()
+    batch["targets"][:] = -1  # the mark of precise batch norm
+    before = {k: v.clone() for k, v in batch.items()}
+    model(batch)
+    model.eval()(batch)
+    assert all(torch.equal(batch[k], before[k]) for k in batch)
+
+
+def test_autocast_in_bfloat16_trains(build_small, make_batch, storage):
+    model = build_small().train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(make_batch())
+    sum(losses.values()).backward()
+    assert all(value.isfinite() for value in losses.values())
+    assert losses["loss_location_stage1"].dtype == torch.float32
