@@ -52,7 +52,7 @@ def test_saved_and_resumed(saved):
 
 @pytest.mark.parametrize("error", [RuntimeError("no space left"), KeyboardInterrupt()])
 def test_interrupted_save_leaves_the_former_files(monkeypatch, saved, error):
-    model, folder = saved
+    folder = saved[1]
     before = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
 
     def interrupted(content, file):
@@ -79,12 +79,12 @@ def test_cut_checkpoint(saved, kept):
 def test_checkpoint_that_is_no_checkpoint(tmp_path):
     path = tmp_path / "notes.pth"
     path.write_text("these are not weights")
-    with pytest.raises(WeightsError, match="notes.pth.* is damaged"):
+    with pytest.raises(WeightsError, match=r"notes.pth.* is damaged"):
         Checkpointer(small_model()).load(str(path))
 
 
 def test_missing_checkpoint(tmp_path):
-    with pytest.raises(WeightsError, match="nowhere.pth' does not exist"):
+    with pytest.raises(WeightsError, match=r"nowhere.pth' does not exist"):
         Checkpointer(small_model()).load(str(tmp_path / "nowhere.pth"))
 
 

@@ -57,7 +57,7 @@ def naive_expansion(feats, k: int, alpha: float):
 
 
 def naive_jaccard(feats: np.ndarray, k1: int, k2: int) -> np.ndarray:
-    """k-reciprocal encoding (Zhong et al., CVPR 2017, Sec. 3) of every image, by sets; the nearest k count the image itself."""
+    """k-reciprocal encoding (Zhong et al., CVPR 2017, Sec. 3) by sets; an image is the first of its own k nearest."""
     num = len(feats)
     squared = [[float(((a - b) ** 2).sum()) for b in feats] for a in feats]
     ranked = [sorted(range(num), key=lambda j, i=i: squared[i][j]) for i in range(num)]

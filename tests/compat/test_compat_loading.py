@@ -233,7 +233,7 @@ class TestIdentitySamplers:
 
     @pytest.mark.parametrize(("batch", "instances"), [(4, 8), (10, 4), (8, 0)])
     def test_numbers_that_make_no_batch(self, sampler, batch, instances):
-        with pytest.raises(ConfigError, match="DATALOADER.NUM_INSTANCE"):
+        with pytest.raises(ConfigError, match=r"DATALOADER.NUM_INSTANCE"):
             sampler(items(10), mini_batch_size=batch, num_instances=instances)
 
     def test_just_enough_identities_fill_batches(self, sampler):

@@ -58,7 +58,7 @@ def test_mgn_leaves_the_batch_alone():
 
 @pytest.mark.parametrize("model", [Baseline, MGN])
 def test_other_inputs_are_still_refused(model):
-    with pytest.raises(TypeError, match="must be dict or torch.Tensor"):
+    with pytest.raises(TypeError, match=r"must be dict or torch.Tensor"):
         model.preprocess_image(model.__new__(model), [1, 2])
 
 

@@ -67,7 +67,7 @@ def test_optimizers_without_flat_buffers_stay_as_they_are():
 def test_a_training_set_smaller_than_a_batch():
     cfg = get_cfg()
     cfg.SOLVER.IMS_PER_BATCH = 64
-    with pytest.raises(DataError, match="SOLVER.IMS_PER_BATCH 64"):
+    with pytest.raises(DataError, match=r"SOLVER.IMS_PER_BATCH 64"):
         build_lr_scheduler(cfg, types.SimpleNamespace(), iters_per_epoch=0)
 
 

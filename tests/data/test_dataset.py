@@ -133,6 +133,7 @@ def test_bad_images_are_named(cfg, tmp_path, write_image, num_workers, bad):
         with pytest.raises(ImageError, match=rf"^Image '{tmp_path}/{name}' {words}; copy it again or remove") as caught:
             next(batches)
         assert "\n" not in str(caught.value)
+    assert list(batches) == []  # ends the workers at once, not when they are collected
 
 
 def test_images_are_turned_as_their_exif_data_say(tmp_path):

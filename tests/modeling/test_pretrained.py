@@ -78,10 +78,10 @@ def test_fewer_than_half_do_not_fit(num_left, fits):
 @pytest.mark.parametrize("content", [{"epoch": 3}, [torch.zeros(1)], {"model": {"args": 1}}])
 def test_files_without_a_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match="other.pth' holds no state dict"):
+    with pytest.raises(WeightsError, match=r"other.pth' holds no state dict"):
         read_state_dict(str(tmp_path / "other.pth"))
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(WeightsError, match="nowhere.pth' does not exist"):
+    with pytest.raises(WeightsError, match=r"nowhere.pth' does not exist"):
         read_state_dict(str(tmp_path / "nowhere.pth"))

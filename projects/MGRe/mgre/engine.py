@@ -15,6 +15,7 @@ from fastreid.modeling.heads.embedding_head import EmbeddingHead
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import Checkpointer
 from fastreid.utils.env import seed_all_rng
+from fastreid.utils.logger import setup_logger
 from torch import nn
 from tqdm import tqdm
 
@@ -23,7 +24,7 @@ from mgre.data import build_test_loader, build_train_loader
 from mgre.errors import ConfigError, MGReError, SetupError, WeightsError
 from mgre.evaluation.regions import evaluate_regions
 
-logger = logging.getLogger("fastreid.mgre")
+logger = logging.getLogger(__name__)
 
 
 class ProgressBar(HookBase):
@@ -93,6 +94,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if args.eval_only and not cfg.MODEL.WEIGHTS:
         raise ConfigError("--eval-only needs MODEL.WEIGHTS: add MODEL.WEIGHTS path/to/model.pth to the command line")
     _check_writable(cfg.OUTPUT_DIR)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mgre")  # the toolbox sets up its own name only
     default_setup(cfg, args)
     if cfg.SEED >= 0:
         seed_all_rng(cfg.SEED + comm.get_rank())

@@ -1,9 +1,8 @@
 """The toolbox, fast-reid, on current software: Python 3.10 to 3.13, torch 2, numpy 2, faiss 1.8 and later, CUDA or not.
 
 It works with the wheel fastreid 1.4.0 and with a git clone on PYTHONPATH, and edits the files of neither. Each
-adaptation is one function that says why it is needed, does nothing where the toolbox in use does not need it, and may be
-called again. The files follow the toolbox's: what imports stand in its way, its data, its trainer, its checkpoints, its
-evaluation, its optimizers, its models.
+adaptation is one function that says why it is needed, does nothing where the toolbox in use does not need it, and may
+be called again. Each file is for one area of the toolbox.
 """
 
 from mgre.compat import imports

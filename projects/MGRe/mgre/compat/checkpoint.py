@@ -78,8 +78,8 @@ def check_loaded_files() -> None:
             missing = len(incompatible.missing_keys)
             if missing > total / 2:
                 raise WeightsError(
-                    f"the checkpoint is of another architecture: {missing} of the model's {total} tensors are missing in it "
-                    "or have another shape; use the config it was trained with"
+                    f"the checkpoint is of another architecture: {missing} of the model's {total} tensors "
+                    "are missing in it or have another shape; use the config it was trained with"
                 )
             return incompatible
 

@@ -30,7 +30,7 @@ def compile_nothing() -> None:
 
 
 def rank_by_counting() -> None:
-    """The Market-1501 protocol by :mod:`mgre.evaluation.ranking`, in seconds without Cython and for galleries of any size.
+    """The Market-1501 protocol by :mod:`mgre.evaluation.ranking`: in seconds without Cython, for any size of gallery.
 
     The toolbox's Python loop takes minutes, and ReidEvaluator reads ten ranks from it, which smaller galleries lack.
     """
@@ -63,7 +63,8 @@ def search_without_gpu() -> None:
     """Re-ranking by the toolbox's own exact search on the CPU where its search on the GPU cannot run.
 
     That one moves features to CUDA whatever the device, and calls functions which faiss has renamed since. Besides, no
-    more neighbours are searched than there are images: faiss numbers the others -1, which the toolbox takes for the last.
+    more neighbours are searched than there are images: faiss numbers the others -1, which the toolbox takes for the
+    last image.
     """
 
     def make(compute_jaccard_distance: Callable) -> Callable:

@@ -29,7 +29,7 @@ class _DataLoader(data_utils.DataLoaderX):
 def load_without_cuda() -> None:
     """A plain DataLoader where there is no CUDA.
 
-    The toolbox's DataLoaderX copies batches to the GPU ahead of time, on a CUDA stream that it opens whatever the device.
+    The toolbox's DataLoaderX copies batches to the GPU ahead of time, on a CUDA stream that it opens in any case.
     """
     adapt(build, "DataLoaderX", lambda original: _DataLoader)
 

@@ -21,7 +21,7 @@ from mgre.errors import WeightsError
 def leave_batches_alone() -> None:
     """Baseline and MGN, and what inherits from them, normalise a copy of the images and take batches on any device.
 
-    The toolbox's subtract the mean in the caller's batch: whoever hands over the same batch twice has it normalised twice.
+    The toolbox's subtract the mean in the caller's batch, so a batch that is handed over twice is normalised twice.
     """
 
     def make_preprocess(preprocess_image: Callable) -> Callable:
@@ -68,8 +68,8 @@ _TOOLBOX_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(fastreid.__fil
 def load_any_pretrained_file() -> None:
     """MODEL.BACKBONE.PRETRAIN_PATH takes a state dict however it is wrapped, for every backbone of the toolbox.
 
-    Each of the toolbox's backbones wants one wrapping and one prefix of its own, and goes on with random weights where the
-    names do not fit. Where the published weights cannot be had, the user hears what to do.
+    Each of the toolbox's backbones wants one wrapping and one prefix of its own, and goes on with random weights where
+    the names do not fit. Where the published weights cannot be had, the user hears what to do.
     """
     for name, builder in BACKBONE_REGISTRY._obj_map.items():
         if builder.__module__.startswith("fastreid."):
@@ -108,9 +108,9 @@ def _build_published(builder: Callable[[CfgNode], nn.Module], cfg: CfgNode, rand
     except Exception as error:  # every client of a download has errors of its own
         builder(random_cfg)  # a config that no weights can mend fails here, with its own error
         raise WeightsError(
-            f"{cfg.MODEL.BACKBONE.NAME} {cfg.MODEL.BACKBONE.DEPTH} found no published weights, or could not download them "
-            f"({type(error).__name__}: {error}); fetch them where there is a network and set MODEL.BACKBONE.PRETRAIN_PATH, "
-            "or set MODEL.BACKBONE.PRETRAIN False"
+            f"{cfg.MODEL.BACKBONE.NAME} {cfg.MODEL.BACKBONE.DEPTH} found no published weights, or could not download "
+            f"them ({type(error).__name__}: {error}); fetch them where there is a network and set "
+            "MODEL.BACKBONE.PRETRAIN_PATH, or set MODEL.BACKBONE.PRETRAIN False"
         ) from error
 
 

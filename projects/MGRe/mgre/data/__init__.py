@@ -5,6 +5,7 @@ from mgre.data.cuhk03 import CUHK03Detected, CUHK03Labeled
 from mgre.data.custom import CustomReID
 from mgre.data.dataset import ImageError, KeypointDataset, ReIDDataset
 from mgre.data.keypoints import COCO_KEYPOINTS, FLIP_PAIRS, ImageKeypoints, load_keypoints
+from mgre.data.synthetic import SyntheticPedestrians
 from mgre.data.transforms import build_keypoint_transforms
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ImageKeypoints",
     "KeypointDataset",
     "ReIDDataset",
+    "SyntheticPedestrians",
     "build_dataset",
     "build_keypoint_transforms",
     "build_test_loader",

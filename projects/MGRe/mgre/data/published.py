@@ -11,7 +11,7 @@ class PublishedSet:
 
     Attributes:
         layout: what must lie in the data folder (FASTREID_DATASETS).
-        counts: by split, (images, identities); no identities where distractors make them differ in the literature.
+        counts: by split, (images, identities); None where distractors leave the number of identities open.
     """
 
     layout: str

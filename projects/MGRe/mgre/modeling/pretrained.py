@@ -87,8 +87,8 @@ def load_matching(module: nn.Module, state: dict[str, torch.Tensor], *, source: 
     left_over = [n for n in state if n.removeprefix(prefix) not in fitting]
     if 2 * len(missing) > len(wanted):
         raise WeightsError(
-            f"weight file '{source}' does not fit {type(module).__name__}: {len(missing)} of its {len(wanted)} tensors are "
-            f"missing in it or have another shape, first {missing[0]}; choose the file of this architecture"
+            f"weight file '{source}' does not fit {type(module).__name__}: {len(missing)} of its {len(wanted)} tensors "
+            f"are missing in it or have another shape, first {missing[0]}; choose the file of this architecture"
         )
     module.load_state_dict(fitting, strict=False)
     logger.info(

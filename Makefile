@@ -1,0 +1,30 @@
+# make quickstart: train, evaluate and re-rank MGRe on drawn pedestrians, in minutes, on a CPU
+# make test:       the tests
+# Both make .venv and install what they need when it is not there yet.
+
+PYTHON ?= python3
+# The NVIDIA driver brings nvidia-smi; faiss comes in one build with CUDA and one without.
+EXTRA := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
+READY := .venv/.ready-$(EXTRA)
+
+.PHONY: quickstart test lint
+
+quickstart: $(READY)
+	.venv/bin/python tools/quickstart.py
+
+test: $(READY)
+	.venv/bin/python -m pytest -n 2
+
+lint: $(READY)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+$(READY): setup.py
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info[:2] <= (3, 13) else \
+		f"Python 3.10 to 3.13 is needed, this is {sys.version.split()[0]}: make PYTHON=python3.x ...")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check --upgrade pip
+	.venv/bin/python -m pip install --disable-pip-version-check --editable '.[$(EXTRA),dev]'
+	# --no-deps: fastreid pins torch==1.13.1, which has no build for Python 3.12 and later; mgre adapts it to current torch.
+	.venv/bin/python -m pip install --disable-pip-version-check --no-warn-conflicts --no-deps fastreid==1.4.0
+	touch $@
