@@ -10,8 +10,8 @@ setup(
     packages=find_packages("projects/MGRe"),
     python_requires=">=3.10,<3.14",  # < 3.14: the toolbox's worker start-up needs fork or a re-imported main
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+        "torch>=2.9",  # the release torchvision 0.24 is built for
+        "torchvision>=0.24",  # the first whose tv_tensors.KeyPoints may leave the image; 0.23 clamps them to its border
         "numpy>=1.24",
         "fvcore>=0.1.5",
         "yacs>=0.1.8",

@@ -8,11 +8,15 @@ from pathlib import Path
 import mgre  # noqa: F401  (before fastreid: it makes fastreid importable)
 import numpy as np
 import pytest
+import torch
 from fastreid.config import CfgNode, get_cfg
+from fastreid.utils.logger import setup_logger
 from mgre.config import add_mgre_config
 from PIL import Image
 
 WriteImage = Callable[..., Path]
+
+torch.set_num_threads(1)  # one process per core: more threads than cores only wait for each other
 
 
 @pytest.fixture
@@ -76,6 +80,49 @@ def write_keypoints() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def own_log_handlers() -> Iterator[None]:
+    """Take down what a run's set-up of the logs leaves, so that each test's log goes to its own streams."""
+    yield
+    setup_logger.cache_clear()
+    for name in ("fastreid", "mgre"):
+        logger = logging.getLogger(name)
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
+            handler.close()
+        logger.propagate = True
+
+
+@pytest.fixture
+def small_run(tmp_path: Path, make_market_folder: Callable[..., Path], write_keypoints: Callable[..., Path]) -> list[str]:
+    """Overrides for a run of two steps on a tiny data set of one's own with key points, written below ``tmp_path``."""
+    folder = make_market_folder(tmp_path / "own", train_ids=range(1, 9), test_ids=(21, 22, 23))
+    rng = np.random.default_rng(0)
+    images = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.jpg"))
+    points = {name: np.column_stack([rng.uniform(1, (15, 31), (17, 2)), np.ones(17)]) for name in images}
+    write_keypoints(folder / "keypoints.json", points)
+    options = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.BACKBONE.DEPTH": "18x",
+        "MODEL.BACKBONE.PRETRAIN": "False",
+        "INPUT.SIZE_TRAIN": "(64, 32)",
+        "INPUT.SIZE_TEST": "(64, 32)",
+        "DATASETS.NAMES": "('CustomReID',)",
+        "DATASETS.TESTS": "('CustomReID',)",
+        "DATASETS.CUSTOM.ROOT": str(folder),
+        "DATALOADER.NUM_WORKERS": "0",
+        "DATALOADER.NUM_INSTANCE": "2",
+        "SOLVER.IMS_PER_BATCH": "8",
+        "SOLVER.MAX_EPOCH": "1",
+        "SOLVER.WARMUP_ITERS": "0",
+        "TEST.EVAL_PERIOD": "1",
+        "TEST.IMS_PER_BATCH": "8",
+        "SEED": "1",
+        "OUTPUT_DIR": str(tmp_path / "out"),
+    }
+    return [word for pair in options.items() for word in pair]
 
 
 @pytest.fixture

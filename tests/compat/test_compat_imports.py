@@ -112,18 +112,30 @@ def test_apply_twice_changes_nothing():
     assert snapshot() == before
 
 
-def test_adapt_replaces_every_name_once(monkeypatch):
-    def original():
-        return 1
-
+@pytest.fixture
+def made_up_modules(monkeypatch):
+    """A module that defines ``function``, and one that has imported it as ``alias``."""
     owner, user = types.ModuleType("madeup.owner"), types.ModuleType("madeup.user")
-    owner.function = user.alias = original
+    exec("def function():\n    return 1", vars(owner))
+    user.alias = owner.function
     monkeypatch.setitem(sys.modules, "madeup.owner", owner)
     monkeypatch.setitem(sys.modules, "madeup.user", user)
+    return owner, user
+
+
+def test_adapt_replaces_every_name_once(made_up_modules):
+    owner, user = made_up_modules
     for _ in range(2):
         adapt(owner, "function", lambda f: lambda: f() + 1)
     assert owner.function is user.alias
     assert owner.function() == 2
+
+
+def test_adapt_replaces_an_imported_name_there_alone(made_up_modules):
+    owner, user = made_up_modules
+    adapt(user, "alias", lambda f: lambda: f() + 1)
+    assert user.alias() == 2
+    assert owner.function() == 1
 
 
 def test_overlay_leaves_the_module_alone():

@@ -56,6 +56,32 @@ def test_mgn_leaves_the_batch_alone():
     assert torch.equal(batch["images"], images)
 
 
+@pytest.mark.parametrize("arch", [Baseline, MGN])
+def test_batches_on_another_device_are_moved(arch):
+    class Forwarded(Exception):
+        pass
+
+    class Model:
+        pixel_mean = pixel_std = torch.ones(1, 3, 1, 1, device="meta")
+        device = pixel_mean.device
+        preprocess_image = arch.preprocess_image
+
+        def backbone(self, images):
+            raise Forwarded(images.device.type)
+
+    batch = random_batch()
+    with pytest.raises(Forwarded, match="meta"):
+        arch.forward(Model(), batch)
+
+    class TargetsOnly(Model):
+        def preprocess_image(self, moved):
+            raise Forwarded(moved["targets"].device.type)
+
+    with pytest.raises(Forwarded, match="meta"):
+        arch.forward(TargetsOnly(), batch)
+    assert batch["targets"].device.type == "cpu"
+
+
 @pytest.mark.parametrize("model", [Baseline, MGN])
 def test_other_inputs_are_still_refused(model):
     with pytest.raises(TypeError, match=r"must be dict or torch.Tensor"):

@@ -270,6 +270,8 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
         raise ConfigError(f"config file '{config_file}': its _BASE_ '{error.filename}' does not exist") from error
     except (yaml.YAMLError, TypeError, AssertionError) as error:
         raise ConfigError(f"config file '{config_file}' is not a YAML mapping of keys: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"config file '{config_file}' is not a YAML mapping of keys: {str(loaded)[:60]!r}")
     _check_keys(list(_leaf_keys(loaded)), cfg, f"'{config_file}'")
     try:
         cfg.merge_from_other_cfg(CfgNode(loaded))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision.transforms as T
-from fastreid.data import build, data_utils, samplers
+from fastreid.data import data_utils, samplers
 from fastreid.data.transforms import build as transforms_build
 from fastreid.data.transforms import functional
 from fastreid.utils import comm
@@ -31,7 +31,7 @@ def load_without_cuda() -> None:
 
     The toolbox's DataLoaderX copies batches to the GPU ahead of time, on a CUDA stream that it opens in any case.
     """
-    adapt(build, "DataLoaderX", lambda original: _DataLoader)
+    adapt(data_utils, "DataLoaderX", lambda original: _DataLoader)
 
 
 class _BackgroundGenerator(data_utils.BackgroundGenerator):

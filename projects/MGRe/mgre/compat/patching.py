@@ -12,7 +12,8 @@ _MARK = "__mgre_adaptation__"
 def adapt(owner: ModuleType | type, name: str, make: Callable[[Any], Any]) -> None:
     """Replace ``owner.name`` by ``make(owner.name)``; what is an adaptation already stays.
 
-    A name of a module is replaced in every module of the toolbox that has imported it.
+    What a module defines is replaced in every module of the toolbox that has imported it; a name that a module has
+    imported is replaced in that module alone.
     """
     original = inspect.getattr_static(owner, name)
     if _MARK in vars(original):
@@ -20,7 +21,7 @@ def adapt(owner: ModuleType | type, name: str, make: Callable[[Any], Any]) -> No
     replacement = make(original)
     setattr(replacement, _MARK, True)
     setattr(owner, name, replacement)
-    if isinstance(owner, ModuleType):
+    if isinstance(owner, ModuleType) and getattr(original, "__module__", None) == owner.__name__:
         for module in _modules_of(owner.__name__.partition(".")[0]):
             for alias, value in list(vars(module).items()):
                 if value is original:

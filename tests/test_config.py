@@ -1,0 +1,114 @@
+import pytest
+from mgre.config import load_config
+from mgre.errors import ConfigError, SetupError
+
+BASE = "configs/MGRe/Base-MGRe.yml"
+
+
+def load(*overrides: str, config: str = BASE):
+    return load_config(config, ["MODEL.DEVICE", "cpu", *overrides])
+
+
+def test_file_then_overrides():
+    cfg = load("MODEL.MGRE.STAGES", "(1,)", "SOLVER.BASE_LR", "0.01")
+    assert cfg.MODEL.META_ARCHITECTURE == "MGRe"  # the file
+    assert (cfg.MODEL.MGRE.STAGES, cfg.SOLVER.BASE_LR) == ((1,), 0.01)  # the command line
+    assert cfg.TEST.RERANK.K1 == 20  # the toolbox's default
+    assert cfg.is_frozen()
+
+
+def test_the_papers_values():
+    cfg = load()
+    assert cfg.MODEL.MGRE.STAGE_WEIGHTS == (0.35, 0.5, 0.7, 0.8)
+    assert (cfg.MODEL.LOSSES.CE.EPSILON, cfg.MODEL.LOSSES.TRI.MARGIN) == (0.1, 0.3)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.IMS_PER_BATCH) == (3.5e-4, 240, 64)
+    assert cfg.MODEL.HEADS.EMBEDDING_DIM == 512
+
+
+@pytest.mark.parametrize("key", ["MODEL.BACKBONE.NORM", "MODEL.HEADS.NORM"])
+def test_syncbn_goes_by_its_usual_name(key):
+    cfg = load(key, "SyncBN")
+    section, name = key.split(".")[1:]
+    assert cfg.MODEL[section][name] == "syncBN"
+
+
+def test_configs_come_from_the_folder_of_the_file(tmp_path):
+    (tmp_path / "base.yml").write_text("SOLVER: {MAX_EPOCH: 7}\n")
+    (tmp_path / "mine.yml").write_text("_BASE_: base.yml\nSEED: 3\n")
+    cfg = load(config=str(tmp_path / "mine.yml"))
+    assert (cfg.SOLVER.MAX_EPOCH, cfg.SEED) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["MODEL.MGRE.STAGE", "(1,)"], r"unknown config key MODEL.MGRE.STAGE in the command line \(nearest: MODEL.MGRE.STAGES\)"),
+        (["MODEL.MGRE.STAGES"], "pairs KEY VALUE"),
+        (["SOLVER.MAX_EPOCH", "many"], "SOLVER.MAX_EPOCH many: Type mismatch"),
+        (["MODEL.META_ARCHITECTURE", "MGre"], r"'MGre', which is not known \(nearest: MGRe\); known: .*Baseline"),
+        (["MODEL.MGRE.BACKBONE", "build_resnet"], "nearest: build_res"),
+        (["MODEL.HEADS.NAME", "Head"], "MODEL.HEADS.NAME has 'Head'.*MGReHead"),
+        (["DATASETS.NAMES", "('Market',)"], r"DATASETS.NAMES has 'Market'.*nearest: Market1501"),
+        (["DATASETS.TESTS", "()"], "DATASETS.TESTS is empty"),
+        (["MODEL.LOSSES.NAME", "('Triplet',)"], r"nearest: TripletLoss"),
+        (["MODEL.HEADS.POOL_LAYER", "Flatten"], "does not pool a region to one vector; MGRe takes: GlobalAvgPool"),
+        (["MODEL.HEADS.POOL_LAYER", "AvgPool"], "MODEL.HEADS.POOL_LAYER has 'AvgPool'"),
+        (["MODEL.HEADS.CLS_LAYER", "ArcSoftmx"], "nearest: ArcSoftmax"),
+        (["MODEL.HEADS.NECK_FEAT", "beside"], "after, before"),
+        (["MODEL.BACKBONE.NORM", "LayerNorm"], "MODEL.BACKBONE.NORM has 'LayerNorm'"),
+        (["DATALOADER.SAMPLER_TRAIN", "Balanced"], "nearest: BalancedIdentitySampler"),
+        (["SOLVER.OPT", "Adamm"], "nearest: Adam"),
+        (["TEST.METRIC", "l1"], "cosine, euclidean"),
+        (["MODEL.MGRE.STAGES", "(1, 4)"], r"MODEL.MGRE.STAGES is \(1, 4\); allowed: different ones of 1, 2, 3"),
+        (["MODEL.MGRE.STAGES", "(1, 1)"], "MODEL.MGRE.STAGES"),
+        (["MODEL.MGRE.REGIONS", "mine"], "known ones .*table1"),
+        (["MODEL.MGRE.STAGE_WEIGHTS", "(1.0, 1.0)"], "four numbers"),
+        (["MODEL.MGRE.LAMBDA", "-1.0"], "MODEL.MGRE.LAMBDA is -1.0; allowed: 0 or more"),
+        (["MODEL.MGRE.LOCATION.REID_GRADIENT", "1.5"], "a number from 0 to 1"),
+        (["MODEL.MGRE.LOCATION.LOSS_WEIGHT", "-0.5"], "LOSS_WEIGHT"),
+        (["MODEL.MGRE.LOCATION.POOL_SIZE", "(8,)"], r"two numbers \(height, width\)"),
+        (["DATASETS.KEYPOINT_MIN_SCORE", "30.0"], "KEYPOINT_MIN_SCORE is 30.0"),
+        (["INPUT.SIZE_TRAIN", "(256,)"], "INPUT.SIZE_TRAIN"),
+        (["SOLVER.IMS_PER_BATCH", "0"], "SOLVER.IMS_PER_BATCH is 0; allowed: more than 0"),
+        (["TEST.RERANK.LAMBDA", "2.0"], "TEST.RERANK.LAMBDA"),
+        (["MODEL.HEADS.NAME", "EmbeddingHead"], "MODEL.HEADS.NAME MGReHead"),
+        (["MODEL.MGRE.BACKBONE", "build_mgre_backbone"], "name another one"),
+        (["MODEL.MGRE.BACKBONE", "build_timm_backbone", "MODEL.TIMM.NAME", "resnet151"], r"nearest: \['resnet"),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_name_or_value_stops_with_what_is_allowed(overrides, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(*overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("MODEL: {MGRE: {GUIDENCE: True}}", "unknown config key MODEL.MGRE.GUIDENCE in .*nearest: MODEL.MGRE.GUIDANCE"),
+        ("SOLVER: [1, 2", "is not a YAML mapping"),
+        ("", "is not a YAML mapping"),
+        ("just words", "is not a YAML mapping"),
+        ("SOLVER: {MAX_EPOCH: soon}", "Type mismatch"),
+        ("SOLVER: 3", "SOLVER"),
+        ("_BASE_: nowhere.yml", "_BASE_ '.*nowhere.yml' does not exist"),
+    ],
+)
+def test_a_wrong_config_file_stops_with_one_line(tmp_path, text, message):
+    path = tmp_path / "wrong.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(config=str(path))
+    assert "\n" not in str(caught.value)
+    assert "wrong.yml" in str(caught.value)
+
+
+def test_a_missing_config_file():
+    with pytest.raises(ConfigError, match="config file 'configs/MGRe/markt.yml' does not exist"):
+        load(config="configs/MGRe/markt.yml")
+
+
+def test_cuda_where_there_is_none(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SetupError, match="MODEL.DEVICE is 'cuda'.*add MODEL.DEVICE cpu"):
+        load_config(BASE)

@@ -1,0 +1,78 @@
+"""Every config in configs/: loaded, built, trained two steps and evaluated, and its learning rates."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from fastreid.engine.hooks import LRScheduler
+from fastreid.solver import build_lr_scheduler
+from fastreid.utils.events import EventStorage
+from mgre.config import load_config
+from mgre.engine import Trainer
+
+CONFIGS = sorted(Path("configs").glob("**/*.yml"))
+# Training images of the sets the paper uses, published counts (MSMT17: list_train.txt, which the toolbox trains on).
+PAPER_SETS = {"market": 12936, "duke": 16522, "cuhk03-detected": 7365, "cuhk03-labeled": 7368, "msmt17": 30248}
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_trains_two_steps_and_evaluates(config, small_run, tmp_path):
+    trainer = Trainer(load_config(str(config), small_run))
+    trainer.resume_or_load(resume=False)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    results = trainer.train()
+    assert trainer.iter == 2
+    assert 0 < results["mAP"] <= 100
+    changed = [n for n, p in trainer.model.named_parameters() if p.requires_grad and not torch.equal(p, before[n])]
+    assert len(changed) > 0.9 * sum(p.requires_grad for p in trainer.model.parameters())
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.json").read_text().splitlines()]
+    logged = {key for line in lines for key in line}
+    if "baseline" in config.stem:
+        assert "loss_cls" in logged
+    else:
+        stages = ("stage1", "stage2", "stage3", "stage4")
+        assert {f"loss_{kind}_{stage}" for kind in ("cls", "triplet") for stage in stages} <= logged
+        assert {"loss_location_stage1", "loss_location_stage3", "iou/head", "IoU/head", "IoU/mean"} <= logged
+
+
+def paper_rate(epoch: int) -> float:
+    """Sec. 4.2: linear warm-up from a hundredth over the first 10 epochs, times 0.3 at 120, 150, 180 and 210."""
+    if epoch < 10:
+        return 3.5e-4 * (0.01 + 0.99 * epoch / 10)
+    return 3.5e-4 * 0.3 ** sum(epoch >= step for step in (120, 150, 180, 210))
+
+
+class FakeTrainer:
+    """As much of a trainer as the toolbox's learning rate hook sees."""
+
+    grad_scaler = None
+
+    def __init__(self, cfg):
+        self.warmup_iters, self.delay_epochs = cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.DELAY_EPOCHS
+        self.storage, self.iter, self.epoch = EventStorage(0), 0, 0
+
+
+@pytest.mark.parametrize("name", PAPER_SETS)
+def test_learning_rate_of_every_epoch_is_the_papers(name):
+    cfg = load_config(f"configs/MGRe/{name}.yml", ["MODEL.DEVICE", "cpu"])
+    steps = PAPER_SETS[name] // cfg.SOLVER.IMS_PER_BATCH
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
+    hook = LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer, steps))
+    hook.trainer = FakeTrainer(cfg)
+    rates = []
+    for hook.trainer.epoch in range(cfg.SOLVER.MAX_EPOCH):
+        rates.append(optimizer.param_groups[0]["lr"])
+        for step in range(steps):
+            hook.before_step()
+            if hook.trainer.iter <= cfg.SOLVER.WARMUP_ITERS or step == steps - 1:  # in between the hook does nothing
+                optimizer.step()
+                hook.after_step()
+            hook.trainer.iter += 1
+        hook.after_epoch()
+    assert rates == pytest.approx([paper_rate(epoch) for epoch in range(240)], rel=1e-6)
+
+
+def test_every_paper_set_has_its_config():
+    names = {path.stem for path in CONFIGS}
+    assert set(PAPER_SETS) | {"Base-MGRe", "custom", "quickstart", "quickstart-baseline"} == names

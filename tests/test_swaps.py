@@ -1,0 +1,81 @@
+"""Components swapped by config keys alone: two training steps and one evaluation each."""
+
+import pytest
+import torch
+from fastreid.modeling import build_model
+from fastreid.solver import build_optimizer
+from fastreid.utils.events import EventStorage
+from mgre.config import POOL_LAYERS, load_config
+
+SMALL = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.BACKBONE.DEPTH": "18x",
+    "MODEL.BACKBONE.PRETRAIN": "False",
+    "MODEL.HEADS.NUM_CLASSES": "3",
+    "MODEL.HEADS.EMBEDDING_DIM": "8",
+    "INPUT.SIZE_TRAIN": "(64, 32)",
+    "INPUT.SIZE_TEST": "(64, 32)",
+}
+DEPTH, BACKBONE = "MODEL.BACKBONE.DEPTH", "MODEL.MGRE.BACKBONE"
+TIMM = {BACKBONE: "build_timm_backbone"}
+SIZES = {"INPUT.SIZE_TRAIN": "(128, 64)", "INPUT.SIZE_TEST": "(128, 64)"}
+LOSSES = "MODEL.LOSSES.NAME"
+SWAPS = {
+    **{f"resnet{d}-{ibn}": {DEPTH: f"{d}x", "MODEL.BACKBONE.WITH_IBN": ibn} for d in (18, 34, 50, 101) for ibn in ("True", "False")},
+    **{f"resnet{d}-se": {DEPTH: f"{d}x", "MODEL.BACKBONE.WITH_SE": "True"} for d in (18, 34, 50, 101)},
+    **{f"resnet{d}-non-local": {DEPTH: f"{d}x", "MODEL.BACKBONE.WITH_NL": "True"} for d in (18, 34, 50, 101)},
+    "resnext50": {DEPTH: "50x", BACKBONE: "build_resnext_backbone"},
+    "resnest50": {DEPTH: "50x", BACKBONE: "build_resnest_backbone"},
+    "regnet": {DEPTH: "400x", BACKBONE: "build_regnet_backbone"},
+    "osnet": {DEPTH: "x0_25", BACKBONE: "build_osnet_backbone"},
+    "timm-resnet152": TIMM | {"MODEL.TIMM.NAME": "resnet152"},
+    "timm-convnext": TIMM | {"MODEL.TIMM.NAME": "convnext_atto"},
+    **{f"pool-{name}": {"MODEL.HEADS.POOL_LAYER": name} for name in POOL_LAYERS},
+    **{f"softmax-{name}": {"MODEL.HEADS.CLS_LAYER": name, "MODEL.HEADS.SCALE": "16", "MODEL.HEADS.MARGIN": "0.1"}
+       for name in ("Linear", "ArcSoftmax", "CosSoftmax", "CircleSoftmax")},
+    "loss-cls": {LOSSES: "('CrossEntropyLoss',)"},
+    "loss-triplet": {LOSSES: "('TripletLoss',)"},
+    "loss-circle": {LOSSES: "('CrossEntropyLoss', 'CircleLoss')"},
+    "loss-cosface": {LOSSES: "('Cosface',)"},
+    "loss-all": {LOSSES: "('CrossEntropyLoss', 'TripletLoss', 'CircleLoss', 'Cosface')"},
+    "syncbn": {"MODEL.BACKBONE.NORM": "SyncBN", "MODEL.HEADS.NORM": "SyncBN"},
+    "no-stages": {"MODEL.MGRE.STAGES": "()"},
+    **{f"stages{s}": {"MODEL.MGRE.STAGES": s} for s in ("(1,)", "(2,)", "(3,)", "(1, 2)", "(1, 3)", "(2, 3)")},
+    "no-guidance": {"MODEL.MGRE.GUIDANCE": "False"},
+    "no-embedding": {"MODEL.HEADS.EMBEDDING_DIM": "0"},
+    "neck-after": {"MODEL.HEADS.NECK_FEAT": "after"},
+    "last-stride-2": {"MODEL.BACKBONE.LAST_STRIDE": "2"},
+    "384x128": {"INPUT.SIZE_TRAIN": "(384, 128)", "INPUT.SIZE_TEST": "(384, 128)"},
+    "128x64": SIZES,
+    "joint": {"MODEL.MGRE.LOCATION.REID_GRADIENT": "1.0"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SWAPS)
+def test_trains_two_steps_and_evaluates(name):
+    torch.manual_seed(0)
+    pairs = SMALL | SWAPS[name]
+    cfg = load_config("configs/MGRe/Base-MGRe.yml", [word for pair in pairs.items() for word in pair])
+    model = build_model(cfg)
+    optimizer, _ = build_optimizer(cfg, model)
+    batch = {
+        "images": torch.rand(4, 3, *cfg.INPUT.SIZE_TRAIN) * 255,
+        "targets": torch.tensor([0, 0, 2, 2]),
+        "keypoints": torch.cat((torch.rand(4, 17, 2), torch.ones(4, 17, 1)), dim=2),
+    }
+    before = [p.detach().clone() for p in model.parameters()]
+    with EventStorage(0):
+        for _ in range(2):
+            losses = model.train()(batch)
+            assert all(loss.isfinite() for loss in losses.values())
+            optimizer.zero_grad()
+            sum(losses.values()).backward()
+            optimizer.step()
+    assert any(not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+    with torch.no_grad():
+        features = model.eval()(batch)
+    assert features.shape[0] == 4 and features.isfinite().all()
+    # Eq. (6): the squared norm is the sum of the squared weights of the stages that are built.
+    weights = dict(enumerate(cfg.MODEL.MGRE.STAGE_WEIGHTS, start=1))
+    expected = sum(weights[i] ** 2 for i in (*cfg.MODEL.MGRE.STAGES, 4))
+    torch.testing.assert_close(features.square().sum(dim=1), torch.full((4,), expected), rtol=1e-4, atol=1e-4)
