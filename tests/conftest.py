@@ -83,20 +83,25 @@ def write_keypoints() -> Callable[..., Path]:
 
 
 @pytest.fixture(autouse=True)
-def own_log_handlers() -> Iterator[None]:
+def take_down_logs() -> Iterator[Callable[[], None]]:
     """Take down what a run's set-up of the logs leaves, so that each test's log goes to its own streams."""
-    yield
-    setup_logger.cache_clear()
-    for name in ("fastreid", "mgre"):
-        logger = logging.getLogger(name)
-        for handler in logger.handlers[:]:
-            logger.removeHandler(handler)
-            handler.close()
-        logger.propagate = True
+
+    def take_down() -> None:
+        setup_logger.cache_clear()
+        for name in ("fastreid", "mgre"):
+            logger = logging.getLogger(name)
+            for handler in logger.handlers[:]:
+                logger.removeHandler(handler)
+            logger.propagate = True
+
+    yield take_down
+    take_down()
 
 
 @pytest.fixture
-def small_run(tmp_path: Path, make_market_folder: Callable[..., Path], write_keypoints: Callable[..., Path]) -> list[str]:
+def small_run(
+    tmp_path: Path, make_market_folder: Callable[..., Path], write_keypoints: Callable[..., Path]
+) -> list[str]:
     """Overrides for a run of two steps on a tiny data set of one's own with key points, written below ``tmp_path``."""
     folder = make_market_folder(tmp_path / "own", train_ids=range(1, 9), test_ids=(21, 22, 23))
     rng = np.random.default_rng(0)

@@ -22,7 +22,9 @@ def test_box_is_the_outermost_trusted_points_with_the_papers_margin():
 
 
 def test_one_trusted_point_gives_no_box():
-    boxes, valid = boxes_from_keypoints(keypoints_with({5: (0.5, 0.2, 1), 0: (0.5, 0.1, 1), 1: (0.5, 0.1, 1)}), [LEFT_TORSO, HEAD])
+    boxes, valid = boxes_from_keypoints(
+        keypoints_with({5: (0.5, 0.2, 1), 0: (0.5, 0.1, 1), 1: (0.5, 0.1, 1)}), [LEFT_TORSO, HEAD]
+    )
     assert valid.tolist() == [[False, True]]
     assert boxes[0, 0].tolist() == [0, 0, 0, 0]
 

@@ -28,7 +28,25 @@ def test_another_input_size_scales_the_samples_with_the_map():
 
 
 def test_left_and_right_torso_take_the_left_and_right_key_points():
-    names = "nose l_eye r_eye l_ear r_ear l_sho r_sho l_elb r_elb l_wri r_wri l_hip r_hip l_kne r_kne l_ank r_ank".split()
+    names = [
+        "nose",
+        "l_eye",
+        "r_eye",
+        "l_ear",
+        "r_ear",
+        "l_sho",
+        "r_sho",
+        "l_elb",
+        "r_elb",
+        "l_wri",
+        "r_wri",
+        "l_hip",
+        "r_hip",
+        "l_kne",
+        "r_kne",
+        "l_ank",
+        "r_ank",
+    ]
     by_name = {r.name: [names[k] for k in r.keypoints] for r in TABLE1}
     assert by_name["left_torso"] == ["l_sho", "l_elb", "l_wri", "l_hip"]
     assert by_name["right_torso"] == ["r_sho", "r_elb", "r_wri", "r_hip"]

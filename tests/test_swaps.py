@@ -21,7 +21,8 @@ TIMM = {BACKBONE: "build_timm_backbone"}
 SIZES = {"INPUT.SIZE_TRAIN": "(128, 64)", "INPUT.SIZE_TEST": "(128, 64)"}
 LOSSES = "MODEL.LOSSES.NAME"
 SWAPS = {
-    **{f"resnet{d}-{ibn}": {DEPTH: f"{d}x", "MODEL.BACKBONE.WITH_IBN": ibn} for d in (18, 34, 50, 101) for ibn in ("True", "False")},
+    **{f"resnet{d}-ibn": {DEPTH: f"{d}x"} for d in (18, 34, 50, 101)},
+    **{f"resnet{d}": {DEPTH: f"{d}x", "MODEL.BACKBONE.WITH_IBN": "False"} for d in (18, 34, 50, 101)},
     **{f"resnet{d}-se": {DEPTH: f"{d}x", "MODEL.BACKBONE.WITH_SE": "True"} for d in (18, 34, 50, 101)},
     **{f"resnet{d}-non-local": {DEPTH: f"{d}x", "MODEL.BACKBONE.WITH_NL": "True"} for d in (18, 34, 50, 101)},
     "resnext50": {DEPTH: "50x", BACKBONE: "build_resnext_backbone"},

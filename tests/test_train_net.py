@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-
 BASE = "configs/MGRe/Base-MGRe.yml"
 
 
@@ -49,7 +48,9 @@ def test_train_resume_evaluate_and_rerank(small_run, tmp_path):
     evaluated = train_net(BASE, "--eval-only", *small_run, *weights)
     assert table(evaluated.stdout) == table(resumed.stdout)
     assert table(one.stdout).keys() == table(resumed.stdout).keys()
-    reranked = train_net(BASE, "--eval-only", *small_run, *weights, "TEST.RERANK.ENABLED", "True", "TEST.RERANK.K1", "5")
+    reranked = train_net(
+        BASE, "--eval-only", *small_run, *weights, "TEST.RERANK.ENABLED", "True", "TEST.RERANK.K1", "5"
+    )
     assert "Test with rerank setting" in reranked.stdout
     assert 0 < table(reranked.stdout)["mAP"] <= 100
 

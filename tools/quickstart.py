@@ -1,20 +1,15 @@
 #!/usr/bin/env python
 """Train, evaluate and re-rank MGRe on drawn pedestrians, and say where everything is. Takes train_net.py's flags."""
 
-import logging
 import sys
 import time
 from pathlib import Path
 
-from mgre.engine import Trainer, main, setup  # first: it makes the toolbox importable
-
 import torch
-from fastreid.engine import default_argument_parser
-from fastreid.utils.logger import setup_logger
-from tabulate import tabulate
-
 from mgre.config import load_config
+from mgre.engine import Trainer, default_argument_parser, main, quieten_console, setup
 from mgre.visualization import contact_sheet
+from tabulate import tabulate
 
 METRICS = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
 # What the console shows of the log; the file has all of it.
@@ -27,7 +22,7 @@ def quickstart() -> None:
     args = parser.parse_args()
     args.opts = ["MODEL.DEVICE", "cuda" if torch.cuda.is_available() else "cpu", *args.opts]
     start = time.monotonic()
-    _quieten_console(load_config(args.config_file, args.opts).OUTPUT_DIR)
+    quieten_console(load_config(args.config_file, args.opts).OUTPUT_DIR, SHOWN)
     cfg = setup(args)
 
     trainer = Trainer(cfg)
@@ -57,13 +52,6 @@ def _save_contact_sheet(cfg, trainer: Trainer, path: Path) -> None:
     picked = torch.linspace(0, len(batch["images"]) - 1, count).long()
     images = batch["images"][picked.to(batch["images"].device)]
     contact_sheet(images.cpu(), {n: b.cpu() for n, b in model.predict_boxes({"images": images}).items()}).save(path)
-
-
-def _quieten_console(output_dir: str) -> None:
-    # The toolbox sets its logger up once; made here first, its console handler can be told to leave out the config dump.
-    for handler in setup_logger(output_dir, distributed_rank=0).handlers:
-        if type(handler) is logging.StreamHandler:
-            handler.addFilter(lambda record: record.name.startswith(SHOWN) or record.levelno >= logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -66,4 +66,6 @@ def test_guidance_only_where_a_stage_uses_it(stages, guided):
 @pytest.mark.parametrize("name", ["build_mobilenetv2_backbone", "build_vit_backbone"])
 def test_a_backbone_without_four_stages_is_refused_by_name(name):
     with pytest.raises(ConfigError, match=f"'{name}' has no four stages"):
-        build_mgre_backbone(config(**{"MODEL.MGRE.BACKBONE": name, "MODEL.BACKBONE.DEPTH": "base" if "vit" in name else "1.0x"}))
+        build_mgre_backbone(
+            config(**{"MODEL.MGRE.BACKBONE": name, "MODEL.BACKBONE.DEPTH": "base" if "vit" in name else "1.0x"})
+        )

@@ -23,5 +23,5 @@ def test_block_is_residual():
 
 
 def test_channels_that_do_not_divide_are_refused():
-    with pytest.raises(ConfigError, match="18 channels.*multiple of 4"):
+    with pytest.raises(ConfigError, match=r"18 channels.*multiple of 4"):
         FeatureExtractionModule(channels=18, num_regions=1)

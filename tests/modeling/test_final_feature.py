@@ -12,9 +12,7 @@ def test_equation_6_by_hand():
 def test_products_are_the_weighted_sum_of_the_stages_cosines():
     features = {stage: torch.randn(5, 8, dtype=torch.float64) for stage in WEIGHTS}
     final = final_feature(features, WEIGHTS).double()
-    expected = sum(
-        WEIGHTS[s] ** 2 * torch.cosine_similarity(f[:, None], f[None], dim=-1) for s, f in features.items()
-    )
+    expected = sum(WEIGHTS[s] ** 2 * torch.cosine_similarity(f[:, None], f[None], dim=-1) for s, f in features.items())
     torch.testing.assert_close(final @ final.T, expected, rtol=0, atol=1e-6)
 
 

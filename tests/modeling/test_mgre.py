@@ -23,9 +23,7 @@ def test_evaluation_gives_equation_6_as_one_tensor(build_small, make_batch):
     with torch.no_grad():
         features = model(batch)
         parts, _ = parts_of(model, batch)
-        expected = final_feature(
-            model.heads(parts), {"stage1": 0.35, "stage2": 0.5, "stage3": 0.7, "stage4": 0.8}
-        )
+        expected = final_feature(model.heads(parts), {"stage1": 0.35, "stage2": 0.5, "stage3": 0.7, "stage4": 0.8})
     assert features.shape == (6, 4 * 8)
     torch.testing.assert_close(features, expected)
 
@@ -43,7 +41,9 @@ def test_training_losses_are_the_terms_of_equation_9(build_small, make_batch, st
             weight = 1.0 if stage == "stage4" else 0.25
             out = outputs[stage]
             expected[f"loss_cls_{stage}"] = weight * cross_entropy_loss(out["cls_outputs"], batch["targets"], 0.1)
-            expected[f"loss_triplet_{stage}"] = weight * triplet_loss(out["features"], batch["targets"], 0.3, False, True)
+            expected[f"loss_triplet_{stage}"] = weight * triplet_loss(
+                out["features"], batch["targets"], 0.3, False, True
+            )
             if stage != "stage4":
                 labels = boxes_from_keypoints(batch["keypoints"], model.regions[stage])
                 expected[f"loss_location_{stage}"] = weight * 2.0 * location_loss(boxes[stage], *labels)
@@ -81,7 +81,7 @@ def test_location_loss_of_0_needs_no_key_points(build_small, make_batch, storage
     del batch["keypoints"]
     losses = build_small(**{"MODEL.MGRE.LOCATION.LOSS_WEIGHT": "0.0"}).train()(batch)
     assert not any("location" in name for name in losses)
-    with pytest.raises(DataError, match="keypoints.*LOSS_WEIGHT 0"):
+    with pytest.raises(DataError, match=r"keypoints.*LOSS_WEIGHT 0"):
         build_small().train()(batch)
 
 

@@ -33,7 +33,7 @@ POOL_LAYERS = tuple(name for name in pooling.__all__ if name not in ("Identity",
 
 def add_mgre_config(cfg: CfgNode) -> None:
     """Declare MGRe's config keys, each with its default, unit and symbol in the paper."""
-    # -- Model (Sec. 3) --------------------------------------------------------------------------
+    # -- Model -----------------------------------------------------------------------------------
     cfg.MODEL.MGRE = CfgNode()
     # Registered backbone with four stages that gives C1 to C4.
     cfg.MODEL.MGRE.BACKBONE = "build_resnet_backbone"
@@ -151,7 +151,9 @@ def _check_names(cfg: CfgNode) -> None:
         for name in cfg.DATASETS[key]:
             _check_choice(f"DATASETS.{key}", name, tuple(DATASET_REGISTRY._obj_map))
         if not cfg.DATASETS[key]:
-            raise ConfigError(f"DATASETS.{key} is empty; known data sets: {', '.join(sorted(DATASET_REGISTRY._obj_map))}")
+            raise ConfigError(
+                f"DATASETS.{key} is empty; known data sets: {', '.join(sorted(DATASET_REGISTRY._obj_map))}"
+            )
     for name in cfg.MODEL.LOSSES.NAME:
         # The toolbox leaves out a loss it does not know without a word.
         _check_choice("MODEL.LOSSES.NAME", name, LOSSES)
@@ -187,7 +189,9 @@ def _check_ranges(cfg: CfgNode) -> None:
     for key, value in positive.items():
         _require(value > 0, key, value, "more than 0")
     _require(cfg.DATALOADER.NUM_WORKERS >= 0, "DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, "0 or more")
-    _require(cfg.MODEL.HEADS.EMBEDDING_DIM >= 0, "MODEL.HEADS.EMBEDDING_DIM", cfg.MODEL.HEADS.EMBEDDING_DIM, "0 or more")
+    _require(
+        cfg.MODEL.HEADS.EMBEDDING_DIM >= 0, "MODEL.HEADS.EMBEDDING_DIM", cfg.MODEL.HEADS.EMBEDDING_DIM, "0 or more"
+    )
     fractions = {
         "TEST.RERANK.LAMBDA": cfg.TEST.RERANK.LAMBDA,
         "INPUT.FLIP.PROB": cfg.INPUT.FLIP.PROB,
@@ -216,8 +220,9 @@ def _check_mgre(cfg: CfgNode) -> None:
              location.POOL_SIZE, "two numbers (height, width) above 0")  # fmt: skip
     if cfg.MODEL.BACKBONE.NAME != "build_mgre_backbone" or cfg.MODEL.HEADS.NAME == "EmbeddingHead":
         raise ConfigError(
-            "MODEL.META_ARCHITECTURE MGRe takes MODEL.BACKBONE.NAME build_mgre_backbone (its backbone is MODEL.MGRE.BACKBONE) "
-            f"and MODEL.HEADS.NAME MGReHead; got '{cfg.MODEL.BACKBONE.NAME}' and '{cfg.MODEL.HEADS.NAME}'"
+            "MODEL.META_ARCHITECTURE MGRe takes MODEL.BACKBONE.NAME build_mgre_backbone (what is inside is "
+            "MODEL.MGRE.BACKBONE) and MODEL.HEADS.NAME MGReHead; "
+            f"got '{cfg.MODEL.BACKBONE.NAME}' and '{cfg.MODEL.HEADS.NAME}'"
         )
     if mgre.BACKBONE == "build_mgre_backbone":
         raise ConfigError("MODEL.MGRE.BACKBONE is the backbone inside build_mgre_backbone: name another one")
@@ -228,7 +233,9 @@ def _check_mgre(cfg: CfgNode) -> None:
         )
     if mgre.BACKBONE == "build_timm_backbone" and not timm.is_model(cfg.MODEL.TIMM.NAME):
         near = difflib.get_close_matches(cfg.MODEL.TIMM.NAME, timm.list_models(), n=3)
-        raise ConfigError(f"MODEL.TIMM.NAME '{cfg.MODEL.TIMM.NAME}' is no model of timm {timm.__version__}; nearest: {near}")
+        raise ConfigError(
+            f"MODEL.TIMM.NAME '{cfg.MODEL.TIMM.NAME}' is no model of timm {timm.__version__}; nearest: {near}"
+        )
 
 
 def _require(holds: bool, key: str, value: Any, allowed: str) -> None:
@@ -238,7 +245,9 @@ def _require(holds: bool, key: str, value: Any, allowed: str) -> None:
 
 def _check_choice(key: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        raise ConfigError(f"{key} has '{name}', which is not known{_nearest(name, known)}; known: {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"{key} has '{name}', which is not known{_nearest(name, known)}; known: {', '.join(sorted(known))}"
+        )
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -269,7 +278,9 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
     except FileNotFoundError as error:
         raise ConfigError(f"config file '{config_file}': its _BASE_ '{error.filename}' does not exist") from error
     except (yaml.YAMLError, TypeError, AssertionError) as error:
-        raise ConfigError(f"config file '{config_file}' is not a YAML mapping of keys: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"config file '{config_file}' is not a YAML mapping of keys: {' '.join(str(error).split())}"
+        ) from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"config file '{config_file}' is not a YAML mapping of keys: {str(loaded)[:60]!r}")
     _check_keys(list(_leaf_keys(loaded)), cfg, f"'{config_file}'")

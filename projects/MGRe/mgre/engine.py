@@ -3,13 +3,15 @@
 import argparse
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable
 
 import torch
 from fastreid.config import CfgNode
-from fastreid.engine import DefaultTrainer, default_setup
+from fastreid.engine import DefaultTrainer, default_argument_parser, default_setup
+from fastreid.engine import launch as toolbox_launch
 from fastreid.engine.train_loop import HookBase
 from fastreid.modeling.heads.embedding_head import EmbeddingHead
 from fastreid.utils import comm
@@ -17,12 +19,25 @@ from fastreid.utils.checkpoint import Checkpointer
 from fastreid.utils.env import seed_all_rng
 from fastreid.utils.logger import setup_logger
 from torch import nn
+from torch.multiprocessing import ProcessRaisedException
 from tqdm import tqdm
 
 from mgre.config import load_config
 from mgre.data import build_test_loader, build_train_loader
 from mgre.errors import ConfigError, MGReError, SetupError, WeightsError
 from mgre.evaluation.regions import evaluate_regions
+
+__all__ = [
+    "InferenceCheckpointer",
+    "ProgressBar",
+    "Trainer",
+    "default_argument_parser",
+    "launch",
+    "main",
+    "quieten_console",
+    "run",
+    "setup",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +98,9 @@ class InferenceCheckpointer(Checkpointer):
         wrong += [k for k, _, _ in incompatible.incorrect_shapes if k not in unused]
         if wrong:
             raise WeightsError(
-                f"MODEL.WEIGHTS is of another architecture: {len(wrong)} of the model's {len(self.model.state_dict())} tensors "
-                f"are missing in it or have another shape, first {wrong[0]}; use the config the weights were trained with"
+                f"MODEL.WEIGHTS is of another architecture: {len(wrong)} of the model's {len(self.model.state_dict())} "
+                f"tensors are missing in it or have another shape, first {wrong[0]}; use the config the weights were "
+                "trained with"
             )
 
 
@@ -116,15 +132,38 @@ def run(args: argparse.Namespace) -> dict | None:
     return Trainer.test(cfg, model)
 
 
+def launch(function: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    """Call ``function(args)`` in the processes that the flags ask for: one, or one for each GPU of each machine."""
+    toolbox_launch(
+        function,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+
+
+def quieten_console(output_dir: str, shown: tuple[str, ...]) -> None:
+    """Leave only warnings and the loggers ``shown`` on the console; the log file keeps everything."""
+    # The toolbox sets its logger up once; set up here first, its console handler can be told what to leave out.
+    for handler in setup_logger(output_dir, distributed_rank=0).handlers:
+        if type(handler) is logging.StreamHandler and handler.stream is sys.stdout:
+            handler.addFilter(lambda record: record.name.startswith(shown) or record.levelno >= logging.WARNING)
+
+
 def main(function: Callable[[], object]) -> int:
     """Run a tool; the exit status. What a user can mend ends in one line on stderr, not in a traceback."""
     logging.getLogger("fastreid.engine.train_loop").addFilter(_drop_traceback)
     try:
         function()
-    except MGReError as error:
-        # A data loader's worker hands its error over as a whole traceback: the last line is the message.
-        message = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
-        print(f"error: {message}", file=sys.stderr)
+    except (MGReError, ProcessRaisedException) as error:
+        # Another process hands its error over as a whole traceback: the last line is the message.
+        message = str(error).strip().splitlines()[-1]
+        origin = re.match(r"mgre\.[\w.]+Error: ", message)
+        if not isinstance(error, MGReError) and not origin:
+            raise
+        print(f"error: {message[origin.end() if origin else 0 :]}", file=sys.stderr)
         return 1
     return 0
 
@@ -139,4 +178,6 @@ def _check_writable(folder: str) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise SetupError(f"OUTPUT_DIR '{folder}' cannot be written ({error.strerror}): choose another folder") from error
+        raise SetupError(
+            f"OUTPUT_DIR '{folder}' cannot be written ({error.strerror}): choose another folder"
+        ) from error

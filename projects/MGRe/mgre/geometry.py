@@ -24,8 +24,8 @@ def boxes_from_keypoints(keypoints: torch.Tensor, regions: Sequence[Region]) -> 
         regions: R regions.
 
     Returns:
-        boxes (B, R, 4), in float32: the outermost trusted points of the region, ``KEYPOINT_MARGIN`` further out; they may
-        exceed the image by that margin. Zeros where a region has no box.
+        boxes (B, R, 4), in float32: the outermost trusted points of the region, ``KEYPOINT_MARGIN`` further out; they
+        may exceed the image by that margin. Zeros where a region has no box.
         valid (B, R), bool: whether at least ``MIN_KEYPOINTS`` of the region's points are trusted.
     """
     boxes, valid = [], []

@@ -15,8 +15,8 @@ from mgre.modeling import MGRe
 def evaluate_regions(cfg: CfgNode, model: nn.Module, loader: DataLoader) -> dict[str, float]:
     """``IoU/<region>`` for each region and ``IoU/mean`` over them, in [0, 1].
 
-    The mean of a region is over the images whose key points give it a box. Empty for another architecture than MGRe, with
-    TEST.REGION_IOU off, or without key points.
+    The mean of a region is over the images whose key points give it a box. Empty for another architecture than MGRe,
+    with TEST.REGION_IOU off, or without key points.
     """
     model = getattr(model, "module", model)
     if not (cfg.TEST.REGION_IOU.ENABLED and isinstance(model, MGRe) and model.regions):

@@ -1,4 +1,4 @@
-"""The maps C1 to C4 of any staged backbone, with semantic guidance (Sec. 3.1)."""
+"""The maps C1 to C4 of any staged backbone, with semantic guidance."""
 
 from functools import partial
 
@@ -30,7 +30,10 @@ def stage_outputs(backbone: nn.Module, name: str) -> list[nn.Module]:
             stages = [getattr(backbone, attribute) for attribute in attributes]
             # The toolbox's ResNets call the blocks of a stage one by one, and a non-local block after the last of them.
             non_local = [getattr(backbone, f"NL_{i}", ()) for i in range(1, 5)]
-            return [list(nl)[-1] if len(nl) else list(stage.children())[-1] for stage, nl in zip(stages, non_local)]
+            return [
+                list(after)[-1] if len(after) else list(stage.children())[-1]
+                for stage, after in zip(stages, non_local, strict=True)
+            ]
     raise ConfigError(
         f"MODEL.MGRE.BACKBONE '{name}' has no four stages that MGRe knows "
         f"({'; '.join(', '.join(a) for a in STAGE_ATTRIBUTES)}): use build_resnet_backbone, build_resnext_backbone, "

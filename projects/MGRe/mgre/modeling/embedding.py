@@ -18,8 +18,8 @@ class MGReHead(nn.Module):
     """The embedding operation of each stage.
 
     Each region's map is pooled to a vector; the vectors of a stage, concatenated, go through the toolbox's
-    ``EmbeddingHead``: 1 x 1 convolution to ``EMBEDDING_DIM``, BN neck, classifier. All of MODEL.HEADS keeps its meaning,
-    for each stage alike.
+    ``EmbeddingHead``: 1 x 1 convolution to ``EMBEDDING_DIM``, BN neck, classifier. All of MODEL.HEADS keeps its
+    meaning, for each stage alike.
     """
 
     @configurable
@@ -59,7 +59,8 @@ class MGReHead(nn.Module):
             targets: (B,) identities, in training.
 
         Returns:
-            By stage: in evaluation f_i (B, EMBEDDING_DIM), in training the output dict of the toolbox's ``EmbeddingHead``.
+            By stage: in evaluation f_i (B, EMBEDDING_DIM), in training the output dict of the toolbox's
+            ``EmbeddingHead``.
         """
         outputs = {}
         for stage, maps in regions.items():

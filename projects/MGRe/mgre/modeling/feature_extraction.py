@@ -1,4 +1,4 @@
-"""Feature extraction module: one residual bottleneck block for each region (Sec. 3.2)."""
+"""Feature extraction module: one residual bottleneck block for each region."""
 
 import torch
 from fastreid.modeling.backbones.resnet import Bottleneck

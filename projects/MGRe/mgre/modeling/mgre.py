@@ -1,4 +1,4 @@
-"""MGRe: the meta-architecture that wires the parts (Fig. 2)."""
+"""MGRe: the meta-architecture that wires the parts."""
 
 import torch
 from fastreid.config import CfgNode, configurable
@@ -97,11 +97,11 @@ class MGRe(Baseline):
     def forward(self, batched_inputs: dict) -> torch.Tensor | dict[str, torch.Tensor]:
         """
         Args:
-            batched_inputs: the toolbox's batch: "images" (B, 3, H, W), RGB, 0 to 255; in training also "targets" (B,), the
-                identities, and, unless the location loss is off, "keypoints" (B, 17, 3): x, y, trust, normalised.
+            batched_inputs: the toolbox's batch: "images" (B, 3, H, W), RGB, 0 to 255; in training also "targets" (B,),
+                the identities, and, unless the location loss is off, "keypoints" (B, 17, 3): x, y, trust, normalised.
 
         Returns:
-            In evaluation the final feature of Eq. (6), (B, sum of D_i). In training the loss dict, whose sum is Eq. (9).
+            In evaluation the final feature of Eq. (6), (B, sum of D_i). In training the loss dict; its sum is Eq. (9).
 
         Raises:
             DataError: the location loss is on and the batch has no key points.
@@ -161,4 +161,3 @@ class MGRe(Baseline):
 
     def _weight(self, stage: str) -> float:
         return 1.0 if stage == "stage4" else self.stage_loss_weight
-

@@ -1,4 +1,4 @@
-"""Sampling module: N x M bilinear samples of a box (Sec. 3.2, Eq. 4-5).
+"""Sampling module: N x M bilinear samples of a box (Eq. 4-5).
 
 A spatial transformer without rotation. Map cell (i, j) has its centre at ((j + 0.5) / W, (i + 0.5) / H), so sampling
 uses ``align_corners=False``; Eq. (5) sums over cells inside the map only, hence ``padding_mode="zeros"``.
@@ -19,7 +19,8 @@ def sample_box(features: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int
     Args:
         features: (B, C, H, W).
         boxes: (B, 4), (x_min, y_min, x_max, y_max), normalised; they may exceed the map, where it is zero.
-        size: N x M, the samples (height, width). Sample (n, m) lies at the centre of cell (n, m) of the box's N x M grid.
+        size: N x M, the samples (height, width). Sample (n, m) lies at the centre of cell (n, m) of the box's N x M
+            grid.
 
     Returns:
         (B, C, N, M), of the features' dtype; differentiable in the features and in the boxes.
@@ -45,8 +46,8 @@ class SamplingModule(nn.Module):
     """Samples every region of a stage from its map.
 
     Attributes:
-        reid_gradient: factor on the gradient that the samples send back to the boxes. 1 is the paper's joint optimisation;
-            0 leaves the boxes to the location loss.
+        reid_gradient: factor on the gradient that the samples send back to the boxes. 1 is the paper's joint
+            optimisation; 0 leaves the boxes to the location loss.
     """
 
     def __init__(self, *, regions: Sequence[Region], reid_gradient: float) -> None:

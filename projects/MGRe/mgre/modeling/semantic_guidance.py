@@ -1,4 +1,4 @@
-"""Semantic guidance: the last map tells the early ones what they look at (Sec. 3.1)."""
+"""Semantic guidance: the last map tells the early ones what they look at."""
 
 import torch
 import torch.nn.functional as F

@@ -27,7 +27,7 @@ class TimmBackbone(nn.Module):
             name: as in ``timm.list_models()``.
             pretrained: start from weights: those of the file ``weights``, or else those timm publishes.
             weights: a file with a state dict of this timm model.
-            last_stride: 2 as published; 1 keeps the last map at a sixteenth of the image (timm then dilates the last stage).
+            last_stride: 2 as published; 1 keeps the last map at a sixteenth of the image (timm dilates the last stage).
 
         Raises:
             ConfigError: the name is unknown, or the model has no four feature stages, or none with this last stride.
@@ -42,8 +42,8 @@ class TimmBackbone(nn.Module):
             body = timm.create_model(name, **options)
         except (RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
             raise ConfigError(
-                f"MODEL.TIMM.NAME '{name}' gives no feature maps with MODEL.BACKBONE.LAST_STRIDE {last_stride} ({error}); "
-                "try LAST_STRIDE 2 or another model"
+                f"MODEL.TIMM.NAME '{name}' gives no feature maps with MODEL.BACKBONE.LAST_STRIDE {last_stride} "
+                f"({error}); try LAST_STRIDE 2 or another model"
             ) from error
         if len(body.feature_info) < 4:
             raise ConfigError(f"MODEL.TIMM.NAME '{name}' has {len(body.feature_info)} feature stages, MGRe needs four")
@@ -68,10 +68,12 @@ def _create_pretrained(name: str, options: dict, weights: str) -> nn.Module:
         body = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except Exception as error:  # a state dict that does not fit, or whatever the hub's client raises without a network
         if weights:
-            raise WeightsError(f"MODEL.BACKBONE.PRETRAIN_PATH '{weights}' does not fit timm's '{name}': {error}") from error
+            raise WeightsError(
+                f"MODEL.BACKBONE.PRETRAIN_PATH '{weights}' does not fit timm's '{name}': {error}"
+            ) from error
         raise WeightsError(
-            f"the weights of timm's '{name}' cannot be downloaded ({error}); fetch them where there is a network and set "
-            "MODEL.BACKBONE.PRETRAIN_PATH, or set MODEL.BACKBONE.PRETRAIN False"
+            f"the weights of timm's '{name}' cannot be downloaded ({error}); fetch them where there is a network and "
+            "set MODEL.BACKBONE.PRETRAIN_PATH, or set MODEL.BACKBONE.PRETRAIN False"
         ) from error
     logger.info("Loaded all %d tensors of timm's %s", len(body.state_dict()), name)
     return body
