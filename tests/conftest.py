@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from fastreid.config import CfgNode, get_cfg
+from fastreid.modeling import build_model
 from fastreid.utils.logger import setup_logger
-from mgre.config import add_mgre_config
+from mgre.config import add_mgre_config, load_config
 from PIL import Image
+from torch import nn
 
 WriteImage = Callable[..., Path]
 
@@ -140,3 +142,34 @@ def data_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixt
     yield caplog
     logger.removeHandler(caplog.handler)
     logger.setLevel(level)
+
+
+@pytest.fixture
+def small_config() -> Callable[..., CfgNode]:
+    """Load a shipped config at small size, with overrides ``**{"KEY": "VALUE"}``."""
+
+    def load(config: str = "Base-MGRe", **overrides: str) -> CfgNode:
+        options = {
+            "MODEL.DEVICE": "cpu",
+            "MODEL.BACKBONE.DEPTH": "18x",
+            "MODEL.BACKBONE.PRETRAIN": "False",
+            "MODEL.HEADS.NUM_CLASSES": "3",
+            "MODEL.HEADS.EMBEDDING_DIM": "8",
+            "INPUT.SIZE_TRAIN": "(64, 32)",
+            "INPUT.SIZE_TEST": "(64, 32)",
+        }
+        pairs = [word for pair in (options | overrides).items() for word in pair]
+        return load_config(f"configs/MGRe/{config}.yml", pairs)
+
+    return load
+
+
+@pytest.fixture
+def build_small(small_config: Callable[..., CfgNode]) -> Callable[..., nn.Module]:
+    """Build the model of ``small_config``."""
+
+    def build(config: str = "Base-MGRe", **overrides: str) -> nn.Module:
+        torch.manual_seed(0)
+        return build_model(small_config(config, **overrides))
+
+    return build

@@ -5,17 +5,8 @@ import torch
 from fastreid.modeling import build_model
 from fastreid.solver import build_optimizer
 from fastreid.utils.events import EventStorage
-from mgre.config import POOL_LAYERS, load_config
+from mgre.config import POOL_LAYERS
 
-SMALL = {
-    "MODEL.DEVICE": "cpu",
-    "MODEL.BACKBONE.DEPTH": "18x",
-    "MODEL.BACKBONE.PRETRAIN": "False",
-    "MODEL.HEADS.NUM_CLASSES": "3",
-    "MODEL.HEADS.EMBEDDING_DIM": "8",
-    "INPUT.SIZE_TRAIN": "(64, 32)",
-    "INPUT.SIZE_TEST": "(64, 32)",
-}
 DEPTH, BACKBONE = "MODEL.BACKBONE.DEPTH", "MODEL.MGRE.BACKBONE"
 TIMM = {BACKBONE: "build_timm_backbone"}
 SIZES = {"INPUT.SIZE_TRAIN": "(128, 64)", "INPUT.SIZE_TEST": "(128, 64)"}
@@ -53,10 +44,9 @@ SWAPS = {
 
 
 @pytest.mark.parametrize("name", SWAPS)
-def test_trains_two_steps_and_evaluates(name):
+def test_trains_two_steps_and_evaluates(name, small_config):
     torch.manual_seed(0)
-    pairs = SMALL | SWAPS[name]
-    cfg = load_config("configs/MGRe/Base-MGRe.yml", [word for pair in pairs.items() for word in pair])
+    cfg = small_config(**SWAPS[name])
     model = build_model(cfg)
     optimizer, _ = build_optimizer(cfg, model)
     batch = {

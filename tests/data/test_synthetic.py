@@ -104,7 +104,7 @@ def test_keypoint_file_is_coco_and_covers_every_image(tmp_path):
     assert {i for limb in category["skeleton"] for i in limb} == set(range(1, 18))
     points = np.array([a["keypoints"] for a in content["annotations"]]).reshape(-1, 17, 3)
     inside = (points[..., 0] >= 0) & (points[..., 0] < 32) & (points[..., 1] >= 0) & (points[..., 1] < 64)
-    assert set(np.unique(points[..., 2])) == {0.0, 1.0}
+    assert set(np.unique(points[..., 2])) == {0.0, 0.5, 1.0}
     assert not points[~inside, 2].any()
     # Every person is mostly in the picture: heads and torsos can be found in it.
     assert inside.mean() > 0.9

@@ -1,35 +1,10 @@
-"""Small MGRe models, built from the config as users build them."""
+"""A batch and the event storage, as training has them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from fastreid.modeling import build_model
 from fastreid.utils.events import EventStorage
-from mgre.config import load_config
-from torch import nn
-
-SMALL = {
-    "MODEL.DEVICE": "cpu",
-    "MODEL.BACKBONE.DEPTH": "18x",
-    "MODEL.BACKBONE.PRETRAIN": "False",
-    "MODEL.HEADS.NUM_CLASSES": "3",
-    "MODEL.HEADS.EMBEDDING_DIM": "8",
-    "INPUT.SIZE_TRAIN": "(64, 32)",
-    "INPUT.SIZE_TEST": "(64, 32)",
-}
-
-
-@pytest.fixture
-def build_small() -> Callable[..., nn.Module]:
-    """Build a shipped config at small size, with overrides ``**{"KEY": "VALUE"}``."""
-
-    def build(config: str = "Base-MGRe", **overrides: str) -> nn.Module:
-        torch.manual_seed(0)
-        pairs = [word for pair in (SMALL | overrides).items() for word in pair]
-        return build_model(load_config(f"configs/MGRe/{config}.yml", pairs))
-
-    return build
 
 
 @pytest.fixture
@@ -51,7 +26,7 @@ def make_batch() -> Callable[..., dict]:
 
 
 @pytest.fixture
-def storage():
+def storage() -> Iterator[EventStorage]:
     """The toolbox's event storage, as it is open during training."""
     with EventStorage(0) as storage:
         yield storage

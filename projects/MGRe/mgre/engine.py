@@ -25,7 +25,7 @@ from tqdm import tqdm
 from mgre.config import load_config
 from mgre.data import build_test_loader, build_train_loader
 from mgre.errors import ConfigError, MGReError, SetupError, WeightsError
-from mgre.evaluation.regions import evaluate_regions
+from mgre.evaluation.regions import evaluate_regions, has_regions
 
 __all__ = [
     "InferenceCheckpointer",
@@ -76,9 +76,14 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module) -> dict:
         """The toolbox's evaluation; for MGRe also ``IoU/<region>`` on the test images that have key points."""
         results = super().test(cfg, model)
+        if not (cfg.TEST.REGION_IOU.ENABLED and has_regions(model)):
+            return results
         for name in cfg.DATASETS.TESTS:
             of_name = results if len(cfg.DATASETS.TESTS) == 1 else results[name]
-            of_name.update(evaluate_regions(cfg, model, cls.build_test_loader(cfg, name)[0]))
+            overlaps = evaluate_regions(model, cls.build_test_loader(cfg, name)[0])
+            if overlaps and comm.is_main_process():
+                logger.info("Regions on %s: %s", name, ", ".join(f"{key} {iou:.2f}" for key, iou in overlaps.items()))
+            of_name.update(overlaps)
         return results
 
     def train(self) -> dict | None:

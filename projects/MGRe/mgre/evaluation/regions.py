@@ -1,7 +1,6 @@
 """Mean IoU of the predicted regions with the key points' boxes."""
 
 import torch
-from fastreid.config import CfgNode
 from fastreid.evaluation.evaluator import inference_context
 from fastreid.utils import comm
 from torch import nn
@@ -11,16 +10,24 @@ from mgre.geometry import boxes_from_keypoints, paired_iou
 from mgre.modeling import MGRe
 
 
-@torch.no_grad()
-def evaluate_regions(cfg: CfgNode, model: nn.Module, loader: DataLoader) -> dict[str, float]:
-    """``IoU/<region>`` for each region and ``IoU/mean`` over them, in [0, 1].
+def has_regions(model: nn.Module) -> bool:
+    """Whether the model, or the one DistributedDataParallel wraps, is an MGRe that locates regions."""
+    model = getattr(model, "module", model)
+    return isinstance(model, MGRe) and bool(model.regions)
 
-    The mean of a region is over the images whose key points give it a box. Empty for another architecture than MGRe,
-    with TEST.REGION_IOU off, or without key points.
+
+@torch.no_grad()
+def evaluate_regions(model: nn.Module, loader: DataLoader) -> dict[str, float]:
+    """``IoU/<region>`` for each region and ``IoU/mean`` over them, in [0, 1]; collective over all processes.
+
+    Args:
+        model: one that :func:`has_regions`.
+        loader: batches as of :func:`mgre.data.build_test_loader`.
+
+    Returns:
+        The mean of a region is over the images whose key points give it a box; empty without key points.
     """
     model = getattr(model, "module", model)
-    if not (cfg.TEST.REGION_IOU.ENABLED and isinstance(model, MGRe) and model.regions):
-        return {}
     regions = [r for members in model.regions.values() for r in members]
     total = torch.zeros(len(regions), dtype=torch.float64)
     count = torch.zeros(len(regions), dtype=torch.float64)

@@ -16,6 +16,8 @@ from mgre.data.synthetic.pose import sample_pose
 _MIN_CANVAS_HEIGHT = 256
 _COLOURS = (*CLOTHING.values(), *DETAIL_COLOURS)
 HIDDEN_SCORE = 0.0
+# Behind the person's own body: pose models place such points well, with a middling score.
+SELF_OCCLUDED_SCORE = 0.5
 VISIBLE_SCORE = 1.0
 
 
@@ -59,7 +61,8 @@ def draw_crop(
 
     Returns:
         The crop, (H, W, 3) uint8 RGB of ``size`` (H, W), and its key points, (17, 3): x and y in pixels of the crop,
-        whose top left corner is (0, 0), and 1.0 where visible, 0.0 where hidden or outside.
+        whose top left corner is (0, 0), and 1.0 where visible, 0.5 behind the person's own body, 0.0 where something
+        else hides it or outside.
     """
     scale = canvas_scale(size)
     height, width = (scale * side for side in size)
@@ -75,7 +78,8 @@ def draw_crop(
         _draw_occluder(rng, canvas, placement)
 
     visible = visible_keypoints(canvas, keypoints)
-    scores = np.where(visible, VISIBLE_SCORE, HIDDEN_SCORE)
+    behind_own_body = np.array([canvas.part_at(point[:2]) not in (None, FOREIGN) for point in keypoints])
+    scores = np.where(visible, VISIBLE_SCORE, np.where(behind_own_body, SELF_OCCLUDED_SCORE, HIDDEN_SCORE))
     image = cv2.resize(canvas.image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
     return _through_camera(rng, image, camera), np.column_stack((keypoints[:, :2] / scale, scores))
 
