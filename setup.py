@@ -2,6 +2,9 @@
 
 from setuptools import find_packages, setup
 
+# The toolbox reads CUHK03's MATLAB release with these.
+CUHK03 = ["h5py>=3.9", "imageio>=2.31", "scipy>=1.11"]
+
 setup(
     name="mgre",
     version="0.1.0",
@@ -30,8 +33,7 @@ setup(
     extras_require={
         "cpu": ["faiss-cpu>=1.8"],
         "gpu": ["faiss-gpu>=1.15"],
-        # Reading CUHK03's MATLAB release.
-        "cuhk03": ["h5py>=3.9", "imageio>=2.31", "scipy>=1.11"],
-        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "h5py>=3.9", "imageio>=2.31", "scipy>=1.11"],
+        "cuhk03": CUHK03,
+        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", *CUHK03],
     },
 )

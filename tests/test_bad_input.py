@@ -198,3 +198,17 @@ def test_pretrained_weights_that_are_no_weights(fails_with, tmp_path):
     np.save(tmp_path / "other.npy", np.zeros(3))
     line = fails_with("MODEL.BACKBONE.PRETRAIN", "True", "MODEL.BACKBONE.PRETRAIN_PATH", str(tmp_path / "other.npy"))
     assert "other.npy" in line
+
+
+def test_resuming_with_another_model(fails_with, trained):
+    line = fails_with("SOLVER.MAX_EPOCH", "2", "MODEL.HEADS.EMBEDDING_DIM", "256", flags=("--resume",))
+    assert "of another model or data set" in line and "OUTPUT_DIR" in line
+
+
+def test_evaluating_with_fewer_stages(fails_with, trained):
+    line = fails_with("MODEL.WEIGHTS", str(trained), "MODEL.MGRE.STAGES", "(3,)", flags=("--eval-only",))
+    assert "another architecture" in line
+
+
+def test_a_depth_the_backbone_does_not_have(fails_with):
+    assert "MODEL.BACKBONE.DEPTH is '152x'" in fails_with("MODEL.BACKBONE.DEPTH", "152x")

@@ -33,7 +33,7 @@ def test_trains_two_steps_and_evaluates(config, small_run, tmp_path):
     else:
         stages = ("stage1", "stage2", "stage3", "stage4")
         assert {f"loss_{kind}_{stage}" for kind in ("cls", "triplet") for stage in stages} <= logged
-        assert {"loss_location_stage1", "loss_location_stage3", "iou/head", "IoU/head", "IoU/mean"} <= logged
+        assert {"loss_location_stage1", "loss_location_stage3", "train_iou/head", "IoU/head", "IoU/mean"} <= logged
 
 
 def paper_rate(epoch: int) -> float:

@@ -15,7 +15,7 @@ SWAPS = {
     **{f"resnet{d}-ibn": {DEPTH: f"{d}x"} for d in (18, 34, 50, 101)},
     **{f"resnet{d}": {DEPTH: f"{d}x", "MODEL.BACKBONE.WITH_IBN": "False"} for d in (18, 34, 50, 101)},
     **{f"resnet{d}-se": {DEPTH: f"{d}x", "MODEL.BACKBONE.WITH_SE": "True"} for d in (18, 34, 50, 101)},
-    **{f"resnet{d}-non-local": {DEPTH: f"{d}x", "MODEL.BACKBONE.WITH_NL": "True"} for d in (18, 34, 50, 101)},
+    **{f"resnet{d}-non-local": {DEPTH: f"{d}x", "MODEL.BACKBONE.WITH_NL": "True"} for d in (50, 101)},
     "resnext50": {DEPTH: "50x", BACKBONE: "build_resnext_backbone"},
     "resnest50": {DEPTH: "50x", BACKBONE: "build_resnest_backbone"},
     "regnet": {DEPTH: "400x", BACKBONE: "build_regnet_backbone"},

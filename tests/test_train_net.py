@@ -85,3 +85,26 @@ def test_a_plain_toolbox_config_runs_too(architecture, depth, dim, small_run, tm
     finished = train_net(config, *options)
     assert 0 < table(finished.stdout)["mAP"] <= 100
     assert "IoU" not in finished.stdout
+
+
+def test_two_processes_train_and_evaluate_on_the_cpu(small_run, tmp_path):
+    finished = train_net(BASE, "--num-gpus", "2", *small_run)
+    assert table(finished.stdout)["mAP"] > 0
+    last = json.loads((tmp_path / "out" / "metrics.json").read_text().splitlines()[-1])
+    # Both processes' images count: the same weights give the same mean in one process.
+    alone = train_net(BASE, "--eval-only", *small_run, "MODEL.WEIGHTS", str(tmp_path / "out" / "model_final.pth"))
+    assert table(alone.stdout) == table(finished.stdout)
+    assert f"IoU/mean {last['IoU/mean']:.2f}" in alone.stdout
+
+
+def test_mixed_precision_trains_on_the_cpu(small_run, tmp_path):
+    assert table(train_net(BASE, *small_run, "SOLVER.AMP.ENABLED", "True").stdout)["mAP"] > 0
+
+
+def test_an_error_in_another_process_is_one_line_too(small_run, tmp_path):
+    for image in (tmp_path / "own" / "bounding_box_train").glob("*.jpg"):
+        image.write_bytes(b"")
+    command = [sys.executable, "tools/train_net.py", "--config-file", BASE, "--num-gpus", "2", *small_run]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 1
+    assert re.fullmatch(r"error: .*bounding_box_train.*", finished.stderr.strip().splitlines()[-1])

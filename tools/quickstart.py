@@ -1,13 +1,15 @@
 #!/usr/bin/env python
-"""Train, evaluate and re-rank MGRe on drawn pedestrians, and say where everything is. Takes train_net.py's flags."""
+"""Train, evaluate and re-rank MGRe on drawn pedestrians, and say where everything is.
+
+Takes config overrides: ``tools/quickstart.py SEED 1 OUTPUT_DIR logs/other``.
+"""
 
 import sys
 import time
 from pathlib import Path
 
 import torch
-from mgre.config import load_config
-from mgre.engine import Trainer, default_argument_parser, main, quieten_console, setup
+from mgre.engine import Trainer, default_argument_parser, main, setup
 from mgre.visualization import contact_sheet
 from tabulate import tabulate
 
@@ -17,19 +19,18 @@ SHOWN = ("fastreid.utils.events", "mgre")
 
 
 def quickstart() -> None:
-    parser = default_argument_parser()
-    parser.set_defaults(config_file=str(Path(__file__).parents[1] / "configs/MGRe/quickstart.yml"))
-    args = parser.parse_args()
-    args.opts = ["MODEL.DEVICE", "cuda" if torch.cuda.is_available() else "cpu", *args.opts]
     start = time.monotonic()
-    quieten_console(load_config(args.config_file, args.opts).OUTPUT_DIR, SHOWN)
-    cfg = setup(args)
+    config_file = str(Path(__file__).parents[1] / "configs/MGRe/quickstart.yml")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    overrides = ["MODEL.DEVICE", device, *sys.argv[1:]]
+    cfg = setup(default_argument_parser().parse_args(["--config-file", config_file, *overrides]), shown=SHOWN)
 
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     plain = trainer.train()
     cfg.defrost()
     cfg.TEST.RERANK.ENABLED = True
+    cfg.TEST.REGION_IOU.ENABLED = False  # it would be the same again
     reranked = Trainer.test(cfg, trainer.model)
 
     rows = [[name, *(results[m] for m in METRICS)] for name, results in (("plain", plain), ("re-ranked", reranked))]
@@ -46,12 +47,11 @@ def quickstart() -> None:
 
 
 def _save_contact_sheet(cfg, trainer: Trainer, path: Path) -> None:
-    model = getattr(trainer.model, "module", trainer.model).eval()
-    batch = next(iter(Trainer.build_test_loader(cfg, cfg.DATASETS.TESTS[0])[0]))
-    count = min(16, len(batch["images"]))
-    picked = torch.linspace(0, len(batch["images"]) - 1, count).long()
-    images = batch["images"][picked.to(batch["images"].device)]
-    contact_sheet(images.cpu(), {n: b.cpu() for n, b in model.predict_boxes({"images": images}).items()}).save(path)
+    test_set = Trainer.build_test_loader(cfg, cfg.DATASETS.TESTS[0])[0].dataset
+    picked = torch.linspace(0, len(test_set) - 1, 16).long().tolist()
+    images = torch.stack([test_set[i]["images"] for i in picked])
+    boxes = trainer.model.eval().predict_boxes({"images": images})
+    contact_sheet(images, {name: b.cpu() for name, b in boxes.items()}).save(path)
 
 
 if __name__ == "__main__":

@@ -34,10 +34,6 @@ def test_mean_over_the_images_that_have_the_region(build_small):
     assert abs(figures["IoU/mean"] - sum(named) / len(named)) < 1e-9
 
 
-def test_nothing_without_key_points(build_small):
-    assert evaluate_regions(build_small(), [{"images": torch.rand(2, 3, 64, 32)}]) == {}
-
-
 def test_only_an_mgre_with_stages_has_regions(build_small):
     assert has_regions(build_small())
     assert has_regions(nn.ModuleDict({"module": build_small()}))

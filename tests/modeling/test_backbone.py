@@ -63,6 +63,11 @@ def test_guidance_only_where_a_stage_uses_it(stages, guided):
     assert off.guidance is None
 
 
+def test_a_backbone_of_more_stages_is_refused_by_name():
+    with pytest.raises(ConfigError, match="'build_effnet_backbone' has more than four stages"):
+        build_mgre_backbone(config(**{"MODEL.MGRE.BACKBONE": "build_effnet_backbone", "MODEL.BACKBONE.DEPTH": "b0"}))
+
+
 @pytest.mark.parametrize("name", ["build_mobilenetv2_backbone", "build_vit_backbone"])
 def test_a_backbone_without_four_stages_is_refused_by_name(name):
     with pytest.raises(ConfigError, match=f"'{name}' has no four stages"):

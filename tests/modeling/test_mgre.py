@@ -56,8 +56,8 @@ def test_each_stage_is_logged(build_small, make_batch, storage):
     build_small().train()(make_batch())
     logged = storage.latest()
     assert {f"{s}/cls_accuracy" for s in STAGES} <= logged.keys()
-    assert {"iou/head", "iou/whole_body"} <= logged.keys()
-    assert 0 <= logged["iou/whole_body"][0] <= 1
+    assert {"train_iou/head", "train_iou/whole_body"} <= logged.keys()
+    assert 0 <= logged["train_iou/whole_body"][0] <= 1
 
 
 @pytest.mark.parametrize(("stages", "built"), [("()", 1), ("(2,)", 2), ("(1, 3)", 3)])
@@ -107,3 +107,38 @@ def test_autocast_in_bfloat16_trains(build_small, make_batch, storage):
     sum(losses.values()).backward()
     assert all(value.isfinite() for value in losses.values())
     assert losses["loss_location_stage1"].dtype == torch.float32
+
+
+def test_without_a_teacher_the_boxes_stay_the_priors(build_small, make_batch, storage):
+    untaught = {"MODEL.MGRE.LOCATION.LOSS_WEIGHT": "0.0", "MODEL.MGRE.LOCATION.REID_GRADIENT": "0.0"}
+    model, batch = build_small(**untaught).train(), make_batch()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        sum(model(batch).values()).backward()
+        optimizer.step()
+    assert all(p.grad is not None for p in trained)
+    torch.testing.assert_close(model.eval().predict_boxes(batch)["legs"], torch.tensor([[0, 9 / 16, 1, 15 / 16]] * 6))
+
+
+def test_joint_optimisation_teaches_the_boxes_without_a_location_loss(build_small, make_batch, storage):
+    joint = {"MODEL.MGRE.LOCATION.LOSS_WEIGHT": "0.0", "MODEL.MGRE.LOCATION.REID_GRADIENT": "1.0"}
+    model = build_small(**joint).train()
+    sum(model(make_batch()).values()).backward()
+    assert model.location["stage1"].predictor.weight.grad.abs().max() > 0
+
+
+def test_triplet_loss_is_exact_under_autocast(build_small, make_batch, storage):
+    """Features whose distances drown in half precision: large, and close to each other."""
+    model = build_small(**{"MODEL.MGRE.STAGES": "()"}).train()
+    targets = make_batch()["targets"]
+    features = 30 + torch.randn(6, 64, generator=torch.Generator().manual_seed(0)).bfloat16().float() / 8
+    logits = torch.randn(6, 3)
+    outputs = {"stage4": {"cls_outputs": logits, "pred_class_logits": logits, "features": features}}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model._reid_losses(outputs, targets)["loss_triplet_stage4"]
+    distances = torch.cdist(features.double(), features.double())
+    same = targets[:, None] == targets[None]
+    hardest = (distances * same).amax(dim=1) - distances.masked_fill(same, torch.inf).amin(dim=1)
+    torch.testing.assert_close(loss.double(), (hardest + 0.3).clamp(min=0).mean(), rtol=1e-3, atol=1e-3)

@@ -32,6 +32,12 @@ def test_a_model_without_feature_maps_is_refused_by_name():
         TimmBackbone(name="mixer_s32_224", last_stride=1)
 
 
+@pytest.mark.parametrize("name", ["mambaout_femto", "swin_tiny_patch4_window7_224"])
+def test_maps_in_another_layout_are_refused_by_name(name):
+    with pytest.raises(ConfigError, match=f"'{name}'"):
+        TimmBackbone(name=name, last_stride=2)
+
+
 def test_weights_from_a_file(tmp_path):
     peer = timm.create_model("convnext_atto").eval()
     torch.save({"state_dict": peer.state_dict()}, tmp_path / "weights.pth")

@@ -37,6 +37,7 @@ def add_mgre_config(cfg: CfgNode) -> None:
     cfg.MODEL.MGRE = CfgNode()
     # Registered backbone with four stages that gives C1 to C4.
     cfg.MODEL.MGRE.BACKBONE = "build_resnet_backbone"
+    # (The backbone leaves the stages' channels for the heads in the computed key MODEL.MGRE.COMPUTED_CHANNELS.)
     # Stages i in {1, 2, 3} with a location, sampling and extraction module; stage 4 is always there.
     cfg.MODEL.MGRE.STAGES = (1, 2, 3)
     # Region set in mgre/regions.py: "table1" is the paper's Table 1.
@@ -131,7 +132,16 @@ def check_config(cfg: CfgNode) -> None:
     _check_ranges(cfg)
     if cfg.MODEL.META_ARCHITECTURE == "MGRe":
         _check_mgre(cfg)
-    if torch.device(cfg.MODEL.DEVICE).type == "cuda" and not torch.cuda.is_available():
+    elif cfg.MODEL.BACKBONE.NAME == "build_mgre_backbone":
+        raise ConfigError(
+            "MODEL.BACKBONE.NAME build_mgre_backbone gives four maps, which MODEL.META_ARCHITECTURE "
+            f"'{cfg.MODEL.META_ARCHITECTURE}' does not take: use MGRe, or another backbone"
+        )
+    try:
+        device = torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise ConfigError(f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}'; allowed: cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise SetupError(
             f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}', but torch {torch.__version__} sees no CUDA device here: add "
             "MODEL.DEVICE cpu to the command line, or mend the driver"
@@ -171,10 +181,6 @@ def _check_names(cfg: CfgNode) -> None:
 
 
 def _check_ranges(cfg: CfgNode) -> None:
-    for key in ("SIZE_TRAIN", "SIZE_TEST"):
-        size = cfg.INPUT[key]
-        _require(len(size) == 2 and all(isinstance(s, int) and s >= 32 for s in size), f"INPUT.{key}", size,
-                 "two whole numbers (height, width) of at least 32")  # fmt: skip
     positive = {
         "SOLVER.IMS_PER_BATCH": cfg.SOLVER.IMS_PER_BATCH,
         "SOLVER.MAX_EPOCH": cfg.SOLVER.MAX_EPOCH,
@@ -204,6 +210,10 @@ def _check_ranges(cfg: CfgNode) -> None:
 
 def _check_mgre(cfg: CfgNode) -> None:
     mgre = cfg.MODEL.MGRE
+    for key in ("SIZE_TRAIN", "SIZE_TEST"):
+        size = cfg.INPUT[key]
+        _require(len(size) == 2 and all(isinstance(s, int) and s >= 32 for s in size), f"INPUT.{key}", size,
+                 "two whole numbers (height, width) of at least 32")  # fmt: skip
     _require(len(set(mgre.STAGES)) == len(mgre.STAGES) and set(mgre.STAGES) <= {1, 2, 3}, "MODEL.MGRE.STAGES",
              mgre.STAGES, "different ones of 1, 2, 3, or none: ()")  # fmt: skip
     get_regions(mgre.REGIONS, mgre.STAGES)
@@ -218,12 +228,17 @@ def _check_mgre(cfg: CfgNode) -> None:
     _require(location.HIDDEN_DIM > 0, "MODEL.MGRE.LOCATION.HIDDEN_DIM", location.HIDDEN_DIM, "more than 0")
     _require(len(location.POOL_SIZE) == 2 and min(location.POOL_SIZE) > 0, "MODEL.MGRE.LOCATION.POOL_SIZE",
              location.POOL_SIZE, "two numbers (height, width) above 0")  # fmt: skip
-    if cfg.MODEL.BACKBONE.NAME != "build_mgre_backbone" or cfg.MODEL.HEADS.NAME == "EmbeddingHead":
+    heads = REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME)
+    # The toolbox's heads take one map, MGRe's take those of all regions.
+    if cfg.MODEL.BACKBONE.NAME != "build_mgre_backbone" or heads.__module__.startswith("fastreid."):
         raise ConfigError(
             "MODEL.META_ARCHITECTURE MGRe takes MODEL.BACKBONE.NAME build_mgre_backbone (what is inside is "
             "MODEL.MGRE.BACKBONE) and MODEL.HEADS.NAME MGReHead; "
             f"got '{cfg.MODEL.BACKBONE.NAME}' and '{cfg.MODEL.HEADS.NAME}'"
         )
+    if mgre.BACKBONE == "build_resnet_backbone" and cfg.MODEL.BACKBONE.DEPTH in ("18x", "34x"):
+        _require(not cfg.MODEL.BACKBONE.WITH_NL, "MODEL.BACKBONE.WITH_NL", True,
+                 f"False with DEPTH {cfg.MODEL.BACKBONE.DEPTH}, which has none; 50x and 101x have")  # fmt: skip
     if mgre.BACKBONE == "build_mgre_backbone":
         raise ConfigError("MODEL.MGRE.BACKBONE is the backbone inside build_mgre_backbone: name another one")
     if cfg.MODEL.HEADS.POOL_LAYER not in POOL_LAYERS:

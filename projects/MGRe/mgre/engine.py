@@ -23,7 +23,7 @@ from torch.multiprocessing import ProcessRaisedException
 from tqdm import tqdm
 
 from mgre.config import load_config
-from mgre.data import build_test_loader, build_train_loader
+from mgre.data import KeypointDataset, build_test_loader, build_train_loader
 from mgre.errors import ConfigError, MGReError, SetupError, WeightsError
 from mgre.evaluation.regions import evaluate_regions, has_regions
 
@@ -34,7 +34,6 @@ __all__ = [
     "default_argument_parser",
     "launch",
     "main",
-    "quieten_console",
     "run",
     "setup",
 ]
@@ -73,18 +72,47 @@ class Trainer(DefaultTrainer):
         return [ProgressBar(), *hooks] if comm.is_main_process() else hooks
 
     @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        try:
+            return super().build_model(cfg)
+        except KeyError as error:
+            if error.args == (cfg.MODEL.BACKBONE.DEPTH,):  # the toolbox's backbones look their depth up in a dict
+                raise ConfigError(
+                    f"MODEL.BACKBONE.DEPTH is '{cfg.MODEL.BACKBONE.DEPTH}', which the backbone does not have; ResNets "
+                    "have 18x, 34x, 50x and 101x, and MODEL.MGRE.BACKBONE build_timm_backbone has others"
+                ) from error
+            raise
+
+    @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module) -> dict:
-        """The toolbox's evaluation; for MGRe also ``IoU/<region>`` on the test images that have key points."""
+        """The toolbox's evaluation; for MGRe also ``IoU/<region>`` on the test images that have key points.
+
+        The IoU is among the results of its data set, as the toolbox's metrics are, and on all processes.
+        """
         results = super().test(cfg, model)
         if not (cfg.TEST.REGION_IOU.ENABLED and has_regions(model)):
             return results
         for name in cfg.DATASETS.TESTS:
+            loader, _ = cls.build_test_loader(cfg, name)
+            if not isinstance(loader.dataset, KeypointDataset):
+                continue
+            overlaps = evaluate_regions(model, loader)
             of_name = results if len(cfg.DATASETS.TESTS) == 1 else results[name]
-            overlaps = evaluate_regions(model, cls.build_test_loader(cfg, name)[0])
-            if overlaps and comm.is_main_process():
+            if comm.is_main_process():
                 logger.info("Regions on %s: %s", name, ", ".join(f"{key} {iou:.2f}" for key, iou in overlaps.items()))
             of_name.update(overlaps)
         return results
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        super().resume_or_load(resume=resume)
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                state = self.optimizer.state.get(parameter, {})
+                if any(v.dim() and v.shape != parameter.shape for v in state.values() if isinstance(v, torch.Tensor)):
+                    raise WeightsError(
+                        f"the last checkpoint in OUTPUT_DIR '{self.cfg.OUTPUT_DIR}' is of another model or data set: "
+                        "resume with the config it was trained with, or choose another OUTPUT_DIR"
+                    )
 
     def train(self) -> dict | None:
         if self.start_epoch >= self.max_epoch:
@@ -101,20 +129,28 @@ class InferenceCheckpointer(Checkpointer):
         unused = {f"{name}.weight" for name, m in self.model.named_modules() if isinstance(m, EmbeddingHead)}
         wrong = [k for k in incompatible.missing_keys if k not in unused]
         wrong += [k for k, _, _ in incompatible.incorrect_shapes if k not in unused]
+        # The toolbox's older models kept the pixel statistics in their weights.
+        wrong += [k for k in incompatible.unexpected_keys if k not in ("pixel_mean", "pixel_std")]
         if wrong:
             raise WeightsError(
-                f"MODEL.WEIGHTS is of another architecture: {len(wrong)} of the model's {len(self.model.state_dict())} "
-                f"tensors are missing in it or have another shape, first {wrong[0]}; use the config the weights were "
-                "trained with"
+                f"MODEL.WEIGHTS is of another architecture: {len(wrong)} tensors are missing in it, have another shape "
+                f"or are none of the model's, first {wrong[0]}; use the config the weights were trained with"
             )
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """Config, output folder, log files and seeds of a run."""
+def setup(args: argparse.Namespace, *, shown: tuple[str, ...] | None = None) -> CfgNode:
+    """Config, output folder, log files and seeds of a run.
+
+    Args:
+        args: the flags of the toolbox's ``default_argument_parser``.
+        shown: if given, the console shows only these loggers and warnings; the log file keeps everything.
+    """
     cfg = load_config(args.config_file, args.opts)
     if args.eval_only and not cfg.MODEL.WEIGHTS:
         raise ConfigError("--eval-only needs MODEL.WEIGHTS: add MODEL.WEIGHTS path/to/model.pth to the command line")
     _check_writable(cfg.OUTPUT_DIR)
+    if shown is not None:
+        _quieten_console(cfg.OUTPUT_DIR, shown)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mgre")  # the toolbox sets up its own name only
     default_setup(cfg, args)
     if cfg.SEED >= 0:
@@ -139,6 +175,11 @@ def run(args: argparse.Namespace) -> dict | None:
 
 def launch(function: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
     """Call ``function(args)`` in the processes that the flags ask for: one, or one for each GPU of each machine."""
+    device = torch.device(load_config(args.config_file, args.opts).MODEL.DEVICE)
+    if device.type == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the toolbox's loaders and launcher go by the machine, not the config
+    elif args.num_gpus > torch.cuda.device_count():
+        raise SetupError(f"--num-gpus {args.num_gpus}, but there are {torch.cuda.device_count()} CUDA devices here")
     toolbox_launch(
         function,
         args.num_gpus,
@@ -149,8 +190,7 @@ def launch(function: Callable[[argparse.Namespace], object], args: argparse.Name
     )
 
 
-def quieten_console(output_dir: str, shown: tuple[str, ...]) -> None:
-    """Leave only warnings and the loggers ``shown`` on the console; the log file keeps everything."""
+def _quieten_console(output_dir: str, shown: tuple[str, ...]) -> None:
     # The toolbox sets its logger up once; set up here first, its console handler can be told what to leave out.
     for handler in setup_logger(output_dir, distributed_rank=0).handlers:
         if type(handler) is logging.StreamHandler and handler.stream is sys.stdout:

@@ -22,10 +22,10 @@ def evaluate_regions(model: nn.Module, loader: DataLoader) -> dict[str, float]:
 
     Args:
         model: one that :func:`has_regions`.
-        loader: batches as of :func:`mgre.data.build_test_loader`.
+        loader: batches with "keypoints", as of :func:`mgre.data.build_test_loader`.
 
     Returns:
-        The mean of a region is over the images whose key points give it a box; empty without key points.
+        The mean of a region is over the images whose key points give it a box; a region without any is left out.
     """
     model = getattr(model, "module", model)
     regions = [r for members in model.regions.values() for r in members]
@@ -33,8 +33,6 @@ def evaluate_regions(model: nn.Module, loader: DataLoader) -> dict[str, float]:
     count = torch.zeros(len(regions), dtype=torch.float64)
     with inference_context(model):
         for batch in loader:
-            if "keypoints" not in batch:
-                break
             targets, valid = boxes_from_keypoints(batch["keypoints"].to(model.device), regions)
             predicted = model.predict_boxes(batch)
             iou = paired_iou(torch.stack([predicted[r.name] for r in regions], dim=1), targets)

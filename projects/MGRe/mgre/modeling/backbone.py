@@ -11,11 +11,16 @@ from mgre.errors import ConfigError
 from mgre.modeling.semantic_guidance import SemanticGuidance
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
-# Names of the four stages in the toolbox's backbones: ResNet, ResNeXt, ResNeSt; RegNet, EfficientNet; OSNet.
+# Names of the four stages in the toolbox's backbones: ResNet, ResNeXt, ResNeSt; RegNet; OSNet.
 STAGE_ATTRIBUTES = (
     ("layer1", "layer2", "layer3", "layer4"),
     ("s1", "s2", "s3", "s4"),
     ("conv2", "conv3", "conv4", "conv5"),
+)
+
+KNOWN = (
+    "use build_resnet_backbone, build_resnext_backbone, build_resnest_backbone, build_regnet_backbone, "
+    "build_osnet_backbone or build_timm_backbone"
 )
 
 
@@ -34,11 +39,7 @@ def stage_outputs(backbone: nn.Module, name: str) -> list[nn.Module]:
                 list(after)[-1] if len(after) else list(stage.children())[-1]
                 for stage, after in zip(stages, non_local, strict=True)
             ]
-    raise ConfigError(
-        f"MODEL.MGRE.BACKBONE '{name}' has no four stages that MGRe knows "
-        f"({'; '.join(', '.join(a) for a in STAGE_ATTRIBUTES)}): use build_resnet_backbone, build_resnext_backbone, "
-        "build_resnest_backbone, build_regnet_backbone, build_osnet_backbone or build_timm_backbone"
-    )
+    raise ConfigError(f"MODEL.MGRE.BACKBONE '{name}' has no four stages that MGRe knows: {KNOWN}")
 
 
 class StagedBackbone(nn.Module):
@@ -56,6 +57,7 @@ class StagedBackbone(nn.Module):
         """
         super().__init__()
         self.bottom_up = bottom_up
+        self._name = name
         self._maps: dict[str, torch.Tensor] = {}
         for stage, module in zip(STAGES, stage_outputs(bottom_up, name), strict=True):
             module.register_forward_hook(partial(self._keep, stage))
@@ -67,8 +69,11 @@ class StagedBackbone(nn.Module):
     @torch.no_grad()
     def _probe(self) -> dict[str, torch.Tensor]:
         training = self.training
-        maps = self.eval().maps(torch.zeros(1, 3, 64, 64))
+        output = self.eval().bottom_up(torch.zeros(1, 3, 64, 64))
         self.train(training)
+        maps, self._maps = self._maps, {}
+        if not isinstance(output, torch.Tensor) or output.shape != maps["stage4"].shape:
+            raise ConfigError(f"MODEL.MGRE.BACKBONE '{self._name}' has more than four stages: {KNOWN}")
         return maps
 
     def maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:

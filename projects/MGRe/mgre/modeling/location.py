@@ -68,5 +68,10 @@ class LocationModule(nn.Module):
         # Half precision has 10 bits: too coarse for where a box lies.
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         centers = self.centers + output[..., :2].tanh()
-        sizes = output[..., 2:].clamp(*LOG_SIZE_RANGE).exp()  # Eq. (1)
+        sizes = _clamp_value(output[..., 2:]).exp()  # Eq. (1)
         return box_convert(torch.cat((centers, sizes), dim=-1), "cxcywh", "xyxy")  # Eq. (2)
+
+
+def _clamp_value(log_sizes: torch.Tensor) -> torch.Tensor:
+    # The value is clamped, the gradient is not: a size beyond the range can be pulled back.
+    return log_sizes.detach().clamp(*LOG_SIZE_RANGE) + (log_sizes - log_sizes.detach())

@@ -61,6 +61,9 @@ class MGRe(Baseline):
         self.stage_weights = stage_weights
         self.stage_loss_weight = stage_loss_weight
         self.location_loss_weight = location_loss_weight
+        if not location_loss_weight and not any(module.reid_gradient for module in sampling.values()):
+            # Nothing teaches the boxes. Left to the optimizer, weight decay alone would move them off the priors.
+            self.location.requires_grad_(False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -132,8 +135,9 @@ class MGRe(Baseline):
         """The toolbox's losses of each stage, weighted by Eq. (9)."""
         losses = {}
         for stage, output in outputs.items():
-            with get_event_storage().name_scope(stage):
-                stage_losses = self.losses(output, targets)
+            # Distances of half precision are differences of large numbers: too coarse to find the hardest example.
+            with get_event_storage().name_scope(stage), torch.autocast(self.device.type, enabled=False):
+                stage_losses = self.losses({name: value.float() for name, value in output.items()}, targets)
             losses |= {f"{name}_{stage}": self._weight(stage) * loss for name, loss in stage_losses.items()}
         return losses
 
@@ -152,12 +156,16 @@ class MGRe(Baseline):
             targets, valid = boxes_from_keypoints(keypoints, self.regions[stage])
             weight = self._weight(stage) * self.location_loss_weight
             losses[f"loss_location_{stage}"] = weight * location_loss(predicted, targets, valid)
-            iou = paired_iou(predicted.detach(), targets)
-            for index, region in enumerate(self.regions[stage]):
-                if valid[:, index].any():
-                    mean_iou = iou[valid[:, index], index].mean().item()
-                    get_event_storage().put_scalar(f"iou/{region.name}", mean_iou)
+            self._log_overlap(stage, paired_iou(predicted.detach(), targets), valid)
         return losses
+
+    def _log_overlap(self, stage: str, iou: torch.Tensor, valid: torch.Tensor) -> None:
+        """Log the mean of ``iou`` (B, R) over the ``valid`` (B, R) images of each region."""
+        counts = valid.sum(dim=0)
+        means = iou.masked_fill(~valid, 0.0).sum(dim=0) / counts.clamp(min=1)
+        for region, mean, count in zip(self.regions[stage], means.tolist(), counts.tolist(), strict=True):
+            if count:
+                get_event_storage().put_scalar(f"train_iou/{region.name}", mean)
 
     def _weight(self, stage: str) -> float:
         return 1.0 if stage == "stage4" else self.stage_loss_weight

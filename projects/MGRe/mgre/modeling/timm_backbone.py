@@ -51,8 +51,20 @@ class TimmBackbone(nn.Module):
             body = _create_pretrained(name, options, weights)
         self.body = body
         self.channels = {f"stage{i}": c for i, c in enumerate(body.feature_info.channels()[-4:], start=1)}
+        self._check_maps(name)
 
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    @torch.no_grad()
+    def _check_maps(self, name: str) -> None:
+        try:
+            maps = self.eval().maps(torch.zeros(1, 3, 64, 64))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise ConfigError(f"MODEL.TIMM.NAME '{name}' does not take images of any size ({error})") from error
+        self.train()
+        shapes = [tuple(m.shape) for m in maps.values()]
+        if any(len(s) != 4 or s[1] != c for s, c in zip(shapes, self.channels.values(), strict=True)):
+            raise ConfigError(f"MODEL.TIMM.NAME '{name}' gives no maps of (images, channels, height, width): {shapes}")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images (B, 3, H, W), normalised by mean and standard deviation, to the last map C4 (B, C_4, H_4, W_4)."""
         return self.maps(images)["stage4"]
 
@@ -75,7 +87,7 @@ def _create_pretrained(name: str, options: dict, weights: str) -> nn.Module:
             f"the weights of timm's '{name}' cannot be downloaded ({error}); fetch them where there is a network and "
             "set MODEL.BACKBONE.PRETRAIN_PATH, or set MODEL.BACKBONE.PRETRAIN False"
         ) from error
-    logger.info("Loaded all %d tensors of timm's %s", len(body.state_dict()), name)
+    logger.info("Loaded timm's %s with %d tensors from %s", name, len(body.state_dict()), weights or "its hub")
     return body
 
 

@@ -19,7 +19,7 @@ class SyntheticPedestrians(ImageDataset):
 
     Groups of identities share colours, pattern, cut and build, and differ in small details only. The folder has the
     Market-1501 layout plus ``keypoints.json``, COCO key point JSON in pixels of the crop: key point values are x, y and
-    1.0 where visible, 0.0 where hidden or outside the image.
+    1.0 where visible, 0.5 behind the person's own body, 0.0 where something else hides it or outside the image.
 
     Attributes:
         folder: the set's folder.

@@ -1,13 +1,13 @@
 """How hard the drawn set is: every constant one may tune. Raise ``VERSION`` with any change, here or in the drawing."""
 
 # Part of the set's folder name: two versions never mix.
-VERSION = 5
+VERSION = 1
 
 # -- Identities --------------------------------------------------------------------------------------
 # Identities that share colours, pattern, cut and build, so that only small details tell them apart.
 COARSE_GROUP_SIZE = 3
 # Details in which any two members of a group differ at least.
-MIN_DETAIL_DIFFERENCES = 6
+MIN_DETAIL_DIFFERENCES = 7
 # Probabilities that a person has the detail at all.
 LOGO_PROBABILITY = 0.8
 BACK_PRINT_PROBABILITY = 0.7
@@ -21,7 +21,7 @@ BAG_PROBABILITY = 0.3
 
 # -- Pose --------------------------------------------------------------------------------------------
 # Front, back, to the image's left, to the image's right.
-FACING_PROBABILITIES = (0.64, 0.24, 0.06, 0.06)
+FACING_PROBABILITIES = (0.66, 0.24, 0.05, 0.05)
 YAW_JITTER_DEG = 14.0
 LEAN_JITTER_DEG = 4.0
 # Amplitude of the walking legs.
@@ -33,16 +33,16 @@ BENT_ARM_PROBABILITY = 0.15
 # Height of the person in a good crop, and in one with a wide margin, as a fraction of the image's.
 HEIGHT_RANGE = (0.84, 0.96)
 WIDE_HEIGHT_RANGE = (0.62, 0.8)
-WIDE_PROBABILITY = 0.1
+WIDE_PROBABILITY = 0.08
 # Sideways shift in a wide crop, as a fraction of the image's width.
 WIDE_SHIFT = 0.14
 # Shift of a good crop, and the most that a misaligned one cuts off, as fractions of the image's side.
-CENTER_JITTER = 0.04
+CENTER_JITTER = 0.03
 CUT_OFF_PROBABILITY = 0.15
 MAX_CUT_OFF = 0.12
 
 # -- Scene -------------------------------------------------------------------------------------------
-OCCLUDER_PROBABILITY = 0.15
+OCCLUDER_PROBABILITY = 0.12
 DISTRACTOR_RANGE = (0, 2)
 BYSTANDER_PROBABILITY = 0.1
 
@@ -53,7 +53,7 @@ CAMERA_BRIGHTNESS = 0.05
 CAMERA_CONTRAST = 0.08
 IMAGE_GAIN = 0.03
 IMAGE_BRIGHTNESS = 0.04
-IMAGE_CONTRAST = 0.06
+IMAGE_CONTRAST = 0.05
 # Standard deviations of the blur, in pixels of a 128-pixel-high crop, and of the noise, in grey levels.
 BLUR_SIGMA = (0.2, 0.6)
 NOISE_SIGMA = (1.0, 5.0)
