@@ -5,7 +5,7 @@ VERSION = 1
 
 # -- Identities --------------------------------------------------------------------------------------
 # Identities that share colours, pattern, cut and build, so that only small details tell them apart.
-COARSE_GROUP_SIZE = 3
+COARSE_GROUP_SIZE = 4
 # Details in which any two members of a group differ at least.
 MIN_DETAIL_DIFFERENCES = 7
 # Probabilities that a person has the detail at all.
@@ -48,8 +48,8 @@ BYSTANDER_PROBABILITY = 0.1
 
 # -- Camera ------------------------------------------------------------------------------------------
 # Half widths of uniform ranges: of a camera, then of an image around its camera.
-CAMERA_GAIN = 0.05
-CAMERA_BRIGHTNESS = 0.05
+CAMERA_GAIN = 0.03
+CAMERA_BRIGHTNESS = 0.03
 CAMERA_CONTRAST = 0.08
 IMAGE_GAIN = 0.03
 IMAGE_BRIGHTNESS = 0.04

@@ -119,14 +119,13 @@ class Identity:
 
 def sample_identities(rng: np.random.Generator, num_identities: int) -> tuple[Identity, ...]:
     """``num_identities`` persons in groups of ``COARSE_GROUP_SIZE`` that share their look."""
-    combinations = [
-        (upper, lower, pattern) for upper, lower, pattern in product(CLOTHING, LOWER, PATTERNS) if upper != lower
-    ]
-    order = rng.permutation(len(combinations))
+    # No two groups share both colours, as long as there are enough of them.
+    pairs = [(upper, lower) for upper, lower in product(CLOTHING, LOWER) if upper != lower]
+    order = rng.permutation(len(pairs))
     identities: list[Identity] = []
     group = 0
     while len(identities) < num_identities:
-        look = _sample_look(rng, *combinations[order[group % len(order)]])
+        look = _sample_look(rng, *pairs[order[group % len(order)]])
         members: list[Details] = []
         while len(members) < min(difficulty.COARSE_GROUP_SIZE, num_identities - len(identities)):
             details = _sample_details(rng, look)
@@ -137,12 +136,12 @@ def sample_identities(rng: np.random.Generator, num_identities: int) -> tuple[Id
     return tuple(identities)
 
 
-def _sample_look(rng: np.random.Generator, upper: str, lower: str, pattern: str) -> Look:
+def _sample_look(rng: np.random.Generator, upper: str, lower: str) -> Look:
     others = [colour for name, colour in CLOTHING.items() if name != upper]
     return Look(
         upper=CLOTHING[upper],
         lower=CLOTHING[lower],
-        pattern=pattern,
+        pattern=PATTERNS[rng.integers(len(PATTERNS))],
         pattern_colour=others[rng.integers(len(others))],
         long_sleeves=bool(rng.random() < 0.6),
         bottoms=("trousers", "shorts", "skirt")[rng.choice(3, p=(0.6, 0.25, 0.15))],
