@@ -5,19 +5,19 @@ VERSION = 1
 
 # -- Identities --------------------------------------------------------------------------------------
 # Identities that share colours, pattern, cut and build, so that only small details tell them apart.
-COARSE_GROUP_SIZE = 4
+COARSE_GROUP_SIZE = 3
 # Details in which any two members of a group differ at least.
 MIN_DETAIL_DIFFERENCES = 7
 # Probabilities that a person has the detail at all.
-LOGO_PROBABILITY = 0.8
-BACK_PRINT_PROBABILITY = 0.7
+LOGO_PROBABILITY = 0.9
+BACK_PRINT_PROBABILITY = 0.9
 SLEEVE_BAND_PROBABILITY = 0.6
 ELBOW_PATCH_PROBABILITY = 0.4
 KNEE_PATCH_PROBABILITY = 0.5
 TROUSER_STRIPE_PROBABILITY = 0.4
 BELT_PROBABILITY = 0.6
 GLASSES_PROBABILITY = 0.25
-BAG_PROBABILITY = 0.3
+BAG_PROBABILITY = 0.2
 
 # -- Pose --------------------------------------------------------------------------------------------
 # Front, back, to the image's left, to the image's right.
@@ -42,9 +42,9 @@ CUT_OFF_PROBABILITY = 0.15
 MAX_CUT_OFF = 0.12
 
 # -- Scene -------------------------------------------------------------------------------------------
-OCCLUDER_PROBABILITY = 0.12
+OCCLUDER_PROBABILITY = 0.1
 DISTRACTOR_RANGE = (0, 2)
-BYSTANDER_PROBABILITY = 0.1
+BYSTANDER_PROBABILITY = 0.06
 
 # -- Camera ------------------------------------------------------------------------------------------
 # Half widths of uniform ranges: of a camera, then of an image around its camera.

@@ -159,6 +159,7 @@ def _sample_details(rng: np.random.Generator, look: Look) -> Details:
         return colour if present else None
 
     has_trousers = look.bottoms == "trousers"
+    print_colour = one_of(_contrasting(look.upper))  # of chest and back, as on a jersey
     return Details(
         skin=one_of(SKIN),
         hair_style=one_of(HAIR_STYLES),
@@ -166,8 +167,8 @@ def _sample_details(rng: np.random.Generator, look: Look) -> Details:
         hat=one_of(DETAIL_COLOURS),
         glasses=bool(rng.random() < difficulty.GLASSES_PROBABILITY),
         logo_shape=one_of(LOGOS),
-        logo=maybe(difficulty.LOGO_PROBABILITY, look.upper),
-        back_print=maybe(difficulty.BACK_PRINT_PROBABILITY, look.upper),
+        logo=print_colour if rng.random() < difficulty.LOGO_PROBABILITY else None,
+        back_print=print_colour if rng.random() < difficulty.BACK_PRINT_PROBABILITY else None,
         sleeve_band=maybe(difficulty.SLEEVE_BAND_PROBABILITY, look.upper),
         elbow_patch=maybe(difficulty.ELBOW_PATCH_PROBABILITY * look.long_sleeves, look.upper),
         belt=maybe(difficulty.BELT_PROBABILITY, look.lower),
