@@ -179,6 +179,25 @@ def print_short_runs() -> None:
     adapt(events.CommonMetricPrinter, "write", make)
 
 
+def log_evaluations() -> None:
+    """The figures of an evaluation reach metrics.json and TensorBoard, those of the last one too.
+
+    The writers leave out what has the number of a step they have written. The toolbox writes after the last step, and
+    evaluates after that step's epoch. What is due at the end of an epoch is written after the epoch in any case.
+    """
+
+    def make(after_step: Callable) -> Callable:
+        @functools.wraps(after_step)
+        def after(hook: hooks.PeriodicWriter) -> None:
+            steps = getattr(hook.trainer, "iters_per_epoch", None)
+            if steps is None or (hook.trainer.iter + 1) % steps:
+                after_step(hook)
+
+        return after
+
+    adapt(hooks.PeriodicWriter, "after_step", make)
+
+
 ADAPTATIONS = (
     launch_without_cuda,
     distribute_without_cuda,
@@ -186,4 +205,5 @@ ADAPTATIONS = (
     mix_precision_anywhere,
     surface_training_errors,
     print_short_runs,
+    log_evaluations,
 )
