@@ -11,7 +11,7 @@ from fastreid.data import build
 from fastreid.engine import DefaultTrainer, hooks, launch
 from fastreid.engine.train_loop import AMPTrainer, HookBase, TrainerBase
 from fastreid.utils import comm
-from fastreid.utils.events import EventStorage
+from fastreid.utils.events import EventStorage, JSONWriter
 from mgre.errors import SetupError
 from torch import nn
 
@@ -195,3 +195,20 @@ def test_errors_of_hooks_surface_after_a_finished_training():
     trainer.register_hooks([hooks.CallbackHook(after_train=lambda t: types.SimpleNamespace().missing)])
     with pytest.raises(AttributeError, match="missing"):
         trainer.train(0, 1, 2)
+
+
+def test_the_evaluation_after_the_last_step_reaches_the_json_log(tmp_path):
+    writer = JSONWriter(str(tmp_path / "metrics.json"))
+    hook = hooks.PeriodicWriter([writer], period=2)
+    hook.trainer = types.SimpleNamespace(max_iter=3, iters_per_epoch=3)
+    with EventStorage(0) as storage:
+        for step in range(3):
+            storage.iter = hook.trainer.iter = step
+            storage.put_scalar("loss", step)
+            hook.after_step()
+        storage.put_scalar("mAP", 50.0, smoothing_hint=False)  # what EvalHook does after the epoch's last step
+        hook.after_epoch()
+        hook.after_train()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 2]  # the period's step, and the epoch's end
+    assert lines[-1]["mAP"] == 50.0
