@@ -208,7 +208,7 @@ def test_empty_splits(mgre_cfg, market, split):
 
 
 def test_unknown_name_gives_the_nearest_and_all(cfg):
-    with pytest.raises(ConfigError, match=r"'Market1510' is not registered; did you mean 'Market1501'\?.*DukeMTMC, "):
+    with pytest.raises(ConfigError, match=r"'Market1510' is not registered \(nearest: Market1501\); .*DukeMTMC, "):
         build_dataset(cfg, "Market1510")
 
 

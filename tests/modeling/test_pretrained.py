@@ -3,7 +3,7 @@ import logging
 import pytest
 import torch
 from mgre.errors import WeightsError
-from mgre.modeling.pretrained import load_matching, load_pretrained, read_state_dict
+from mgre.modeling.pretrained import load_matching, read_state_dict
 from torch import nn
 
 
@@ -15,7 +15,7 @@ def small_model(seed: int = 0) -> nn.Module:
 @pytest.fixture
 def pretrained_log(caplog):
     """What the module logs, also where another test has set up loggers that do not propagate."""
-    logger = logging.getLogger("fastreid.mgre.modeling.pretrained")
+    logger = logging.getLogger("mgre.modeling.pretrained")
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(caplog.handler)
@@ -33,7 +33,7 @@ def test_any_wrapping_and_prefix(tmp_path, wrappers, prefix):
         content = {wrapper: content, "epoch": 3}
     torch.save(content, tmp_path / "weights.pth")
     model = small_model(seed=1)
-    load_pretrained(model, str(tmp_path / "weights.pth"))
+    load_matching(model, read_state_dict(str(tmp_path / "weights.pth")), source="weights.pth")
     assert all(torch.equal(v, expected[k]) for k, v in model.state_dict().items())
 
 

@@ -1,6 +1,5 @@
 """The config keys MGRe adds to the toolbox's, and the checks that stop a wrong config at once."""
 
-import difflib
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 
-from mgre.errors import ConfigError, SetupError
+from mgre.errors import ConfigError, SetupError, nearest
 from mgre.regions import get_regions
 
 LOSSES = ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")
@@ -247,9 +246,9 @@ def _check_mgre(cfg: CfgNode) -> None:
             f"MGRe takes: {', '.join(POOL_LAYERS)}"
         )
     if mgre.BACKBONE == "build_timm_backbone" and not timm.is_model(cfg.MODEL.TIMM.NAME):
-        near = difflib.get_close_matches(cfg.MODEL.TIMM.NAME, timm.list_models(), n=3)
         raise ConfigError(
-            f"MODEL.TIMM.NAME '{cfg.MODEL.TIMM.NAME}' is no model of timm {timm.__version__}; nearest: {near}"
+            f"MODEL.TIMM.NAME '{cfg.MODEL.TIMM.NAME}' is no model of timm {timm.__version__}"
+            f"{nearest(cfg.MODEL.TIMM.NAME, timm.list_models())}"
         )
 
 
@@ -261,13 +260,8 @@ def _require(holds: bool, key: str, value: Any, allowed: str) -> None:
 def _check_choice(key: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
         raise ConfigError(
-            f"{key} has '{name}', which is not known{_nearest(name, known)}; known: {', '.join(sorted(known))}"
+            f"{key} has '{name}', which is not known{nearest(name, known)}; known: {', '.join(sorted(known))}"
         )
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" (nearest: {matches[0]})" if matches else ""
 
 
 def _leaf_keys(node: dict, prefix: str = "") -> Iterator[str]:
@@ -282,7 +276,7 @@ def _check_keys(keys: Sequence[str], cfg: CfgNode, source: str) -> None:
     known = list(_leaf_keys(cfg))
     for key in keys:
         if key not in known:
-            raise ConfigError(f"unknown config key {key} in {source}{_nearest(key, known)}")
+            raise ConfigError(f"unknown config key {key} in {source}{nearest(key, known)}")
 
 
 def _merge_file(cfg: CfgNode, config_file: str) -> None:

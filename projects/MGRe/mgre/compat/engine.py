@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mgre.compat.patching import adapt
 from mgre.errors import SetupError
 
-logger = logging.getLogger(f"fastreid.{__name__}")  # below the logger the toolbox sets up
+logger = logging.getLogger(__name__)
 
 # ``fastreid.engine.launch`` is the function, which hides the module of its name.
 _launch_module = sys.modules["fastreid.engine.launch"]

@@ -1,6 +1,5 @@
 """Data sets and loaders from the config, through the toolbox's registry and loaders."""
 
-import difflib
 import logging
 import os
 import warnings
@@ -23,7 +22,7 @@ from mgre.data.dataset import KeypointDataset, ReIDDataset
 from mgre.data.keypoints import ImageKeypoints, file_name_of, find_keypoint_file, load_keypoints, match_keypoints
 from mgre.data.published import PUBLISHED_SETS, count_differences
 from mgre.data.transforms import build_keypoint_transforms
-from mgre.errors import ConfigError, DataError, MGReError, SetupError
+from mgre.errors import ConfigError, DataError, MGReError, SetupError, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +54,9 @@ def build_dataset(cfg: CfgNode, name: str, *, combineall: bool = False) -> Image
     """
     known = DATASET_REGISTRY._obj_map
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{nearest[0]}'? " if nearest else ""
-        raise ConfigError(f"Data set '{name}' is not registered; {hint}known ones: {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"Data set '{name}' is not registered{nearest(name, known)}; known ones: {', '.join(sorted(known))}"
+        )
     root = os.environ.get("FASTREID_DATASETS", "datasets")
     with _first_process_of_machine_first():
         dataset = _read_dataset(cfg, name, root, combineall)
@@ -85,6 +84,23 @@ def dataset_folder(dataset: ImageDataset) -> str:
         return os.path.dirname(dataset.train_dir)
     folders = {os.path.dirname(item[0]) for split in ("train", "query", "gallery") for item in getattr(dataset, split)}
     return os.path.commonpath(folders) if folders else ""
+
+
+def list_images(cfg: CfgNode) -> dict[str, list[str]]:
+    """The paths of all images the config trains or tests on, by the folder to which key point files refer.
+
+    Raises:
+        ConfigError, DataError, SetupError: see :func:`build_dataset`.
+    """
+    splits = {name: ["query", "gallery"] for name in cfg.DATASETS.TESTS}
+    for name in cfg.DATASETS.NAMES:
+        splits.setdefault(name, []).append("train")
+    paths: dict[str, set[str]] = {}
+    for name, members in splits.items():
+        dataset = build_dataset(cfg, name, combineall=cfg.DATASETS.COMBINEALL and name in cfg.DATASETS.NAMES)
+        items = (item for split in members for item in getattr(dataset, split))
+        paths.setdefault(dataset_folder(dataset), set()).update(item[0] for item in items)
+    return {folder: sorted(members) for folder, members in paths.items()}
 
 
 def build_train_loader(cfg: CfgNode) -> DataLoader:

@@ -11,7 +11,7 @@ from torch import nn
 
 from mgre.errors import WeightsError
 
-logger = logging.getLogger(f"fastreid.{__name__}")  # below the logger the toolbox sets up
+logger = logging.getLogger(__name__)
 
 # Keys under which training codes wrap a state dict: this toolbox and MoCo, PyTorch's examples, pycls.
 WRAPPERS = ("model", "state_dict", "model_state")
@@ -61,11 +61,6 @@ def read_state_dict(path: str) -> dict[str, torch.Tensor]:
     if not state:
         raise WeightsError(f"weight file '{path}' holds no state dict: save module.state_dict() and load that")
     return state
-
-
-def load_pretrained(module: nn.Module, path: str) -> None:
-    """Load the weight file ``path`` into ``module``: see :func:`read_state_dict` and :func:`load_matching`."""
-    load_matching(module, read_state_dict(path), source=path)
 
 
 def load_matching(module: nn.Module, state: dict[str, torch.Tensor], *, source: str) -> None:

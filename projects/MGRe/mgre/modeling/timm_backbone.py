@@ -8,7 +8,7 @@ from fastreid.config import CfgNode
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from torch import nn
 
-from mgre.errors import ConfigError, WeightsError
+from mgre.errors import ConfigError, WeightsError, nearest
 from mgre.modeling.pretrained import read_state_dict
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,9 @@ class TimmBackbone(nn.Module):
         """
         super().__init__()
         if not timm.is_model(name):
-            near = timm.list_models(f"*{name.split('.')[0]}*")[:5]
-            raise ConfigError(f"MODEL.TIMM.NAME '{name}' is not a model of timm {timm.__version__}; near: {near}")
+            raise ConfigError(
+                f"MODEL.TIMM.NAME '{name}' is no model of timm {timm.__version__}{nearest(name, timm.list_models())}"
+            )
         options = {"features_only": True} | ({"output_stride": 16} if last_stride == 1 else {})
         try:
             body = timm.create_model(name, **options)

@@ -1,7 +1,7 @@
 """How hard the drawn set is: every constant one may tune. Raise ``VERSION`` with any change, here or in the drawing."""
 
 # Part of the set's folder name: two versions never mix.
-VERSION = 1
+VERSION = 2
 
 # -- Identities --------------------------------------------------------------------------------------
 # Identities that share colours, pattern, cut and build, so that only small details tell them apart.
@@ -33,26 +33,26 @@ BENT_ARM_PROBABILITY = 0.15
 # Height of the person in a good crop, and in one with a wide margin, as a fraction of the image's.
 HEIGHT_RANGE = (0.84, 0.96)
 WIDE_HEIGHT_RANGE = (0.62, 0.8)
-WIDE_PROBABILITY = 0.08
+WIDE_PROBABILITY = 0.05
 # Sideways shift in a wide crop, as a fraction of the image's width.
 WIDE_SHIFT = 0.14
 # Shift of a good crop, and the most that a misaligned one cuts off, as fractions of the image's side.
 CENTER_JITTER = 0.03
-CUT_OFF_PROBABILITY = 0.15
+CUT_OFF_PROBABILITY = 0.1
 MAX_CUT_OFF = 0.12
 
 # -- Scene -------------------------------------------------------------------------------------------
-OCCLUDER_PROBABILITY = 0.1
+OCCLUDER_PROBABILITY = 0.08
 DISTRACTOR_RANGE = (0, 2)
-BYSTANDER_PROBABILITY = 0.06
+BYSTANDER_PROBABILITY = 0.04
 
 # -- Camera ------------------------------------------------------------------------------------------
 # Half widths of uniform ranges: of a camera, then of an image around its camera.
 CAMERA_GAIN = 0.03
 CAMERA_BRIGHTNESS = 0.03
-CAMERA_CONTRAST = 0.08
+CAMERA_CONTRAST = 0.06
 IMAGE_GAIN = 0.03
-IMAGE_BRIGHTNESS = 0.04
+IMAGE_BRIGHTNESS = 0.03
 IMAGE_CONTRAST = 0.05
 # Standard deviations of the blur, in pixels of a 128-pixel-high crop, and of the noise, in grey levels.
 BLUR_SIGMA = (0.2, 0.6)
