@@ -3,8 +3,9 @@
 # Both make .venv and install what they need when it is not there yet.
 
 PYTHON ?= python3
-# The NVIDIA driver brings nvidia-smi; faiss comes in one build with CUDA and one without.
+# The NVIDIA driver brings nvidia-smi; faiss and onnxruntime come in one build with CUDA and one without.
 EXTRA := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
+POSE := $(if $(filter gpu,$(EXTRA)),pose-gpu,pose)
 READY := .venv/.ready-$(EXTRA)
 
 .PHONY: quickstart test lint
@@ -24,7 +25,8 @@ $(READY): setup.py
 		f"Python 3.10 to 3.13 is needed, this is {sys.version.split()[0]}: make PYTHON=python3.x ...")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --disable-pip-version-check --upgrade pip
-	.venv/bin/python -m pip install --disable-pip-version-check --editable '.[$(EXTRA),dev]'
-	# --no-deps: fastreid pins torch==1.13.1, which has no build for Python 3.12 and later; mgre adapts it to current torch.
-	.venv/bin/python -m pip install --disable-pip-version-check --no-warn-conflicts --no-deps fastreid==1.4.0
+	.venv/bin/python -m pip install --disable-pip-version-check --editable '.[$(EXTRA),$(POSE),dev]'
+	# --no-deps: fastreid pins torch==1.13.1, which has no build for Python 3.12 and later (mgre adapts it to current
+	# torch), and rtmlib would bring two more OpenCVs.
+	.venv/bin/python -m pip install --disable-pip-version-check --no-warn-conflicts --no-deps fastreid==1.4.0 'rtmlib>=0.0.16'
 	touch $@

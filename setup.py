@@ -33,7 +33,11 @@ setup(
     extras_require={
         "cpu": ["faiss-cpu>=1.8"],
         "gpu": ["faiss-gpu>=1.15"],
+        # For the pose models "rtmpose" and "onnx"; rtmlib itself is installed with --no-deps, because it would bring
+        # opencv-python and opencv-contrib-python, whose files overwrite those of opencv-python-headless.
+        "pose": ["onnxruntime>=1.18"],
+        "pose-gpu": ["onnxruntime-gpu>=1.18"],
         "cuhk03": CUHK03,
-        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", *CUHK03],
+        "dev": ["onnx>=1.16", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", *CUHK03],
     },
 )

@@ -1,6 +1,6 @@
 import numpy as np
 import torch
-from mgre.visualization import COLORS, contact_sheet, draw_regions
+from mgre.visualization import COLORS, contact_sheet, draw_regions, draw_skeleton
 from PIL import ImageColor
 
 
@@ -20,12 +20,32 @@ def test_a_box_beyond_the_image_is_cut_off():
     assert drawn[0, 0, 10] > 0 and drawn[0, 39, 10] > 0
 
 
-def test_sheet_holds_all_images_and_a_legend():
-    boxes = {"head": torch.rand(5, 4).sort().values, "whole_body": torch.rand(5, 4).sort().values}
-    sheet = contact_sheet(torch.rand(5, 3, 20, 10) * 255, boxes, columns=4, scale=2)
+def test_a_box_without_an_area_is_left_out_and_the_others_keep_their_colours():
+    boxes = torch.tensor([[0.0, 0, 0, 0], [0.2, 0.1, 0.8, 0.5]])
+    drawn = draw_regions(torch.zeros(3, 20, 10), boxes, scale=4)
+    colors = {tuple(pixel) for pixel in drawn.flatten(1).T.tolist()}
+    assert colors == {(0, 0, 0), ImageColor.getrgb(COLORS[1])}
+    assert not draw_regions(torch.zeros(3, 20, 10), boxes[:1], scale=4).any()
+
+
+def test_the_trusted_points_and_limbs_of_a_skeleton_are_drawn():
+    keypoints = torch.zeros(17, 3)
+    keypoints[5] = torch.tensor([0.25, 0.5, 1])  # left shoulder
+    keypoints[7] = torch.tensor([0.75, 0.5, 1])  # left elbow
+    keypoints[6] = torch.tensor([0.5, 0.1, 0])  # right shoulder: not trusted
+    drawn = draw_skeleton(torch.zeros(3, 40, 80, dtype=torch.uint8), keypoints)
+    assert drawn[:, 20, 20].all() and drawn[:, 20, 60].all() and drawn[:, 20, 40].all()
+    assert not drawn[:, :16].any()
+
+
+def test_sheet_holds_all_tiles_and_a_legend():
+    tiles = [torch.full((3, height, 20), 100, dtype=torch.uint8) for height in (40, 40, 30, 40, 40)]
+    sheet = contact_sheet(tiles, ["head", "whole_body"], columns=4)
     # Four columns of 20 px and two rows of 40 px, 4 px of padding around each; below them the legend.
     assert sheet.width == 4 * 24 + 4
     assert sheet.height > 2 * 44 + 4
-    legend = np.asarray(sheet)[2 * 44 + 4 :].reshape(-1, 3)
+    pixels = np.asarray(sheet)
+    assert (pixels[: 2 * 44 + 4] == 100).all(axis=2).sum() == 4 * 40 * 20 + 30 * 20
+    legend = pixels[2 * 44 + 4 :].reshape(-1, 3)
     for color in COLORS[:2]:
         assert (legend == ImageColor.getrgb(color)).all(axis=1).any()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from mgre.engine import Trainer, default_argument_parser, main, setup
-from mgre.visualization import contact_sheet
+from mgre.visualization import contact_sheet, draw_regions
 from tabulate import tabulate
 
 METRICS = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
@@ -51,7 +51,9 @@ def _save_contact_sheet(cfg, trainer: Trainer, path: Path) -> None:
     picked = torch.linspace(0, len(test_set) - 1, 16).long().tolist()
     images = torch.stack([test_set[i]["images"] for i in picked])
     boxes = trainer.model.eval().predict_boxes({"images": images})
-    contact_sheet(images, {name: b.cpu() for name, b in boxes.items()}).save(path)
+    boxes_of_image = torch.stack(list(boxes.values()), dim=1).cpu()
+    tiles = [draw_regions(image, b) for image, b in zip(images, boxes_of_image, strict=True)]
+    contact_sheet(tiles, list(boxes)).save(path)
 
 
 if __name__ == "__main__":

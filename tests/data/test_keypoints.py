@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 from mgre.data.keypoints import (
     COCO_KEYPOINTS,
+    COCO_SKELETON,
     FLIP_PAIRS,
+    ImageKeypoints,
     find_keypoint_file,
     load_keypoints,
     match_keypoints,
+    write_keypoints,
 )
-from mgre.errors import DataError
+from mgre.errors import DataError, SetupError
 
 IMAGE = {"id": 5, "file_name": "query/0001_c1.jpg", "height": 40, "width": 20}
 
@@ -141,3 +144,68 @@ def test_matching_is_by_path_relative_to_the_folder(tmp_path):
     loaded = load_keypoints(write(tmp_path, coco([annotation()])))
     matched = match_keypoints(loaded, ["/data/set/query/0001_c1.jpg", "/data/set/0001_c1.jpg"], "/data/set")
     assert list(matched) == ["/data/set/query/0001_c1.jpg"]
+
+
+def found(points, size=(40, 20)):
+    return ImageKeypoints(np.float32(points), size)
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    rng = np.random.default_rng(0)
+    values = [np.round(rng.uniform(0, (20, 40, 1), (17, 3)), 3) for _ in range(3)]
+    values[1][5:, 2] = 0
+    keypoints = {name: found(value) for name, value in zip(("b/2.jpg", "a/1.jpg", "b/1 ä.png"), values, strict=True)}
+    path = tmp_path / "keypoints.json"
+    write_keypoints(str(path), keypoints, info={"description": "by hand"})
+
+    loaded = load_keypoints(str(path))
+    assert list(loaded) == ["a/1.jpg", "b/1 ä.png", "b/2.jpg"]
+    for name, expected in keypoints.items():
+        assert loaded[name].size == (40, 20)
+        np.testing.assert_array_equal(loaded[name].points, expected.points)
+
+    content = json.loads(path.read_text())
+    assert content["info"] == {"description": "by hand"}
+    assert content["images"][0] == {"id": 1, "file_name": "a/1.jpg", "width": 20, "height": 40}
+    assert [annotation["image_id"] for annotation in content["annotations"]] == [1, 2, 3]
+    first = content["annotations"][0]
+    assert first["num_keypoints"] == 5
+    assert first["bbox"] == [0, 0, 20, 40]
+    assert first["score"] == pytest.approx(values[1][:5, 2].sum() / 17, abs=5e-4)
+    names = content["categories"][0]["keypoints"]
+    limbs = {frozenset((names[a - 1], names[b - 1])) for a, b in content["categories"][0]["skeleton"]}
+    assert {"left_hip", "left_knee"} in limbs
+    assert {"nose", "right_eye"} in limbs
+    assert len(limbs) == 19
+
+
+def test_values_are_rounded_to_three_decimals(tmp_path):
+    path = str(tmp_path / "keypoints.json")
+    write_keypoints(path, {"a.jpg": found([[1.23456, 2.0004, 0.98765]] * 17)})
+    np.testing.assert_array_equal(load_keypoints(path)["a.jpg"].points[0], np.float32([1.235, 2.0, 0.988]))
+
+
+def test_limbs_join_one_side_or_mirror_each_other():
+    mirrored = dict(FLIP_PAIRS) | {right: left for left, right in FLIP_PAIRS}
+    limbs = {frozenset(limb) for limb in COCO_SKELETON}
+    assert {frozenset(mirrored.get(joint, joint) for joint in limb) for limb in limbs} == limbs
+    assert set().union(*limbs) == set(range(17))
+
+
+def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    path = tmp_path / "keypoints.json"
+    path.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(SetupError, match=r"keypoints\.json' cannot be written \(No space left on device\); make room"):
+        write_keypoints(str(path), {})
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["keypoints.json"]
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(SetupError, match=r"none.keypoints\.json' cannot be written"):
+        write_keypoints(str(tmp_path / "none" / "keypoints.json"), {})

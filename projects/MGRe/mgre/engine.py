@@ -198,10 +198,13 @@ def _quieten_console(output_dir: str, shown: tuple[str, ...]) -> None:
 
 
 def main(function: Callable[[], object]) -> int:
-    """Run a tool; the exit status. What a user can mend ends in one line on stderr, not in a traceback."""
+    """Run a tool; the exit status: the function's own if it returns one, else 0, and 1 after an error.
+
+    What a user can mend ends in one line on stderr, not in a traceback.
+    """
     logging.getLogger("fastreid.engine.train_loop").addFilter(_drop_traceback)
     try:
-        function()
+        status = function()
     except (MGReError, ProcessRaisedException) as error:
         # Another process hands its error over as a whole traceback: the last line is the message.
         message = str(error).strip().splitlines()[-1]
@@ -210,7 +213,7 @@ def main(function: Callable[[], object]) -> int:
             raise
         print(f"error: {message[origin.end() if origin else 0 :]}", file=sys.stderr)
         return 1
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 def _drop_traceback(record: logging.LogRecord) -> bool:

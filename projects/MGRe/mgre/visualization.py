@@ -1,11 +1,13 @@
-"""Pictures of predicted regions."""
+"""Pictures of regions and key points."""
 
 from collections.abc import Sequence
 
 import torch
 from PIL import Image, ImageDraw
-from torchvision.transforms.functional import resize, to_pil_image
-from torchvision.utils import draw_bounding_boxes, make_grid
+from torchvision.transforms.functional import pad, resize, to_pil_image
+from torchvision.utils import draw_bounding_boxes, draw_keypoints, make_grid
+
+from mgre.data.keypoints import COCO_SKELETON
 
 # One colour a region, in the region set's order.
 COLORS = ("#ffd400", "#ff3b30", "#34c8ff", "#4cd964", "#ff7ad9", "#b48cff", "#ffffff", "#ff9500")
@@ -16,7 +18,8 @@ def draw_regions(image: torch.Tensor, boxes: torch.Tensor, *, scale: int = 3) ->
 
     Args:
         image: (3, H, W), RGB, 0 to 255.
-        boxes: (R, 4), (x_min, y_min, x_max, y_max), normalised; what lies outside the image is cut off.
+        boxes: (R, 4), (x_min, y_min, x_max, y_max), normalised; what lies outside the image is cut off, and a box
+            without an area is not drawn.
         scale: enlargement.
 
     Returns:
@@ -26,25 +29,40 @@ def draw_regions(image: torch.Tensor, boxes: torch.Tensor, *, scale: int = 3) ->
     canvas = resize(image.clamp(0, 255).to(torch.uint8), [height, width], antialias=True)
     limit = torch.tensor([width, height, width, height], device=boxes.device) - 1
     pixels = torch.minimum((boxes.clamp(min=0) * (limit + 1)).round(), limit)
-    colors = [COLORS[i % len(COLORS)] for i in range(len(boxes))]
-    return draw_bounding_boxes(canvas, pixels, colors=colors, width=2)
+    shown = (pixels[:, 2:] > pixels[:, :2]).all(dim=1).nonzero().flatten().tolist()
+    if not shown:
+        return canvas
+    return draw_bounding_boxes(canvas, pixels[shown], colors=[COLORS[i % len(COLORS)] for i in shown], width=2)
 
 
-def contact_sheet(
-    images: torch.Tensor, boxes: dict[str, torch.Tensor], *, columns: int = 8, scale: int = 3
-) -> Image.Image:
-    """Images with their predicted regions in a grid, over a legend of the regions' colours.
+def draw_skeleton(image: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
+    """Draw the trusted key points and the limbs between them.
 
     Args:
-        images: (B, 3, H, W), RGB, 0 to 255.
-        boxes: (B, 4), normalised, by the region's name (``MGRe.predict_boxes``).
-        columns: images in a row.
-        scale: enlargement.
+        image: (3, H, W), RGB, uint8.
+        keypoints: (17, 3), x, y (normalised) and trust (1 trusted, 0 not).
+
+    Returns:
+        (3, H, W), uint8.
     """
-    stacked = torch.stack(list(boxes.values()), dim=1)
-    drawn = [draw_regions(image, b, scale=scale) for image, b in zip(images, stacked, strict=True)]
-    grid = to_pil_image(make_grid(drawn, nrow=columns, padding=4, pad_value=32))
-    return _add_legend(grid, list(boxes))
+    height, width = image.shape[-2:]
+    points = keypoints[None, :, :2] * torch.tensor([width, height])
+    return draw_keypoints(
+        image, points, connectivity=COCO_SKELETON, colors="#ffffff", width=1, visibility=keypoints[None, :, 2] > 0
+    )
+
+
+def contact_sheet(tiles: Sequence[torch.Tensor], regions: Sequence[str], *, columns: int = 8) -> Image.Image:
+    """Pictures in a grid, over a legend of the regions' colours.
+
+    Args:
+        tiles: (3, H, W), RGB, uint8, each of its own size.
+        regions: names, in the order of the boxes that :func:`draw_regions` drew.
+        columns: pictures in a row.
+    """
+    height, width = (max(tile.shape[side] for tile in tiles) for side in (-2, -1))
+    padded = [pad(tile, [0, 0, width - tile.shape[-1], height - tile.shape[-2]], fill=32) for tile in tiles]
+    return _add_legend(to_pil_image(make_grid(padded, nrow=columns, padding=4, pad_value=32)), regions)
 
 
 def _add_legend(grid: Image.Image, names: Sequence[str]) -> Image.Image:

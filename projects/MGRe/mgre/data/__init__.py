@@ -1,6 +1,13 @@
 """Data sets, key points and loaders; importing it registers the data sets."""
 
-from mgre.data.build import build_dataset, build_test_loader, build_train_loader, dataset_folder, uses_keypoints
+from mgre.data.build import (
+    build_dataset,
+    build_test_loader,
+    build_train_loader,
+    dataset_folder,
+    list_images,
+    uses_keypoints,
+)
 from mgre.data.cuhk03 import CUHK03Detected, CUHK03Labeled
 from mgre.data.custom import CustomReID
 from mgre.data.dataset import ImageError, KeypointDataset, ReIDDataset
@@ -24,6 +31,7 @@ __all__ = [
     "build_test_loader",
     "build_train_loader",
     "dataset_folder",
+    "list_images",
     "load_keypoints",
     "uses_keypoints",
 ]

@@ -1,4 +1,4 @@
-"""The 17 COCO key points of each image, read from a COCO key point JSON.
+"""The 17 COCO key points of each image, read from and written to a COCO key point JSON.
 
 Points are (x, y, score): x to the right, y down, in pixels of the crop; sizes are (H, W).
 """
@@ -7,13 +7,14 @@ import json
 import math
 import os
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mgre.errors import DataError
+from mgre.errors import DataError, SetupError
 
 COCO_KEYPOINTS = (
     "nose",
@@ -38,6 +39,12 @@ NUM_KEYPOINTS = len(COCO_KEYPOINTS)
 
 # (left, right) indices that a mirrored image swaps.
 FLIP_PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16))
+
+# COCO's limbs, as pairs of indices.
+COCO_SKELETON = (
+    *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8)),
+    *((7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+)
 
 # How far, in sides of the image, a trusted point may lie outside before the file is taken to be wrong. Pose models
 # overhang a little; pixels of another crop, or (y, x) order, overhang a lot.
@@ -76,17 +83,91 @@ def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypo
     Raises:
         DataError: the file is missing or malformed, or its points cannot be those of its images.
     """
-    content = _read_json(path)
+    people = []
+    for name, score, keypoints in read_people(path):
+        check_inside(keypoints, min_score, name, path)
+        people.append((name, score, keypoints))
+    return best_people(people)
+
+
+def read_people(path: str) -> Iterator[tuple[str, float, ImageKeypoints]]:
+    """``file_name``, score and key points of each annotation of a COCO key point JSON, in the file's order.
+
+    Raises:
+        DataError: the file is missing or malformed. Where the points lie is not looked at: see :func:`check_inside`.
+    """
+    content = _read_coco(path)
     images = _read_images(content["images"], path)
-    best: dict[str, tuple[float, ImageKeypoints]] = {}
     for number, annotation in enumerate(content["annotations"]):
         name, size = _image_of(annotation, number, images, path)
-        keypoints = ImageKeypoints(_read_points(annotation, name, path), size)
-        _check_inside(keypoints, min_score, name, path)
-        score = _person_score(annotation, keypoints.points)
+        points = parse_points(annotation["keypoints"], name, path)
+        yield name, person_score(annotation, points), ImageKeypoints(points, size)
+
+
+def best_people(people: Iterable[tuple[str, float, ImageKeypoints]]) -> dict[str, ImageKeypoints]:
+    """By ``file_name``, the key points with the largest score; of equal ones the first."""
+    best: dict[str, tuple[float, ImageKeypoints]] = {}
+    for name, score, keypoints in people:
         if name not in best or score > best[name][0]:
             best[name] = (score, keypoints)
     return {name: keypoints for name, (_, keypoints) in best.items()}
+
+
+def write_keypoints(
+    path: str, keypoints: Mapping[str, ImageKeypoints], *, info: Mapping[str, Any] | None = None
+) -> None:
+    """Write the COCO key point JSON that :func:`load_keypoints` reads, in one step: never half a file.
+
+    Args:
+        path: the file; one that is there is replaced.
+        keypoints: by ``file_name``. Values are rounded to 3 decimals; the person's box is the whole image.
+        info: what the file says of itself under "info", in JSON's types.
+
+    Raises:
+        SetupError: the file cannot be written.
+    """
+    images, annotations = [], []
+    for number, (name, found) in enumerate(sorted(keypoints.items()), start=1):
+        height, width = found.size
+        points = np.round(found.points.astype(np.float64), 3)
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        annotations.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": 1,
+                "keypoints": points.ravel().tolist(),
+                "num_keypoints": int((points[:, 2] > 0).sum()),
+                "score": round(float(points[:, 2].mean()), 3),
+                "bbox": [0, 0, width, height],
+                "area": width * height,
+                "iscrowd": 0,
+            }
+        )
+    skeleton = [(a + 1, b + 1) for a, b in COCO_SKELETON]  # COCO counts from 1 here
+    category = {"id": 1, "name": "person", "keypoints": COCO_KEYPOINTS, "skeleton": skeleton}
+    content = {"info": dict(info or {}), "images": images, "annotations": annotations, "categories": [category]}
+    _write_in_one_step(path, json.dumps(content, allow_nan=False))
+
+
+def _write_in_one_step(path: str, text: str) -> None:
+    folder, name = os.path.split(path)
+    unfinished = os.path.join(folder, f".{name}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        try:
+            with open(unfinished, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())  # else a crash of the machine can leave an empty file of the final name
+            os.replace(unfinished, path)
+        finally:
+            if os.path.exists(unfinished):
+                os.remove(unfinished)
+    except OSError as error:
+        raise SetupError(
+            f"Key point file '{path}' cannot be written ({error.strerror}); make room, or name a file in a folder "
+            "you can write to"
+        ) from error
 
 
 def find_keypoint_file(file_name: str, folder: str) -> str | None:
@@ -109,18 +190,28 @@ def file_name_of(image_path: str, folder: str) -> str:
     return os.path.relpath(image_path, folder).replace(os.sep, "/")
 
 
-def _read_json(path: str) -> dict[str, Any]:
+def read_json(path: str, *, remedy: str = "set DATASETS.KEYPOINTS to the file you have") -> Any:
+    """The content of a JSON file.
+
+    Args:
+        remedy: what to do where the file does not exist.
+
+    Raises:
+        DataError: it is missing, cannot be read or is not JSON.
+    """
     try:
         with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+            return json.load(file)
     except FileNotFoundError as error:
-        raise DataError(
-            f"Key point file '{path}' does not exist; set DATASETS.KEYPOINTS to the file you have"
-        ) from error
+        raise DataError(f"Key point file '{path}' does not exist; {remedy}") from error
     except OSError as error:
         raise DataError(f"Key point file '{path}' cannot be read ({error.strerror}); mend its permissions") from error
     except ValueError as error:
         raise DataError(f"Key point file '{path}' is not JSON ({error}); write or copy it again") from error
+
+
+def _read_coco(path: str) -> dict[str, Any]:
+    content = read_json(path)
     for key in ("images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(
@@ -176,9 +267,12 @@ def _image_of(
     return images[image_id]
 
 
-def _read_points(annotation: Mapping[str, Any], name: str, path: str) -> np.ndarray:
-    """(17, 3) x, y, score of an annotation."""
-    values = annotation["keypoints"]
+def parse_points(values: Sequence[Any], name: str, path: str) -> np.ndarray:
+    """(17, 3) x, y, score from 51 ``values``; ``name`` of the image and ``path`` of the file are for the messages.
+
+    Raises:
+        DataError: they are not 51 finite numbers with scores of 0 or more.
+    """
     where = f"Key point file '{path}': the key points of '{name}'"
     if len(values) != 3 * NUM_KEYPOINTS:
         raise DataError(
@@ -195,7 +289,14 @@ def _read_points(annotation: Mapping[str, Any], name: str, path: str) -> np.ndar
     return points
 
 
-def _check_inside(keypoints: ImageKeypoints, min_score: float, name: str, path: str) -> None:
+def untrust_outside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A copy of ``points`` (..., 17, 3), with score 0 where they lie outside the image of ``size`` (H, W)."""
+    outside = ((points[..., :2] < 0) | (points[..., :2] > size[::-1])).any(axis=-1)
+    return np.concatenate([points[..., :2], np.where(outside, 0, points[..., 2])[..., None]], axis=-1)
+
+
+def check_inside(keypoints: ImageKeypoints, min_score: float, name: str, path: str) -> None:
+    """Raise a DataError where a trusted point lies further than ``MAX_OVERHANG`` outside its image."""
     height, width = keypoints.size
     side = np.array([width, height])
     overhang = np.maximum(-keypoints.points[:, :2], keypoints.points[:, :2] - side) / side
@@ -210,7 +311,8 @@ def _check_inside(keypoints: ImageKeypoints, min_score: float, name: str, path: 
         )
 
 
-def _person_score(annotation: Mapping[str, Any], points: np.ndarray) -> float:
+def person_score(annotation: Mapping[str, Any], points: np.ndarray) -> float:
+    """By which the best of several people in an image is found: the annotation's, else the mean of its ``points``'."""
     score = annotation.get("score")
     if isinstance(score, int | float) and math.isfinite(score):
         return float(score)

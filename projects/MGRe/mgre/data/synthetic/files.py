@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mgre.data.keypoints import COCO_KEYPOINTS
+from mgre.data.keypoints import COCO_KEYPOINTS, COCO_SKELETON
 from mgre.data.synthetic import difficulty, scene
 from mgre.data.synthetic.identity import Identity, sample_identities
 from mgre.errors import ConfigError, DataError
@@ -24,11 +24,6 @@ MAX_SIZE = (1024, 1024)
 # The Market-1501 layout has one digit for the camera and four for the identity.
 MAX_CAMERAS, MAX_IDENTITIES = 9, 9999
 
-# COCO's limbs, by key points counted from 1.
-_SKELETON = (
-    *((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9)),
-    *((8, 10), (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7)),
-)
 # First entries of the seeds of independent random streams.
 _STREAM_TRAIN_IDS, _STREAM_TEST_IDS, _STREAM_CAMERA, _STREAM_IMAGE = range(4)
 
@@ -178,7 +173,8 @@ def _draw(folder: Path, spec: SyntheticSpec, progress: bool) -> None:
         images.append({"id": image_id, "file_name": file_name, "width": spec.size[1], "height": spec.size[0]})
         values = np.round(keypoints, 3).ravel().tolist()
         annotations.append({"id": image_id, "image_id": image_id, "category_id": 1, "keypoints": values})
-    category = {"id": 1, "name": "person", "keypoints": COCO_KEYPOINTS, "skeleton": _SKELETON}
+    skeleton = [(a + 1, b + 1) for a, b in COCO_SKELETON]  # COCO counts from 1 here
+    category = {"id": 1, "name": "person", "keypoints": COCO_KEYPOINTS, "skeleton": skeleton}
     keypoint_file = {"images": images, "annotations": annotations, "categories": [category]}
     (folder / KEYPOINTS_FILE).write_text(json.dumps(keypoint_file))
     (folder / MANIFEST_FILE).write_text(json.dumps(spec.manifest(), indent=2) + "\n")

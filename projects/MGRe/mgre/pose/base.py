@@ -1,0 +1,43 @@
+"""What every pose model is: crops in, key points out.
+
+Legend: N crops, K = 17 COCO key points (see :mod:`mgre.data.keypoints`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from fvcore.common.registry import Registry
+
+POSE_MODELS = Registry("POSE_MODELS")
+POSE_MODELS.__doc__ = """Pose models by the name that ``tools/extract_keypoints.py --model`` takes.
+
+An entry is called with the keyword arguments ``weights`` (a path, or empty for the published ones) and ``device``
+("cpu", "cuda", "cuda:0"), and returns a :class:`PoseModel`.
+"""
+
+
+class PoseModel(ABC):
+    """Finds the K key points of the one person in each crop.
+
+    Reading is split from finding so that it can go on in other threads: ``model([crop])`` does both.
+
+    Attributes:
+        fingerprint: says with which weights and settings the points were found; equal for equal results.
+    """
+
+    fingerprint: str
+
+    @abstractmethod
+    def prepare(self, crop: np.ndarray) -> Any:
+        """What :meth:`predict` takes of one crop (H, W, 3), RGB uint8, of any size. May run in any thread."""
+
+    @abstractmethod
+    def predict(self, prepared: Sequence[Any]) -> np.ndarray:
+        """(N, K, 3) float32: x, y in pixels of each crop (x to the right, y down; the centre of the first pixel is at
+        0, 0), and the model's score, 0 or more. Points may lie outside the crop."""
+
+    def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """Crops (H, W, 3), RGB uint8, each of its own size, to (N, K, 3): see :meth:`predict`."""
+        return self.predict([self.prepare(crop) for crop in crops])

@@ -1,0 +1,226 @@
+"""HRNet for key points, the paper's own pose model (its [28]).
+
+Sun et al., "Deep High-Resolution Representation Learning for Human Pose Estimation", CVPR 2019, and its authors' code
+(``lib/models/pose_hrnet.py`` in github.com/leoxiaobin/deep-high-resolution-net.pytorch), on timm's trunk.
+
+Legend: N crops, K = 17 key points, (H, W) the input's size, h = H / 4, w = W / 4 the heatmaps'.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import timm
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mgre.data.keypoints import FLIP_PAIRS, NUM_KEYPOINTS
+from mgre.errors import SetupError, WeightsError
+from mgre.modeling.pretrained import read_state_dict
+from mgre.pose.base import POSE_MODELS, PoseModel
+from mgre.pose.crops import CropTransform
+from mgre.pose.decoding import decode_heatmaps
+from mgre.pose.weights import download, file_sha256
+
+# Channels of the highest-resolution branch: HRNet-W32 and W48.
+WIDTHS = (32, 48)
+
+# mmpose's HRNet-W32, 256 x 192, trained on COCO as by the authors, who publish theirs on file hosts for browsers. The
+# name holds the first digits of the file's SHA-256.
+WEIGHTS_URL = "https://download.openmmlab.com/mmpose/top_down/hrnet/hrnet_w32_coco_256x192-c78dce93_20200708.pth"
+WEIGHTS_SHA256 = "c78dce93"
+
+# Batch norm counts its training steps there; prediction does not use it, and files older than torch 0.4.1 have none.
+STEP_COUNTER = ".num_batches_tracked"
+
+# The position of each key point's mirror image.
+_MIRRORED = list(range(NUM_KEYPOINTS))
+for _left, _right in FLIP_PAIRS:
+    _MIRRORED[_left], _MIRRORED[_right] = _right, _left
+
+
+class HRNetPose(nn.Module):
+    """Crops (N, 3, H, W), normalised, to heatmaps (N, K, h, w). H and W are multiples of 32.
+
+    Names and shapes of the parameters are those of the authors' ``PoseHighResolutionNet``.
+
+    Args:
+        width: one of :data:`WIDTHS`.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        trunk = timm.create_model(f"hrnet_w{width}", pretrained=False, head="")
+        self.conv1, self.bn1 = trunk.conv1, trunk.bn1
+        self.conv2, self.bn2 = trunk.conv2, trunk.bn2
+        self.layer1 = trunk.layer1
+        self.transition1, self.stage2 = trunk.transition1, trunk.stage2
+        self.transition2, self.stage3 = trunk.transition2, trunk.stage3
+        self.transition3, self.stage4 = trunk.transition3, trunk.stage4
+        # Heatmaps come from the first branch alone, so the last fusion has no other (multi_scale_output=False).
+        self.stage4[-1].fuse_layers = self.stage4[-1].fuse_layers[:1]
+        self.final_layer = nn.Conv2d(width, NUM_KEYPOINTS, kernel_size=1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.bn1(self.conv1(images)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        maps = [self.layer1(x)]
+        maps = self.stage2(_branch_out(self.transition1, maps))
+        maps = self.stage3(_branch_out(self.transition2, maps))
+        maps = self.stage4(_branch_out(self.transition3, maps))
+        return self.final_layer(maps[0])
+
+
+def _branch_out(transition: nn.ModuleList, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The input of each branch of the next stage: of old branches their map, of the new one from the last map."""
+    return [maps[i] if isinstance(layer, nn.Identity) else layer(maps[-1]) for i, layer in enumerate(transition)]
+
+
+def hrnet_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of ``state`` under :class:`HRNetPose`'s names.
+
+    Takes the authors' form (the same names), mmpose's (``backbone.`` before the trunk's names; ``keypoint_head.`` in
+    mmpose 0.x, ``head.`` in 1.x, before ``final_layer``), and each of them out of DataParallel (``module.`` first). Any
+    other name stays as it is.
+    """
+    prefix = re.compile(r"^(module\.)?(backbone\.|(keypoint_head|head)\.(?=final_layer\.))?")
+    return {prefix.sub("", name): tensor for name, tensor in state.items()}
+
+
+def load_hrnet(path: str) -> HRNetPose:
+    """HRNet with the weights of the file ``path``, which says whether it is W32 or W48.
+
+    Raises:
+        WeightsError: the file is missing or damaged, holds code, or does not fit: see :func:`load_strictly`.
+    """
+    state = hrnet_state_dict(read_state_dict(path))
+    head = state.get("final_layer.weight")
+    width = head.shape[1] if head is not None and head.ndim == 4 and head.shape[1] in WIDTHS else WIDTHS[0]
+    network = HRNetPose(width)
+    load_strictly(network, state, source=path)
+    return network
+
+
+def load_strictly(network: HRNetPose, state: Mapping[str, torch.Tensor], *, source: str) -> None:
+    """Load ``state``, which has each tensor of the network in its shape (but for step counters), and no other one.
+
+    Args:
+        source: what the user calls it, for the error message.
+
+    Raises:
+        WeightsError: it does not fit; names the first tensor that differs.
+    """
+    difference = _first_difference(network.state_dict(), state)
+    if difference:
+        raise WeightsError(
+            f"weight file '{source}' does not fit HRNet-W{network.width}: {difference}; "
+            f"choose weights of HRNet-W32 or W48 for the {NUM_KEYPOINTS} key points of COCO"
+        )
+    network.load_state_dict(state, strict=False)
+
+
+def _first_difference(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str:
+    for name, tensor in own.items():
+        if name not in given:
+            if not name.endswith(STEP_COUNTER):
+                return f"tensor {name} is missing"
+        elif given[name].shape != tensor.shape:
+            return f"tensor {name} is {tuple(given[name].shape)}, not {tuple(tensor.shape)}"
+    unknown = next((name for name in given if name not in own), None)
+    return f"tensor {unknown} is not part of it" if unknown else ""
+
+
+def flip_back(heatmaps: torch.Tensor) -> torch.Tensor:
+    """Heatmaps (N, K, h, w) of mirrored crops to those of the crops themselves.
+
+    Mirrored, left and right key points swapped, and moved one cell to the right, the first column kept: the network's
+    cell j is centred on pixel 4 j, which is pixel 4 j + 3 of the crop after mirroring, nearer to cell j + 1
+    (``flip_back`` and ``SHIFT_HEATMAP`` of the authors' ``lib/core/function.py``).
+    """
+    mirrored = heatmaps.flip(3)[:, _MIRRORED]
+    return torch.cat([mirrored[..., :1], mirrored[..., :-1]], dim=3)
+
+
+class PreparedCrop(NamedTuple):
+    """A crop as the network takes it, (3, H, W) float32, and the (H, W) it had, in pixels."""
+
+    image: np.ndarray
+    size: tuple[int, int]
+
+
+class HRNetPoseModel(PoseModel):
+    """Finds key points with :class:`HRNetPose`, decoded as by its authors.
+
+    Args:
+        network: changed in place: moved to ``device`` and set to evaluate.
+        input_size: (H, W) that the network was trained with, in pixels.
+        flip_test: average the heatmaps of each crop with those of its mirror image (HRNet Sec. 4.1), at twice the time.
+        weights_id: says which weights the network has, for the fingerprint.
+
+    Raises:
+        SetupError: ``device`` cannot be used here.
+    """
+
+    def __init__(
+        self,
+        network: HRNetPose,
+        *,
+        device: str = "cpu",
+        input_size: tuple[int, int] = (256, 192),
+        flip_test: bool = True,
+        weights_id: str = "",
+    ) -> None:
+        self.network = _move(network, device).eval()
+        self.device = device
+        self.flip_test = flip_test
+        self.transform = CropTransform(input_size)
+        height, width = input_size
+        self.fingerprint = f"hrnet_w{network.width} {weights_id} {height}x{width}{' flip test' if flip_test else ''}"
+
+    def prepare(self, crop: np.ndarray) -> PreparedCrop:
+        return PreparedCrop(self.transform.to_input(crop), crop.shape[:2])
+
+    def predict(self, prepared: Sequence[PreparedCrop]) -> np.ndarray:
+        if not prepared:
+            return np.zeros((0, NUM_KEYPOINTS, 3), dtype=np.float32)
+        images = torch.from_numpy(np.stack([crop.image for crop in prepared])).to(self.device)
+        heatmaps = self.heatmaps(images).cpu().numpy()
+        keypoints = decode_heatmaps(heatmaps)
+        cell = np.divide(images.shape[:1:-1], heatmaps.shape[:1:-1])  # (x, y) pixels of the input for each cell
+        for points, crop in zip(keypoints, prepared, strict=True):
+            points[:, :2] = self.transform.to_crop(points[:, :2] * cell, crop.size)
+        return keypoints
+
+    @torch.inference_mode()
+    def heatmaps(self, images: torch.Tensor) -> torch.Tensor:
+        """Crops (N, 3, H, W), normalised, on the device, to heatmaps (N, K, h, w), averaged by the flip test."""
+        heatmaps = self.network(images)
+        if self.flip_test:
+            heatmaps = (heatmaps + flip_back(self.network(images.flip(3)))) / 2
+        return heatmaps
+
+
+def _move(network: HRNetPose, device: str) -> HRNetPose:
+    try:
+        return network.to(device, memory_format=torch.channels_last)  # the faster layout for convolutions
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise SetupError(
+            f"device '{device}' cannot be used here ({str(error).splitlines()[0]}): choose cpu, or mend the driver"
+        ) from error
+
+
+@POSE_MODELS.register()
+def hrnet(*, weights: str, device: str) -> PoseModel:
+    """HRNet-W32 or W48, whichever ``weights`` holds (see :func:`load_hrnet`); empty: mmpose's W32, downloaded.
+
+    Crops are shown at 256 x 192, or at 384 x 288 where the file's name says ``384x288``: the authors and mmpose name
+    their files by the size that a network was trained with, and a file holds it nowhere else. Weights trained with
+    other heatmaps (UDP, DARK) load too, but are decoded as plain ones, a little less exactly.
+    """
+    path = weights or download(WEIGHTS_URL, sha256=WEIGHTS_SHA256)
+    input_size = (384, 288) if "384x288" in os.path.basename(path) else (256, 192)
+    return HRNetPoseModel(load_hrnet(path), device=device, input_size=input_size, weights_id=file_sha256(path)[:16])

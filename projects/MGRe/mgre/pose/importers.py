@@ -1,0 +1,288 @@
+"""Key points people already have, in the forms of other codes.
+
+An importer takes the ``source``, a file or a folder of files, and the ``folder`` of the data set's images, and returns
+the key points by ``file_name``: relative to ``folder``, forward slashes. Images of which the source says nothing are
+left out; what it says of images that are not in ``folder`` is passed over, with a warning.
+
+Points at exactly (0, 0) get score 0 in all forms: that is where COCO puts what is not labelled, and Ultralytics (which
+BoxMOT calls) points with a confidence under 0.5, whose confidence stays above our 0.3 at times.
+"""
+
+import logging
+import ntpath
+import os
+import posixpath
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from mgre.data.custom import IMAGE_SUFFIXES
+from mgre.data.dataset import ImageError
+from mgre.data.keypoints import (
+    ImageKeypoints,
+    best_people,
+    check_inside,
+    file_name_of,
+    parse_points,
+    person_score,
+    read_json,
+    untrust_outside,
+)
+from mgre.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# DATASETS.KEYPOINT_MIN_SCORE's default.
+MIN_SCORE = 0.3
+
+
+def import_coco(source: str, folder: str) -> dict[str, ImageKeypoints]:
+    """A COCO key point JSON: an object with ``images`` and ``annotations``, or a bare list of results in which
+    ``image_id`` is a file name, as AlphaPose writes it.
+
+    File names may be bare where only one file below ``folder`` has that name. Of several people in an image the one
+    with the largest score counts. Third values of 0, 1 and 2 only are COCO's visibility flags: all labelled points get
+    score 1, hidden ones (1) too, because their places are as good.
+
+    Raises:
+        DataError: the file or an image is missing or malformed, or points cannot be those of their image.
+    """
+    images = _ImageFolder(folder, source)
+    entries, annotations = _read_coco(source)
+    people: list[tuple[str, tuple[int, int], Mapping[str, Any], np.ndarray]] = []
+    for number, annotation in enumerate(annotations):
+        if not isinstance(annotation, dict) or not isinstance(annotation.get("keypoints"), list):
+            raise _fault(source, f"annotations[{number}] needs an image_id and a list 'keypoints'")
+        image_id = annotation.get("image_id")
+        if entries is None:
+            entry = {"file_name": image_id}
+        elif isinstance(image_id, int | str) and image_id in entries:
+            entry = entries[image_id]
+        else:
+            raise _fault(source, f"image_id {image_id} of annotations[{number}] is not in 'images'")
+        if not isinstance(entry["file_name"], str):
+            raise _fault(
+                source,
+                f"as a bare list of results it needs file names for image_id, but has {image_id}; "
+                "write those, or one object with the lists 'images' and 'annotations'",
+            )
+        if name := images.find(entry["file_name"]):
+            size = images.size(name, [entry["height"], entry["width"]] if {"height", "width"} <= entry.keys() else None)
+            people.append((name, size, annotation, parse_points(annotation["keypoints"], name, source)))
+    if all(np.isin(points[:, 2], (0, 1, 2)).all() for *_, points in people):
+        for *_, points in people:
+            points[:, 2] = points[:, 2].clip(max=1)
+    scored = []
+    for name, size, annotation, points in people:
+        keypoints = ImageKeypoints(_without_origin(points), size)
+        check_inside(keypoints, MIN_SCORE, name, source)
+        scored.append((name, person_score(annotation, points), keypoints))
+    return images.checked(best_people(scored))
+
+
+def import_boxmot(source: str, folder: str) -> dict[str, ImageKeypoints]:
+    """BoxMOT's ``metadata.json``, or the folder it is in.
+
+    Its object ``images`` has, by the image's path in the data set, records with ``keypoints``: 17 times x, y,
+    confidence, x and y divided by the image's width and height; ``image_size`` is [height, width]. Points outside their
+    image are not trusted, as in BoxMOT. The form is that of ``tools/create_market1501_pav_metadata.py`` (which writes
+    it) and ``boxmot/reid/datasets/anatomical.py`` (which reads it) in BoxMOT's repository, manifest version 2.
+
+    Raises:
+        DataError: the file or an image is missing or malformed.
+    """
+    path = os.path.join(source, "metadata.json") if os.path.isdir(source) else source
+    content = read_json(path, remedy="give BoxMOT's metadata.json, or the folder it is in")
+    records = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(records, dict):
+        raise _fault(path, "BoxMOT's metadata.json needs an object 'images'")
+    images = _ImageFolder(folder, path)
+    found = {}
+    for label, record in records.items():
+        # A record may have masks alone.
+        if not isinstance(record, dict) or not record.get("keypoints") or not (name := images.find(label)):
+            continue
+        height, width = images.size(name, record.get("image_size"))
+        points = parse_points(_flat(record["keypoints"], name, path), name, path)
+        points[:, :2] *= (width, height)
+        found[name] = ImageKeypoints(untrust_outside(_without_origin(points), (height, width)), (height, width))
+    return images.checked(found)
+
+
+def import_kpr(source: str, folder: str) -> dict[str, ImageKeypoints]:
+    """Keypoint Promptable ReID's folder of one JSON file for each image; ``source`` may be ``folder`` itself.
+
+    The file of ``folder/query/a.jpg`` is ``source/query/a.jpg_keypoints.json`` (the published labels of Market-1501 and
+    Occluded-Duke: ``source`` is ``external_annotation/<name of the labels>``), ``a_keypoints.json`` or ``a.json`` (the
+    demo's). It holds a list of people, or one; each has ``keypoints``, 51 numbers or 17 times x, y, confidence, in
+    pixels. The one whose ``is_target`` is true counts; where nobody has that key (Market-1501), the first. Points
+    outside their image are not trusted, as in that code. All this is in its repository: ``read_keypoints`` in
+    ``torchreid/utils/tools.py``, ``infer_kp_path`` in ``torchreid/data/datasets/dataset.py``, ``demo.py``.
+
+    Labels made from PoseTrack's (the demo's too) have the neck and the top of the head in the places of the eyes.
+
+    Raises:
+        DataError: a file or an image is malformed, or no image has a file.
+    """
+    images = _ImageFolder(folder, source)
+    found = {}
+    for name in images.names:
+        stem, suffix = os.path.splitext(os.path.join(source, name))
+        if suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        endings = (f"{suffix}_keypoints.json", ".jpg_keypoints.json", "_keypoints.json", ".json")
+        path = next((stem + ending for ending in endings if os.path.isfile(stem + ending)), None)
+        person = _kpr_target(read_json(path), path) if path else None
+        if person is not None:
+            size = images.size(name)
+            points = parse_points(_flat(person["keypoints"], name, path), name, path)
+            found[name] = ImageKeypoints(untrust_outside(_without_origin(points), size), size)
+    return images.checked(found)
+
+
+IMPORTERS: dict[str, Callable[[str, str], dict[str, ImageKeypoints]]] = {
+    "coco": import_coco,
+    "boxmot": import_boxmot,
+    "kpr": import_kpr,
+}
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """(H, W) of an image, turned as its EXIF data say, from the file's header alone.
+
+    Raises:
+        ImageError: the header cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = _orientation(image) >= 5
+    except Exception as error:  # decoders raise many kinds, and each means that this file is at fault
+        reason = " ".join(str(error).split())
+        raise ImageError(
+            f"Image '{path}' cannot be read ({reason}); copy it again or remove it from the data set"
+        ) from error
+    return (width, height) if turned else (height, width)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF data say nothing against the pixels
+        return 1
+
+
+class _ImageFolder:
+    """The files below a data set's folder, by the names that a key point file gives them.
+
+    Attributes:
+        names: relative to the folder, forward slashes, sorted.
+    """
+
+    def __init__(self, folder: str, source: str) -> None:
+        self.names = sorted(
+            file_name_of(os.path.join(directory, name), folder)
+            for directory, _, names in os.walk(folder, followlinks=True)
+            for name in names
+        )
+        self._folder = folder
+        self._source = source
+        self._known = set(self.names)
+        self._missing: list[str] = []
+        self._by_bare_name: dict[str, list[str]] = {}
+        for name in self.names:
+            self._by_bare_name.setdefault(posixpath.basename(name), []).append(name)
+
+    def find(self, label: str) -> str | None:
+        """The file that ``label`` names, as a path in the folder or as a bare name; None (noted) if there is none."""
+        name = posixpath.normpath(label.replace("\\", "/"))
+        if name.split("/")[0] == ".." or posixpath.isabs(name) or ntpath.splitdrive(name)[0]:
+            raise _fault(
+                self._source, f"image '{label}' is not in the images' folder; write file names relative to that folder"
+            )
+        if name in self._known:
+            return name
+        candidates = self._by_bare_name.get(name, [])
+        if len(candidates) > 1:
+            raise _fault(
+                self._source,
+                f"image '{label}' may be '{candidates[0]}' or '{candidates[1]}' of '{self._folder}'; "
+                "write file names relative to that folder",
+            )
+        if not candidates:
+            self._missing.append(label)
+        return candidates[0] if candidates else None
+
+    def size(self, name: str, said: Any = None) -> tuple[int, int]:
+        """(H, W) of an image; raises where the key point file ``said`` another [H, W]."""
+        size = image_size(os.path.join(self._folder, name))
+        if said not in (None, list(size)):
+            raise _fault(
+                self._source,
+                f"its image '{name}' had the [height, width] {said}, but that in '{self._folder}' has {list(size)}; "
+                "find its key points again, in these images",
+            )
+        return size
+
+    def checked(self, found: dict[str, ImageKeypoints]) -> dict[str, ImageKeypoints]:
+        """``found``, if there are any; tells of images that are not there."""
+        if self._missing:
+            logger.warning(
+                "%s has key points of %d images that are not in %s, first %s: they are left out",
+                self._source,
+                len(self._missing),
+                self._folder,
+                self._missing[0],
+            )
+        if not found:
+            raise DataError(
+                f"'{self._source}' has key points of no image in '{self._folder}'; check that both are of the same "
+                "data set and that the form is the one you named"
+            )
+        return found
+
+
+def _fault(source: str, fault: str) -> DataError:
+    return DataError(f"Key point file '{source}': {fault}")
+
+
+def _read_coco(source: str) -> tuple[dict[Any, Mapping[str, Any]] | None, list[Any]]:
+    """The entries of 'images' by id, None for a bare list of results; and the annotations."""
+    content = read_json(source, remedy="give the path of a COCO key point JSON")
+    if isinstance(content, list):
+        return None, content
+    lists = [content.get(key) for key in ("images", "annotations")] if isinstance(content, dict) else []
+    if not lists or not all(isinstance(entries, list) for entries in lists):
+        raise _fault(source, "COCO key point JSON has the lists 'images' and 'annotations', or is a list of results")
+    for number, entry in enumerate(lists[0]):
+        if not isinstance(entry, dict) or not all(
+            isinstance(entry.get(key), kind) for key, kind in (("id", int | str), ("file_name", str))
+        ):
+            raise _fault(source, f"images[{number}] needs an id and a file_name")
+    return {entry["id"]: entry for entry in lists[0]}, lists[1]
+
+
+def _kpr_target(content: Any, path: str) -> Mapping[str, Any] | None:
+    people = [content] if isinstance(content, dict) else content or []
+    if not isinstance(people, list) or not all(isinstance(p, dict) and "keypoints" in p for p in people):
+        raise _fault(path, "KPR's files are lists of people with 'keypoints'")
+    if isinstance(content, dict) or not any("is_target" in person for person in people):
+        return people[0] if people else None
+    targets = [person for person in people if person.get("is_target")]
+    if len(targets) > 1:
+        raise _fault(path, f"'is_target' is true of {len(targets)} people; leave it to one")
+    return targets[0] if targets else None
+
+
+def _flat(values: Any, name: str, path: str) -> list[Any]:
+    """The numbers of a flat list or of a list of triples."""
+    if not isinstance(values, list):
+        raise _fault(path, f"the key points of '{name}' are not a list")
+    return [value for row in values for value in (row if isinstance(row, list) else [row])]
+
+
+def _without_origin(points: np.ndarray) -> np.ndarray:
+    points[(points[:, :2] == 0).all(axis=1), 2] = 0
+    return points

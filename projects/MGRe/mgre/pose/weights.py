@@ -1,0 +1,97 @@
+"""Published weight files: downloaded once, checked, and kept in the user's cache."""
+
+import hashlib
+import http.client
+import logging
+import os
+import shutil
+import ssl
+import tempfile
+import urllib.error
+import zipfile
+import zlib
+from urllib.parse import urlsplit
+
+import torch
+
+from mgre.errors import SetupError, WeightsError
+
+logger = logging.getLogger(__name__)
+
+# What urllib raises when the network or the server fails. All but one are OSErrors, as a full disk is.
+NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+
+
+def download(url: str, *, sha256: str, size: int | None = None, member: str = "") -> str:
+    """The path of a published file in the user's cache, downloaded if it is not there yet.
+
+    The cache is the folder ``mgre`` of ``torch.hub.get_dir()``. A file gets its final name only after its checksum was
+    found right, so one cut off never stays.
+
+    Args:
+        url: where the file is published, http or https.
+        sha256: of the file, in hex: all 64 digits or the first ones.
+        size: of the file, in bytes; for the log.
+        member: where ``url`` gives a .zip archive, the name in it (without folders) of the file that is meant:
+            ``sha256`` and ``size`` are this file's, and only it is kept, under the archive's name and its own suffix.
+
+    Raises:
+        WeightsError: no network, no such file there, or another one than the published.
+        SetupError: the cache cannot be written.
+    """
+    folder = os.path.join(torch.hub.get_dir(), "mgre")
+    name = os.path.basename(urlsplit(url).path)
+    kept = os.path.join(folder, os.path.splitext(name)[0] + os.path.splitext(member)[1] if member else name)
+    if os.path.isfile(kept):
+        if file_sha256(kept).startswith(sha256):
+            return kept
+        logger.warning("'%s' is not the published file: downloading it again", kept)
+    where = f" ('{member}' in the archive)" if member else ""
+    by_hand = f"download it elsewhere and put it{where} at '{kept}', or give a weight file with --weights"
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise WeightsError(f"cannot download '{url}', which is neither http nor https: {by_hand}")
+    logger.info("Downloading %s%s to %s", url, f" ({size / 1e6:.1f} MB)" if size else "", kept)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:  # in the cache, so that the move is one step
+            fetched = os.path.join(scratch, name)
+            torch.hub.download_url_to_file(url, fetched)
+            if member:
+                fetched = _extract(fetched, member)
+            found = file_sha256(fetched)
+            if not found.startswith(sha256):
+                raise ValueError(f"{os.path.getsize(fetched)} bytes with sha256 {found[:16]}..., not {sha256[:16]}...")
+            os.replace(fetched, kept)
+    except NETWORK_ERRORS as error:
+        raise WeightsError(f"cannot download '{url}' ({error}): {by_hand}") from error
+    except OSError as error:
+        raise SetupError(
+            f"cannot write to the weight cache '{folder}' ({error.strerror}): make room and give permission there, "
+            "or set TORCH_HOME to another folder"
+        ) from error
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise WeightsError(
+            f"what came from '{url}' is not the published file, or not all of it ({error}): try again, or {by_hand}"
+        ) from error
+    return kept
+
+
+def _extract(archive: str, member: str) -> str:
+    """Extract the one file named ``member``, in whatever folder of the .zip archive, to beside the archive."""
+    path = os.path.join(os.path.dirname(archive), member)  # not the name in the archive, which could lead out of here
+    with zipfile.ZipFile(archive) as file:
+        names = [name for name in file.namelist() if name.rsplit("/", 1)[-1] == member]
+        if len(names) != 1:
+            raise ValueError(f"an archive with {len(names)} files named '{member}', not one")
+        with file.open(names[0]) as source, open(path, "wb") as target:
+            shutil.copyfileobj(source, target)
+    return path
+
+
+def file_sha256(path: str) -> str:
+    """SHA-256 of a file's content, 64 hex digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,243 @@
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from mgre.data.keypoints import FLIP_PAIRS, load_keypoints
+from mgre.data.synthetic import SyntheticSpec, ensure_drawn
+from mgre.pose.validation import ERROR, WARNING, check_keypoints
+
+SIZE = (64, 32)
+SWAPPED = [0, *(index for left, right in FLIP_PAIRS for index in (right, left))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """48 images of drawn people with their exact key points."""
+    spec = SyntheticSpec(seed=1, num_train_ids=8, num_test_ids=4, num_cameras=2, images_per_camera=2, size=SIZE)
+    return ensure_drawn(tmp_path_factory.mktemp("drawn"), spec, progress=False)
+
+
+@pytest.fixture
+def check(folder, tmp_path):
+    """Check the drawn set's file after a change to its content and to its points (N, 17, 3)."""
+    images = sorted(str(path) for path in folder.glob("*/*.jpg"))
+
+    def run(change_points=None, change_content=None, image_paths=images, **options):
+        content = json.loads((folder / "keypoints.json").read_text())
+        if change_points:
+            points = np.array([a["keypoints"] for a in content["annotations"]]).reshape(-1, 17, 3)
+            for annotation, changed in zip(content["annotations"], change_points(points), strict=True):
+                annotation["keypoints"] = np.asarray(changed).ravel().tolist()
+        if change_content:
+            content = change_content(content)
+        path = tmp_path / "keypoints.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        findings = check_keypoints(str(path), image_paths, str(folder), **options)
+        assert all("\n" not in finding.message for finding in findings)
+        return findings
+
+    run.images = images
+    return run
+
+
+def messages(findings, level):
+    return [finding.message for finding in findings if finding.level == level]
+
+
+def test_exact_key_points_are_accepted_without_a_word(check):
+    assert check() == []
+
+
+def moved(points, x=0.0, y=0.0):
+    return points + np.array([x, y, 0])
+
+
+def with_scores(points, scores):
+    return np.concatenate([points[..., :2], np.broadcast_to(scores, points.shape)[..., :1]], axis=-1)
+
+
+def posetrack(points):
+    """The neck and the top of the head instead of the eyes."""
+    points = points.copy()
+    shoulders, nose = points[:, 5:7].mean(axis=1), points[:, 0]
+    points[:, 1, :2] = (0.7 * shoulders + 0.3 * nose)[:, :2]
+    points[:, 2, :2] = (nose - 0.4 * (shoulders - nose))[:, :2]
+    return points
+
+
+def hips_exchanged(points):
+    return points[:, [*range(11), 12, 11, 14, 13, 16, 15]]
+
+
+def without(count):
+    def change(content):
+        return {**content, "annotations": content["annotations"][count:]}
+
+    return change
+
+
+def renamed(content):
+    for image in content["images"]:
+        image["file_name"] = "other/" + image["file_name"]
+    return content
+
+
+def resized(content):
+    for image in content["images"]:
+        image.update(width=64, height=128)
+    return content
+
+
+DAMAGED = {
+    "cut short": (None, lambda content: json.dumps(content)[:-100], "is not JSON"),
+    "16 points": (lambda points: points[:, :16], None, "are 48 values, not 51"),
+    "not a number": (lambda points: points * np.nan, None, "have a NaN or infinite value"),
+    "x and y": (lambda points: points[..., [1, 0, 2]], None, "x and y look swapped: the person is wider than tall"),
+    "normalised": (lambda points: points / [32, 64, 1], None, "coordinates are normalised"),
+    "heatmap's": (lambda points: points / [4, 4, 1], None, "coordinates are of smaller images"),
+    "larger images'": (lambda points: points * [4, 4, 1], None, "outside the image of 32 x 64 pixels"),
+    "y goes up": (lambda points: [0, 64, 0] + points * [1, -1, 1], None, "upside down, or joints in reverse order"),
+    "hips are knees": (
+        lambda points: points[:, [*range(11), 13, 14, 11, 12, 15, 16]],
+        None,
+        "hips, knees and ankles are not below each other",
+    ),
+    "PoseTrack": (posetrack, None, "joints of PoseTrack, not of COCO"),
+    "hips": (hips_exchanged, None, "left and right of the shoulders and of the eyes, ears or hips disagree"),
+    "left and right": (lambda points: points[:, SWAPPED], None, "left and right are exchanged in the file"),
+    "mirrored": (lambda points: [32, 0, 0] + points * [-1, 1, 1], None, "left and right are exchanged in the file"),
+    "stuck": (lambda points: points[:1].repeat(len(points), axis=0), None, "48 images have only 1 different sets"),
+    "no scores": (lambda points: with_scores(points, 0.29), None, r"48 of 48 images \(100.0%; .* no trusted point"),
+    "most missing": (None, without(25), r"25 of 48 images \(52.1%; first .* have no key points"),
+    "all missing": (None, without(48), r"48 of 48 images \(100.0%; first .* have no key points"),
+    "another set": (None, renamed, r"of another data set: none of its 48 images \(first other/"),
+    "resized": (None, resized, r"width or height are not the image's in 48 of 48 .* 64 x 128 .* and 32 x 64 on disk"),
+}
+
+
+@pytest.mark.parametrize(("points", "content", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_damaged_files_are_refused(check, points, content, message):
+    errors = messages(check(points, content), ERROR)
+    assert len(errors) <= 2, "one fault has many consequences, but is told once"
+    assert [re.search(message, error) is not None for error in errors].count(True) == 1, errors
+
+
+def doubted(points, count):
+    points = points.copy()
+    points[:count, :, 2] = 0.1
+    return points
+
+
+def one_far_out_but_doubted(points):
+    points = points.copy()
+    points[5, 9] = 500, 500, 0.2
+    return points
+
+
+def repeated(content):
+    return {**content, "annotations": content["annotations"] + content["annotations"][:2]}
+
+
+def one_more(content):
+    content["images"].append({**content["images"][0], "id": 99, "file_name": "query/more.jpg"})
+    content["annotations"].append({**content["annotations"][0], "image_id": 99})
+    return content
+
+
+def hips_exchanged_in_some(points):
+    return np.concatenate([hips_exchanged(points[:12]), points[12:]])
+
+
+ACCEPTED = {
+    "some missing": (None, without(3), r"3 of 48 images \(6.2%; first .*, .*, .*\) of the data set have no key points"),
+    "one more": (None, one_more, r"1 of 49 images \(2.0%; first query/more.jpg\) of the file are not in the data set"),
+    "repeated": (None, repeated, r"2 of 48 images \(4.2%; .* have several people; the best score counts"),
+    "visibility": (lambda points: points * [1, 1, 2], None, "visibility flags 0, 1, 2: all labelled points"),
+    "logits": (lambda points: points * [1, 1, 5], None, "scores reach 5: they are no probabilities"),
+    "some doubted": (lambda points: doubted(points, 24), None, r"24 of 48 images \(50.0%; .* have no trusted point"),
+    "some swapped": (hips_exchanged_in_some, None, "shoulders disagree with eyes, ears or hips in"),
+}
+
+
+@pytest.mark.parametrize(("points", "content", "message"), ACCEPTED.values(), ids=ACCEPTED)
+def test_suspicious_files_are_accepted_with_a_warning(check, points, content, message):
+    findings = check(points, content)
+    assert messages(findings, ERROR) == []
+    (warning,) = messages(findings, WARNING)
+    assert re.search(message, warning)
+
+
+def test_points_a_little_outside_are_told_with_how_far(check):
+    def overhanging(points):
+        points = points.copy()
+        points[7, 0] = 33.6, 10, 1  # 1.6 of 32 pixels
+        return points
+
+    findings = check(overhanging)
+    (warning,) = messages(findings, WARNING)
+    assert re.search(r"outside the image in 1 of 48 images \(2.1%; .*by up to 5.0% of its side", warning)
+    assert messages(findings, ERROR) == []
+
+
+def test_doubted_points_may_lie_anywhere(check):
+    assert check(one_far_out_but_doubted) == []
+    assert "is at x 500, y 500" in messages(check(one_far_out_but_doubted, min_score=0.1), ERROR)[0]
+
+
+def test_swapped_images_are_counted_by_hand(check, folder):
+    expected = 0
+    keypoints = load_keypoints(str(folder / "keypoints.json"))
+    for found in list(keypoints.values())[:12]:
+        x, trusted = found.points[:, 0], found.trusted(0.3)
+        apart = [abs(x[left] - x[right]) > 0.05 * 32 and trusted[left] and trusted[right] for left, right in FLIP_PAIRS]
+        expected += apart[2] and apart[5]
+    (warning,) = messages(check(hips_exchanged_in_some), WARNING)
+    assert expected > 0
+    assert f"in {expected} of " in warning
+
+
+def test_few_images_are_not_judged_by_what_most_have(check):
+    def first_ten(content):
+        return {"images": content["images"][:10], "annotations": content["annotations"][:10]}
+
+    exchanged = check(lambda points: points[:, SWAPPED], first_ten, image_paths=check.images)
+    assert all("exchanged" not in finding.message for finding in exchanged)
+
+
+def test_images_that_cannot_be_read_are_told(check, folder, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"")
+    name = os.path.relpath(broken, folder).replace(os.sep, "/")
+
+    def with_broken(content):
+        content["images"][0]["file_name"] = name
+        return content
+
+    warnings = messages(check(None, with_broken, image_paths=[*check.images, str(broken)]), WARNING)
+    assert any(re.search(r"1 images cannot be read; the first: Image '.*broken\.jpg'", warning) for warning in warnings)
+
+
+def test_an_empty_file_is_refused(check):
+    (finding,) = check(None, lambda _: {"images": [], "annotations": []})
+    assert finding.level == ERROR
+    assert str(finding).startswith("error: 48 of 48 images")
+
+
+def test_a_missing_file_is_refused(folder):
+    (finding,) = check_keypoints(str(folder / "none.json"), [], str(folder))
+    assert finding.level == ERROR
+    assert "none.json' does not exist" in finding.message
+
+
+@pytest.mark.parametrize(("distance", "num_warnings"), [(1.5, 0), (1.7, 1)])  # 5 % of 32 pixels are 1.6
+def test_pairs_seen_from_the_side_have_no_order(check, distance, num_warnings):
+    def hips_close(points):
+        points = points.copy()
+        left_on_the_right = points[0, 5, 0] > points[0, 6, 0]
+        points[0, [11, 12], 0] = (16, 16 + distance) if left_on_the_right else (16 + distance, 16)
+        points[0, [5, 6, 11, 12], 2] = 1
+        return points
+
+    assert len(check(hips_close)) == num_warnings
