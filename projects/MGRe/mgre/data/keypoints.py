@@ -154,6 +154,7 @@ def _write_in_one_step(path: str, text: str) -> None:
     folder, name = os.path.split(path)
     unfinished = os.path.join(folder, f".{name}-{uuid.uuid4().hex[:8]}.tmp")
     try:
+        os.makedirs(folder or ".", exist_ok=True)
         try:
             with open(unfinished, "w", encoding="utf-8") as file:
                 file.write(text)
