@@ -119,6 +119,7 @@ def small_run(
         "DATASETS.NAMES": "('CustomReID',)",
         "DATASETS.TESTS": "('CustomReID',)",
         "DATASETS.CUSTOM.ROOT": str(folder),
+        "DATASETS.KEYPOINTS": "keypoints.json",
         "DATALOADER.NUM_WORKERS": "0",
         "DATALOADER.NUM_INSTANCE": "2",
         "SOLVER.IMS_PER_BATCH": "8",

@@ -206,6 +206,9 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["keypoints.json"]
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(SetupError, match=r"none.keypoints\.json' cannot be written"):
-        write_keypoints(str(tmp_path / "none" / "keypoints.json"), {})
+def test_the_folder_is_made_where_it_can_be(tmp_path):
+    write_keypoints(str(tmp_path / "new" / "keypoints.json"), {})
+    assert load_keypoints(str(tmp_path / "new" / "keypoints.json")) == {}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SetupError, match=r"file.keypoints\.json' cannot be written"):
+        write_keypoints(str(tmp_path / "file" / "keypoints.json"), {})
