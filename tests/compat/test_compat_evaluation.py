@@ -1,15 +1,16 @@
 import itertools
 import subprocess
 
-import faiss
 import numpy as np
 import pytest
 import torch
 from fastreid.config import get_cfg
-from fastreid.evaluation import ReidEvaluator, rank
+from fastreid.evaluation import ReidEvaluator, rank, reid_evaluation, roc
 from fastreid.utils import compute_dist
 from mgre.compat import evaluation
 from mgre.errors import DataError
+from mgre.evaluation import distances
+from mgre.evaluation.distances import DistanceRows
 
 
 def random_features(num_query: int = 20, num_gallery: int = 60, num_pids: int = 8):
@@ -144,10 +145,24 @@ def test_gallery_of_five_images():
     assert 0 < results["mAP"] <= 100
 
 
-def test_nan_features_are_named():
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_image_whose_features_are_no_numbers_is_named(value):
     feats, pids, camids = random_features()
-    with pytest.raises(DataError, match="features are NaN"):
-        evaluate(get_cfg(), (feats * float("nan"), pids, camids), num_query=20)
+    evaluator = ReidEvaluator(get_cfg(), num_query=20)
+    inputs = {"targets": pids, "camids": camids, "img_paths": [f"images/{i}.jpg" for i in range(len(pids))]}
+    evaluator.process(inputs, feats)
+    feats[17, 3] = value
+    with pytest.raises(DataError, match=r"features of image 'images/17\.jpg' are NaN or infinite"):
+        evaluator.process(inputs, feats)
+
+
+def test_an_empty_gallery():
+    feats, pids, camids = random_features(num_query=20, num_gallery=0)
+    for rerank in (False, True):
+        cfg = get_cfg()
+        cfg.TEST.RERANK.ENABLED = rerank
+        with pytest.raises(DataError, match="no query has a match"):
+            evaluate(cfg, (feats, pids, camids), num_query=20)
 
 
 def test_single_shot_protocol_of_cuhk03():
@@ -175,12 +190,16 @@ def test_bool_is_named_where_numpy_lacks_it(monkeypatch, has_bool):
 
 
 @pytest.mark.parametrize("search_option", [0, 3])
-def test_jaccard_distance_without_gpu(monkeypatch, search_option):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_jaccard_distance_of_all_images(search_option):
     feats = torch.nn.functional.normalize(random_features(10, 30)[0], dim=1)
     ours = compute_dist.compute_jaccard_distance(feats, k1=12, k2=4, search_option=search_option)
-    np.testing.assert_array_equal(ours, compute_dist.compute_jaccard_distance.__wrapped__(feats, 12, 4, 3))
+    theirs = compute_dist.compute_jaccard_distance.__wrapped__(feats, 12, 4, 3)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
     np.testing.assert_allclose(ours, naive_jaccard(feats.double().numpy(), 12, 4), atol=2e-6)
+    assert ours.dtype == theirs.dtype
+    half = compute_dist.compute_jaccard_distance(feats, k1=12, k2=4, fp16=True)
+    assert half.dtype == np.float16
+    np.testing.assert_allclose(half, ours, atol=1e-3)
 
 
 def test_jaccard_distance_with_fewer_images_than_neighbours():
@@ -189,18 +208,35 @@ def test_jaccard_distance_with_fewer_images_than_neighbours():
     np.testing.assert_allclose(ours, naive_jaccard(feats.double().numpy(), 7, 6), atol=2e-6)
 
 
-def test_gpu_search_is_used_where_it_is_there(monkeypatch):
-    options = []
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "jaccard"])
+def test_others_than_the_evaluator_get_an_array(metric):
+    feats = torch.nn.functional.normalize(random_features(10, 30)[0], dim=1)
+    options = {"k1": 12, "k2": 4} if metric == "jaccard" else {}
+    measured = compute_dist.build_dist(feats[:10], feats[10:], metric, **options)
+    assert isinstance(measured, np.ndarray)
+    # The toolbox's own, but for its search, which needs CUDA.
+    theirs = (
+        compute_dist.compute_jaccard_distance.__wrapped__(feats, 12, 4, 3)[:10, 10:]
+        if metric == "jaccard"
+        else naive_distances(feats, metric)[:10, 10:]
+    )
+    np.testing.assert_allclose(measured, theirs, atol=1e-5)
 
-    def recorded(features, k1, k2, search_option, fp16):
-        options.append(search_option)
 
-    monkeypatch.setattr(compute_dist, "compute_jaccard_distance", recorded)
-    evaluation.search_without_gpu()
-    feats = random_features()[0]
-    for available in (False, True):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
-        for name in ("bruteForceKnn", "cast_integer_to_long_ptr"):
-            monkeypatch.setattr(faiss, name, None, raising=False)
-        compute_dist.compute_jaccard_distance(feats)
-    assert options == [3, 0]
+def test_the_evaluator_never_holds_all_distances(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the whole array was made")
+
+    cfg = get_cfg()
+    cfg.TEST.RERANK.ENABLED = True
+    expected = evaluate(cfg, random_features(), num_query=20)
+    monkeypatch.setattr(DistanceRows, "__array__", refuse)
+    monkeypatch.setattr(distances, "BLOCK_SIZE", 100)
+    assert evaluate(cfg, random_features(), num_query=20) == expected
+
+
+def test_applied_twice_changes_nothing():
+    before = reid_evaluation.build_dist, compute_dist.build_dist, rank.eval_market1501, roc.evaluate_roc
+    for adaptation in evaluation.ADAPTATIONS:
+        adaptation()
+    assert before == (reid_evaluation.build_dist, compute_dist.build_dist, rank.eval_market1501, roc.evaluate_roc)

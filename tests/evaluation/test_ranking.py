@@ -3,6 +3,9 @@ import pytest
 from fastreid.evaluation import rank
 from mgre.compat.patching import Overlay
 from mgre.errors import DataError
+from mgre.evaluation import distances as distances_module
+from mgre.evaluation import ranking
+from mgre.evaluation.distances import DistanceRows
 from mgre.evaluation.ranking import eval_market1501
 
 # The toolbox's own function, which the package replaces by the one under test.
@@ -97,6 +100,82 @@ def test_rows_of_different_length():
     assert cmc.tolist() == [0.5, 0.5, 1.0, 1.0]
     assert precisions == pytest.approx([1.0, 1 / 3])
     assert penalties == pytest.approx([1.0, 1 / 3])
+
+
+def adversarial_problem(seed: int):
+    """What makes ranking hard: ties, zeros of both signs, infinities, junk, queries without a match, few images."""
+    rng = np.random.default_rng(seed)
+    num_queries, num_gallery = rng.integers(1, 13), rng.integers(1, 60)
+    shape = num_queries, num_gallery
+    num_levels = rng.choice([1, 2, 5, 10**6])
+    distances = (rng.integers(0, num_levels, shape) - rng.integers(0, 2) * num_levels // 2) / num_levels
+    distances[rng.random(shape) < rng.choice([0, 0.2])] = -0.0
+    distances[rng.random(shape) < rng.choice([0, 0.2])] = np.inf
+    distances = distances.astype(rng.choice([np.float32, np.float64]))
+    if rng.random() < 0.3:  # not contiguous
+        distances = np.asfortranarray(distances) if rng.random() < 0.5 else np.repeat(distances, 2, axis=1)[:, ::2]
+    pids, camids = rng.integers(-50, 10**6, rng.integers(1, 7)), rng.integers(-3, 9, rng.integers(1, 4))
+    return (
+        distances,
+        rng.choice(pids, num_queries),
+        rng.choice(pids, num_gallery),
+        rng.choice(camids, num_queries),
+        rng.choice(camids, num_gallery),
+    )
+
+
+def fewest_kept(q_pids, g_pids, q_camids, g_camids) -> int:
+    """Gallery images left to rank, of the query with a match that has the fewest; 0 if no query has a match."""
+    same = q_pids[:, None] == g_pids
+    kept = ~(same & (q_camids[:, None] == g_camids))
+    return min(kept.sum(axis=1)[(same & kept).any(axis=1)], default=0)
+
+
+def test_equals_toolbox_on_adversarial_problems(monkeypatch):
+    stable_argsort(monkeypatch)
+    num_compared = 0
+    for seed in range(400):
+        distances, *labels = adversarial_problem(seed)
+        max_rank = min(50, fewest_kept(*labels))  # with more the toolbox fails
+        if not max_rank:
+            with pytest.raises(DataError, match="no query has a match"):
+                eval_market1501(distances, *labels)
+            continue
+        num_compared += 1
+        expected = toolbox_eval_market1501(distances, *labels, max_rank)
+        for cached_size in (1, 100, 1 << 20):
+            monkeypatch.setattr(ranking, "CACHED_SIZE", cached_size)
+            assert_same(eval_market1501(distances, *labels, max_rank), expected)
+    assert num_compared > 200
+
+
+def test_the_curve_beyond_the_images_that_are_left():
+    # Its definition for every query: the share of queries with a match whose first match is at that rank or before.
+    for seed in range(50):
+        distances, *labels = adversarial_problem(seed)
+        if not fewest_kept(*labels):
+            continue
+        long, short = (eval_market1501(distances, *labels, max_rank=n)[0] for n in (100, fewest_kept(*labels)))
+        assert (long[: short.size] == short).all()
+        assert (np.diff(long) >= 0).all() and long[-1] == 1
+
+
+def test_rows_that_come_in_blocks_give_the_same(monkeypatch):
+    array, *labels = random_problem(1)
+    rows = DistanceRows(array.shape, lambda start, stop: array[start:stop])
+    expected = eval_market1501(array, *labels)
+    monkeypatch.setattr(distances_module, "BLOCK_SIZE", 900)
+    monkeypatch.setattr(ranking, "CACHED_SIZE", 500)
+    found = eval_market1501(rows, *labels)
+    assert found[0].tolist() == expected[0].tolist() and found[1:] == expected[1:]
+
+
+def test_queries_without_a_match_are_counted_and_said(caplog):
+    labels = np.array([0, 1, 2]), np.array([0, 0, 1]), np.array([0, 0, 0]), np.array([1, 1, 0])
+    with caplog.at_level("INFO"):
+        _, precisions, _ = eval_market1501(np.zeros((3, 3)), *labels)
+    assert len(precisions) == 1
+    assert "2 of 3 queries have no match in the gallery" in caplog.text
 
 
 def test_nan_distances():

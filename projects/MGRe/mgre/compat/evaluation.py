@@ -4,13 +4,17 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
-from fastreid.evaluation import rank, reid_evaluation
+from fastreid.evaluation import query_expansion, rank, reid_evaluation, roc
 from fastreid.utils import compute_dist
 
 from mgre.compat.patching import Overlay, adapt
+from mgre.errors import DataError
+from mgre.evaluation import ranking
+from mgre.evaluation.distances import DistanceRows, cosine_rows, euclidean_rows
+from mgre.evaluation.query_expansion import expand
+from mgre.evaluation.reranking import compare, encode_images, jaccard_rows
 
 
 def compile_nothing() -> None:
@@ -38,10 +42,7 @@ def rank_by_counting() -> None:
     def make(eval_market1501: Callable) -> Callable:
         @functools.wraps(eval_market1501)
         def ranked(*args: Any, **kwargs: Any) -> tuple[np.ndarray, list[float], list[float]]:
-            # Not at the top: mgre.evaluation uses the toolbox, which is being adapted when this module is imported.
-            from mgre.evaluation.ranking import eval_market1501
-
-            return eval_market1501(*args, **kwargs)
+            return ranking.eval_market1501(*args, **kwargs)
 
         return ranked
 
@@ -55,30 +56,94 @@ def name_bool() -> None:
         adapt(rank, "np", lambda original: Overlay(original, bool=np.bool_))
 
 
-def _has_gpu_search() -> bool:
-    return torch.cuda.is_available() and hasattr(faiss, "bruteForceKnn") and hasattr(faiss, "cast_integer_to_long_ptr")
+def measure_rows() -> None:
+    """Distances by :mod:`mgre.evaluation`: the evaluator gets a block of rows at a time, other callers an array.
 
-
-def search_without_gpu() -> None:
-    """Re-ranking by the toolbox's own exact search on the CPU where its search on the GPU cannot run.
-
-    That one moves features to CUDA whatever the device, and calls functions which faiss has renamed since. Besides, no
-    more neighbours are searched than there are images: faiss numbers the others -1, which the toolbox takes for the
-    last image.
+    The toolbox's re-ranking holds two arrays of all pairs of images (35 GB each on MSMT17), moves the features to CUDA
+    whatever the device, and calls functions which faiss has renamed since.
     """
 
-    def make(compute_jaccard_distance: Callable) -> Callable:
+    def build_rows(
+        feat_1: torch.Tensor, feat_2: torch.Tensor, metric: str = "euclidean", **kwargs: int
+    ) -> DistanceRows:
+        if metric == "jaccard":
+            return jaccard_rows(torch.cat((feat_1, feat_2)), len(feat_1), **kwargs)
+        return {"cosine": cosine_rows, "euclidean": euclidean_rows}[metric](feat_1, feat_2)
+
+    def make_array(build_dist: Callable) -> Callable:
+        @functools.wraps(build_dist)
+        def built(*args: Any, **kwargs: Any) -> np.ndarray:
+            return np.asarray(build_rows(*args, **kwargs))
+
+        return built
+
+    def make_jaccard(compute_jaccard_distance: Callable) -> Callable:
         @functools.wraps(compute_jaccard_distance)
         def computed(
             features: torch.Tensor, k1: int = 20, k2: int = 6, search_option: int = 0, fp16: bool = False
         ) -> np.ndarray:
-            option = search_option if _has_gpu_search() else 3
-            num_images = features.shape[0]
-            return compute_jaccard_distance(features, min(k1, num_images), min(k2, num_images), option, fp16)
+            encoding = encode_images(features, k1=k1, k2=k2)
+            return np.asarray(compare(encoding, encoding), dtype=np.float16 if fp16 else np.float32)
 
         return computed
 
-    adapt(compute_dist, "compute_jaccard_distance", make)
+    # The evaluator's first, where the toolbox's module of distances is then not replaced any more.
+    adapt(reid_evaluation, "build_dist", lambda build_dist: functools.wraps(build_dist)(build_rows))
+    adapt(compute_dist, "build_dist", make_array)
+    adapt(compute_dist, "compute_jaccard_distance", make_jaccard)
 
 
-ADAPTATIONS = (compile_nothing, rank_by_counting, name_bool, search_without_gpu)
+def expand_by_neighbours() -> None:
+    """Query expansion without the toolbox's array of all pairs of images."""
+
+    def make(aqe: Callable) -> Callable:
+        @functools.wraps(aqe)
+        def expanded(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            return expand(*args, **kwargs)
+
+        return expanded
+
+    adapt(query_expansion, "aqe", make)
+
+
+def measure_all_for_roc() -> None:
+    """The ROC is made from the whole array of distances."""
+
+    def make(evaluate_roc: Callable) -> Callable:
+        @functools.wraps(evaluate_roc)
+        def evaluated(distmat: np.ndarray | DistanceRows, *args: Any, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
+            return evaluate_roc(np.asarray(distmat), *args, **kwargs)
+
+        return evaluated
+
+    adapt(roc, "evaluate_roc", make)
+
+
+def name_images_without_features() -> None:
+    """Features that are no numbers stop the evaluation at their images; the toolbox ranks them somewhere."""
+
+    def make(process: Callable) -> Callable:
+        @functools.wraps(process)
+        def processed(evaluator: reid_evaluation.ReidEvaluator, inputs: dict, outputs: torch.Tensor) -> None:
+            wrong = (~torch.isfinite(outputs).all(dim=1)).nonzero().flatten().tolist()
+            if wrong:
+                raise DataError(
+                    f"the model's features of image '{inputs['img_paths'][wrong[0]]}' are NaN or infinite: look in the "
+                    "training log for a loss that grew without bound, and evaluate a checkpoint from before"
+                )
+            process(evaluator, inputs, outputs)
+
+        return processed
+
+    adapt(reid_evaluation.ReidEvaluator, "process", make)
+
+
+ADAPTATIONS = (
+    compile_nothing,
+    rank_by_counting,
+    name_bool,
+    measure_rows,
+    expand_by_neighbours,
+    measure_all_for_roc,
+    name_images_without_features,
+)

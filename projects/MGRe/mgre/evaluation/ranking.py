@@ -1,19 +1,28 @@
 """CMC, average precision and inverse negative penalty by the Market-1501 protocol.
 
-For each query, the gallery images of its identity from its own camera are left out. Of the others, those of its
+For each query, the gallery images of its identity from its own camera are left out (junk). Of the others, those of its
 identity are the matches. All figures follow from the matches' ranks alone, and a rank is a count of the images that are
 nearer: no row of distances is ever sorted.
 
-Legend: Q queries, G gallery images, P matches of one query.
+Legend: Q queries, G gallery images, B queries of a block, P matches of a block's queries together.
 """
+
+import logging
+from collections.abc import Iterator
 
 import numpy as np
 
 from mgre.errors import DataError
+from mgre.evaluation.distances import DistanceRows
+
+logger = logging.getLogger(__name__)
+
+# Distances that are looked at together: few enough to stay near the processor.
+CACHED_SIZE = 1 << 20
 
 
 def eval_market1501(
-    distmat: np.ndarray,
+    distmat: np.ndarray | DistanceRows,
     q_pids: np.ndarray,
     g_pids: np.ndarray,
     q_camids: np.ndarray,
@@ -27,63 +36,138 @@ def eval_market1501(
     gallery's order; the toolbox leaves their order to an unstable sort.
 
     Args:
-        distmat: (Q, G) distances, less is nearer.
+        distmat: (Q, G) distances, less is nearer. Of :class:`DistanceRows` only a block exists at a time.
         q_pids: (Q,) identities of the queries; ``g_pids``: (G,) of the gallery.
         q_camids: (Q,) cameras of the queries; ``g_camids``: (G,) of the gallery.
         max_rank: length of the curve.
 
     Returns:
         The CMC curve (max_rank,) as float32 in [0, 1], the average precision of each query that has a match, and its
-        inverse negative penalty (Ye et al., TPAMI 2021), both in the queries' order.
+        inverse negative penalty (Ye et al., TPAMI 2021), both in the queries' order. How many queries have none is
+        logged.
 
     Raises:
         DataError: no query has a match, or a distance is not a number.
     """
+    gallery = _Gallery(g_pids, g_camids)
     first_ranks, precisions, penalties = [], [], []
-    for query, row in enumerate(distmat):
-        ranks = _match_ranks(row, g_pids == q_pids[query], g_camids == q_camids[query])
-        if ranks is None:
-            raise DataError(
-                f"the distances of query {query} are not numbers: the model's features are NaN, "
-                "so look in the training log for a loss that grew without bound"
-            )
-        if ranks.size:
-            counts = np.arange(1, ranks.size + 1)
-            first_ranks.append(ranks[0])
-            precisions.append(float(np.mean(counts / ranks)))
-            penalties.append(float(ranks.size / ranks[-1]))
-    if not first_ranks:
+    for start, block in _cached_blocks(distmat):
+        _check_numbers(block, start)
+        queries = slice(start, start + len(block))
+        ranks, counts = _match_ranks(block, *gallery.members(q_pids[queries], q_camids[queries]))
+        counts = counts[counts > 0]
+        if not counts.size:
+            continue
+        starts = counts.cumsum() - counts
+        found = np.arange(1, ranks.size + 1) - np.repeat(starts, counts)  # 1 to the number of matches, of each query
+        first_ranks.extend(ranks[starts])
+        precisions.extend((np.add.reduceat(found / ranks, starts) / counts).tolist())
+        penalties.extend((counts / ranks[starts + counts - 1]).tolist())
+    num_queries, num_counted = distmat.shape[0], len(first_ranks)
+    if not num_counted:
         raise DataError(
             "no query has a match: no gallery image shows a query's identity from another camera; "
             "check the identities and cameras of the query and gallery images"
         )
+    if num_counted < num_queries:
+        logger.info(
+            "%d of %d queries have no match in the gallery and are not counted", num_queries - num_counted, num_queries
+        )
     hits = np.bincount(first_ranks, minlength=max_rank + 1)[1 : max_rank + 1]
-    cmc = hits.cumsum().astype(np.float32) / np.float32(len(first_ranks))
+    cmc = hits.cumsum().astype(np.float32) / np.float32(num_counted)
     return cmc, precisions, penalties
 
 
-def _match_ranks(row: np.ndarray, same_pid: np.ndarray, same_camid: np.ndarray) -> np.ndarray | None:
-    """Ranks, from 1 and ascending, of one query's P matches; None where a distance is not a number.
+class _Gallery:
+    """The gallery's images by identity.
 
     Args:
-        row: (G,) distances to the gallery.
-        same_pid: (G,) whether it is of the query's identity; ``same_camid``: (G,) of its camera.
+        pids, camids: (G,), identities and cameras.
     """
-    if row.size and np.isnan(row.min()):
-        return None
-    is_match = same_pid & ~same_camid
-    matches = np.sort(row[is_match])
-    if not matches.size:
-        return np.empty(0, dtype=np.int64)
+
+    def __init__(self, pids: np.ndarray, camids: np.ndarray) -> None:
+        self._camids = camids
+        self._by_pid = np.argsort(pids, kind="stable")
+        self._sorted_pids = pids[self._by_pid]
+
+    def members(self, pids: np.ndarray, camids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The images of the identities of B queries: rows (of the queries) and columns (of the gallery), in ascending
+        order, and whether they are junk.
+
+        Args:
+            pids, camids: (B,), identities and cameras of the queries.
+        """
+        first = np.searchsorted(self._sorted_pids, pids, side="left")
+        counts = np.searchsorted(self._sorted_pids, pids, side="right") - first
+        rows = np.repeat(np.arange(len(pids)), counts)
+        columns = self._by_pid[np.arange(rows.size) + np.repeat(first - counts.cumsum() + counts, counts)]
+        return rows, columns, self._camids[columns] == camids[rows]
+
+
+def _match_ranks(
+    block: np.ndarray, rows: np.ndarray, columns: np.ndarray, junk: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks (P,), from 1 and ascending in each row, of the matches, and their numbers (B,) by row.
+
+    Args:
+        block: (B, G) distances.
+        rows, columns, junk: the images of each query's identity, see :meth:`_Gallery.members`.
+    """
+    num_rows, num_columns = block.shape
+    block = block.reshape(-1)
+    matches = (rows * num_columns + columns)[~junk]
+    counts = np.bincount(matches // num_columns, minlength=num_rows)
+    ends = counts.cumsum()
+    distances = block[matches]
+    distances = distances[np.lexsort((distances, matches // num_columns))]
 
     # What lies beyond the last match cannot move a match's rank.
-    near = np.flatnonzero((row <= matches[-1]) & ~(same_pid & same_camid))
-    distances = row[near]
-    # The first match that is as far as each image, or farther.
-    slot = np.searchsorted(matches, distances)
-    # Images at exactly a match's distance, the matches among them: the few whose order has to be looked at.
-    tied = matches[slot] == distances
-    nearer = np.bincount(slot[~tied], minlength=matches.size).cumsum()
-    order = np.argsort(distances[tied], kind="stable")
-    within = np.flatnonzero(is_match[near[tied]][order])
-    return nearer + within + 1
+    farthest = np.full(num_rows, -np.inf, dtype=block.dtype)
+    farthest[counts > 0] = distances[ends[counts > 0] - 1]
+    near = block.reshape(num_rows, num_columns) <= farthest[:, None]
+    near[rows[junk], columns[junk]] = False
+    near[counts == 0] = False
+    near = np.flatnonzero(near)
+    near_distances = block[near]
+    near_ends = np.searchsorted(near, np.arange(1, num_rows + 1) * num_columns)
+
+    # The first match that is as far as each of them, or farther.
+    slots = np.empty(near.size, dtype=np.int64)
+    for own, others in zip(_slices(ends), _slices(near_ends), strict=True):
+        slots[others] = np.searchsorted(distances[own], near_distances[others]) + own.start
+    # Those at exactly a match's distance, the matches among them, are the few whose order has to be looked at.
+    tied = distances[slots] == near_distances
+    nearer = np.bincount(slots[~tied], minlength=distances.size).cumsum()
+    among = near[tied]
+    among = among[np.lexsort((among, near_distances[tied], among // num_columns))]
+    within = np.flatnonzero(np.isin(among, matches))
+
+    ranks = nearer + within + 1
+    # Both counts went on from row to row.
+    before = near_ends - np.diff(near_ends, prepend=0)
+    return ranks - np.repeat(before, counts), counts
+
+
+def _slices(ends: np.ndarray) -> Iterator[slice]:
+    start = 0
+    for end in ends.tolist():
+        yield slice(start, end)
+        start = end
+
+
+def _cached_blocks(distmat: np.ndarray | DistanceRows) -> Iterator[tuple[int, np.ndarray]]:
+    """All rows in turn, a few at a time: the number of the first one, and the rows."""
+    step = max(1, CACHED_SIZE // max(1, distmat.shape[1]))
+    for start, block in distmat.blocks() if isinstance(distmat, DistanceRows) else [(0, distmat)]:
+        for first in range(0, len(block), step):
+            yield start + first, block[first : first + step]
+
+
+def _check_numbers(block: np.ndarray, start: int) -> None:
+    # The least is NaN where any is, which costs less than looking for each.
+    if block.size and np.isnan(block.min()):
+        query = start + int(np.isnan(block).any(axis=1).argmax())
+        raise DataError(
+            f"the distances of query {query} are not numbers: the model's features are NaN, "
+            "so look in the training log for a loss that grew without bound"
+        )

@@ -1,0 +1,88 @@
+"""Exact nearest neighbours among all images, and inner products of chosen pairs.
+
+Legend: N images, D the features' dimension, K neighbours.
+"""
+
+import warnings
+
+import faiss
+import numpy as np
+import torch
+from scipy import sparse
+
+# Images in a block: the products of two blocks are 64 MiB in float32.
+BLOCK = 4096
+
+
+def nearest_neighbours(features: torch.Tensor, k: int) -> np.ndarray:
+    """The K images nearest to each one by Euclidean distance, itself among them, nearest first.
+
+    Exact: all pairs are compared, in float32. Where faiss has a GPU it searches there; on the CPU the product of two
+    blocks serves both of them, which was the fastest of the exact ways measured (docs/evaluation.md).
+
+    Args:
+        features: (N, D), float32.
+        k: K, or more than N: then all images are neighbours.
+
+    Returns:
+        (N, K), int64. At equal distances the lower number comes first; if not all of them fit into K, any do.
+    """
+    k = min(k, len(features))
+    if faiss.get_num_gpus() > 0:
+        vectors = np.ascontiguousarray(features.cpu().numpy())
+        return faiss.knn_gpu(faiss.StandardGpuResources(), vectors, vectors, k)[1]
+    return _search_blocks(features, k)
+
+
+def _search_blocks(features: torch.Tensor, k: int) -> np.ndarray:
+    # By closeness(i, j) = x_i . x_j - |x_j|^2 / 2, which orders j as the distance does: they differ by |x_i|^2 / 2.
+    half_squares = features.square().sum(dim=1) / 2
+    closeness = torch.full((len(features), k), -torch.inf)
+    neighbours = torch.zeros((len(features), k), dtype=torch.int64)
+
+    def offer(rows: slice, columns: slice, products: torch.Tensor) -> None:
+        best, index = torch.topk(products.sub_(half_squares[columns]), min(k, products.shape[1]))
+        best = torch.cat((closeness[rows], best), dim=1)
+        index = torch.cat((neighbours[rows], index + columns.start), dim=1)
+        closeness[rows], kept = torch.topk(best, k)
+        neighbours[rows] = index.gather(1, kept)
+
+    blocks = [slice(start, min(start + BLOCK, len(features))) for start in range(0, len(features), BLOCK)]
+    for number, rows in enumerate(blocks):
+        for columns in blocks[number:]:
+            products = features[rows] @ features[columns].T
+            if rows != columns:
+                offer(columns, rows, products.T.contiguous())
+            offer(rows, columns, products)
+
+    by_number = neighbours.argsort(dim=1)
+    by_closeness = closeness.gather(1, by_number).argsort(dim=1, descending=True, stable=True)
+    return neighbours.gather(1, by_number.gather(1, by_closeness)).numpy()
+
+
+def indicator(columns: np.ndarray) -> sparse.csr_array:
+    """(N, N) with ones at the K ``columns`` (N, K) of each row, which are all different."""
+    num_images, k = columns.shape
+    starts = np.arange(0, num_images * k + 1, k)
+    ones = np.ones(columns.size, dtype=np.int32)
+    return sparse.csr_array((ones, columns.ravel(), starts), shape=(num_images, num_images))
+
+
+def pair_products(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray:
+    """x_i . x_j of the features (N, D) for the pairs (i, j) at which the (N, N) array has entries, in their order."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse")  # torch calls its sparse arrays beta, and their checks optional
+        at = torch.sparse_csr_tensor(
+            torch.from_numpy(pairs.indptr.astype(np.int64)),
+            torch.from_numpy(pairs.indices.astype(np.int64)),
+            torch.zeros(pairs.nnz),
+            size=pairs.shape,
+        )
+        return torch.sparse.sampled_addmm(at, features, features.T, beta=0.0).values().numpy()
+
+
+def squared_distances(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray:
+    """|x_i - x_j|^2 for the pairs (i, j) at which the (N, N) array has entries, in their order."""
+    squares = features.square().sum(dim=1).numpy()
+    rows = np.repeat(np.arange(len(squares)), np.diff(pairs.indptr))
+    return squares[rows] + squares[pairs.indices] - 2 * pair_products(features, pairs)

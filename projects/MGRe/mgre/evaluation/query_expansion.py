@@ -1,0 +1,28 @@
+"""Average query expansion: each image is replaced by the mean of its neighbours (Chum et al., ICCV 2007)."""
+
+import torch
+from torch.nn import functional as F
+
+from mgre.evaluation.neighbours import indicator, nearest_neighbours, pair_products
+
+
+def expand(
+    query_feat: torch.Tensor, gallery_feat: torch.Tensor, qe_times: int = 1, qe_k: int = 10, alpha: float = 3.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of queries (Q, D) and gallery (G, D), expanded as by the toolbox's ``aqe``, without its array of all
+    pairs of images.
+
+    Args:
+        query_feat, gallery_feat: float32.
+        qe_times: how many times to do it.
+        qe_k: neighbours by cosine, the image itself counted, whose mean is taken; at most Q + G.
+        alpha: each neighbour's weight is its cosine to this power.
+    """
+    features = torch.cat((query_feat, gallery_feat))
+    for _ in range(qe_times):
+        directions = F.normalize(features, dim=1)
+        nearest = nearest_neighbours(directions, qe_k)
+        weights = indicator(nearest).astype("float32")
+        weights.data = pair_products(directions, weights) ** alpha
+        features = torch.from_numpy(weights @ features.numpy() / nearest.shape[1])
+    return features[: len(query_feat)], features[len(query_feat) :]

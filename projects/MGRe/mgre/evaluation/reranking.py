@@ -1,0 +1,117 @@
+"""Re-ranking by k-reciprocal encoding (Zhong et al., CVPR 2017), on sparse arrays.
+
+Each image is encoded by few others, so that no array of all pairs of images is needed.
+
+Legend: N images, the Q queries first, then the G of the gallery; D the features' dimension, K neighbours.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from mgre.evaluation.distances import DistanceRows
+from mgre.evaluation.neighbours import indicator, nearest_neighbours, squared_distances
+
+# Queries that are compared with the gallery at a time: each shares some ten thousand numbers with it.
+NUM_QUERIES = 256
+
+
+def jaccard_rows(features: torch.Tensor, num_query: int, *, k1: int, k2: int) -> DistanceRows:
+    """Jaccard distances of queries and gallery, as the toolbox's ``build_dist`` calls "jaccard".
+
+    Args:
+        features: (N, D), float32.
+        num_query: Q.
+        k1: images whose k-reciprocal neighbours are taken, the image itself counted; more than N are N.
+        k2: images whose encodings are averaged; 1 leaves them as they are.
+
+    Returns:
+        (Q, G), from 0 to 1.
+    """
+    encoding = encode_images(features, k1=k1, k2=k2)
+    return compare(encoding[:num_query], encoding[num_query:])
+
+
+def encode_images(features: torch.Tensor, *, k1: int, k2: int) -> sparse.csr_array:
+    """The encoding (N, N) of images by their features (N, D): their neighbours are found, then :func:`encode`."""
+    return encode(nearest_neighbours(features, k1), lambda pairs: squared_distances(features, pairs), k1=k1, k2=k2)
+
+
+def encode(
+    neighbours: np.ndarray, distances: Callable[[sparse.csr_array], np.ndarray], *, k1: int, k2: int
+) -> sparse.csr_array:
+    """Each image's weights over the images it is encoded by.
+
+    Args:
+        neighbours: (N, K), nearest first. The toolbox gives K = k1; with the k1 + 1 of the original code this is the
+            original encoding.
+        distances: of the pairs at which an (N, N) array has entries, in their order.
+        k1, k2: see :func:`jaccard_rows`.
+
+    Returns:
+        (N, N): rows that sum to 1, but for images that are not among their own neighbours, as duplicates may be.
+    """
+    reciprocal = _reciprocal(neighbours[:, : k1 + 1])
+    half = _reciprocal(neighbours[:, : int(np.around(k1 / 2)) + 1])
+    # A neighbour's own neighbours join where more than two thirds of them are here already (the paper's Eq. 4).
+    shared = (reciprocal @ half.T).multiply(reciprocal).tocsr()
+    shared.data = (shared.data > 2 / 3 * np.diff(half.indptr)[shared.indices]).astype(np.int32)
+    members = (reciprocal + shared @ half).tocsr()
+    members.eliminate_zeros()
+    members.sort_indices()
+
+    encoding = sparse.csr_array(
+        (_softmax(-distances(members), members.indptr), members.indices, members.indptr), shape=members.shape
+    )
+    if k2 != 1:
+        nearest = indicator(neighbours[:, :k2])
+        encoding = (nearest @ encoding) * np.float32(1 / nearest[[0]].nnz)
+    return encoding
+
+
+def compare(queries: sparse.csr_array, gallery: sparse.csr_array) -> DistanceRows:
+    """1 - sum of minima / sum of maxima of each query's encoding (Q, N) with each one of the gallery (G, N)."""
+    by_member = gallery.tocsc()
+    num_holders = np.diff(by_member.indptr)
+
+    def overlap(part: sparse.csr_array) -> sparse.csr_array:
+        """Sums of minima, of some queries (P, N) with the gallery: (P, G)."""
+        # For each entry (query, member), all images of the gallery that are encoded by the member too.
+        counts = num_holders[part.indices]
+        at = np.arange(counts.sum()) + np.repeat(by_member.indptr[part.indices] - counts.cumsum() + counts, counts)
+        minima = np.minimum(np.repeat(part.data, counts), by_member.data[at])
+        query = np.repeat(_row_numbers(part), counts)
+        shape = part.shape[0], gallery.shape[0]
+        return sparse.coo_array((minima, (query, by_member.indices[at])), shape=shape).tocsr()
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        distances = np.ones((stop - start, gallery.shape[0]), dtype=np.float32)
+        for first in range(start, stop, NUM_QUERIES):
+            minima = overlap(queries[first : min(first + NUM_QUERIES, stop)])
+            # Encodings sum to 1, so the maxima sum to 2 - the minima; rounding may bring a little below 0.
+            nearer = (1 - minima.data / (2 - minima.data)).clip(min=0)
+            distances[first - start + _row_numbers(minima), minima.indices] = nearer
+        return distances
+
+    return DistanceRows((queries.shape[0], gallery.shape[0]), rows)
+
+
+def _row_numbers(array: sparse.csr_array) -> np.ndarray:
+    """The row of each entry, in the entries' order."""
+    return np.repeat(np.arange(array.shape[0]), np.diff(array.indptr))
+
+
+def _reciprocal(neighbours: np.ndarray) -> sparse.csr_array:
+    """(N, N) with ones where two images are among each other's ``neighbours`` (N, K)."""
+    near = indicator(neighbours)
+    return near.multiply(near.T).tocsr()
+
+
+def _softmax(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Softmax of each of the runs of ``values`` between ``starts``, some of which may be empty."""
+    filled = starts[:-1][np.diff(starts) > 0]
+    lengths = np.diff(starts)[np.diff(starts) > 0]
+    exponentials = np.exp(values - np.repeat(np.maximum.reduceat(values, filled), lengths))
+    return exponentials / np.repeat(np.add.reduceat(exponentials, filled), lengths)
