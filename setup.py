@@ -38,6 +38,6 @@ setup(
         "pose": ["onnxruntime>=1.18"],
         "pose-gpu": ["onnxruntime-gpu>=1.18"],
         "cuhk03": CUHK03,
-        "dev": ["onnx>=1.16", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", *CUHK03],
+        "dev": ["matplotlib>=3.7", "onnx>=1.16", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", *CUHK03],
     },
 )

@@ -31,6 +31,7 @@ from mgre.pose import (
     extract_keypoints,
     require_free,
     save_sheets,
+    sheet_paths,
     summarise,
 )
 from mgre.regions import get_regions
@@ -68,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
     if args.output and len(images) > 1:
         raise ConfigError(f"--output is one file, and the config's data sets need {len(images)}: leave it out")
     outputs = {folder: args.output or os.path.join(folder, cfg.DATASETS.KEYPOINTS) for folder in images}
+    for folder, paths in images.items():  # a folder of crops may have an earlier run's sheets in it
+        sheets = {os.path.abspath(sheet) for sheet in sheet_paths(outputs[folder]).values()}
+        images[folder] = [path for path in paths if os.path.abspath(path) not in sheets]
     if args.check:
         return max(check(outputs[folder], paths, folder, cfg) for folder, paths in images.items())
     for output in outputs.values():
@@ -108,8 +112,9 @@ def report(found: dict[str, ImageKeypoints], faulty: dict[str, str], folder: str
     print(f"\n{summarise(found, min_score=min_score)}\n\nkey points  {output}")
     if found:
         regions = [r for members in get_regions(cfg.MODEL.MGRE.REGIONS, (1, 2, 3)).values() for r in members]
-        stem = os.path.splitext(output)[0]
-        for sheet in save_sheets(found, folder, stem, regions=regions, min_score=min_score):
+        sheets = sheet_paths(output)
+        save_sheets(found, folder, sheets, regions=regions, min_score=min_score)
+        for sheet in sheets.values():
             print(f"sheet       {sheet}")
     if faulty:
         print(f"\n{len(faulty)} images were skipped:", *faulty.values(), sep="\n  ", file=sys.stderr)

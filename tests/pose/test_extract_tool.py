@@ -59,6 +59,9 @@ def test_a_folder_of_crops(extract, tmp_path, crops, write_pose_onnx):
     again = extract("--images", crops, "--model", "onnx", "--weights", weights, status=1)
     assert "is there already: add --overwrite" in again.err
     assert (crops / "keypoints.json").read_bytes() == before
+    # The sheets are not taken for crops.
+    extract("--images", crops, "--model", "onnx", "--weights", weights, "--overwrite", status=3)
+    assert (crops / "keypoints.json").read_bytes() == before
 
 
 def test_killed_and_started_again(extract, tmp_path, crops, write_pose_onnx):

@@ -7,7 +7,7 @@ from mgre.pose import hrnet, onnx_model, rtmpose
 from mgre.pose.base import POSE_MODELS, PoseModel
 from mgre.pose.extraction import Extraction, extract_keypoints, require_free
 from mgre.pose.importers import IMPORTERS
-from mgre.pose.report import save_sheets, summarise
+from mgre.pose.report import save_sheets, sheet_paths, summarise
 from mgre.pose.validation import check_keypoints
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "require_free",
     "rtmpose",
     "save_sheets",
+    "sheet_paths",
     "summarise",
 ]

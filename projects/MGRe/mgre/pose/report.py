@@ -19,6 +19,12 @@ NUM_SHOWN = 24
 SHOWN_HEIGHT = 288
 
 
+def sheet_paths(key_points: str) -> dict[str, str]:
+    """Paths of the sheets beside a key point file: "sample" of the whole of it, and "worst" by the mean score."""
+    stem = os.path.splitext(key_points)[0]
+    return {kind: f"{stem}_{kind}.png" for kind in ("sample", "worst")}
+
+
 def summarise(keypoints: Mapping[str, ImageKeypoints], *, min_score: float) -> str:
     """Two tables: how many images there are, and each joint's mean score and how often it is trusted.
 
@@ -37,30 +43,29 @@ def summarise(keypoints: Mapping[str, ImageKeypoints], *, min_score: float) -> s
 
 
 def save_sheets(
-    keypoints: Mapping[str, ImageKeypoints], folder: str, stem: str, *, regions: Sequence[Region], min_score: float
-) -> list[str]:
-    """Save ``<stem>_sample.png``, images from the whole of the file, and ``<stem>_worst.png``, the lowest mean scores.
+    keypoints: Mapping[str, ImageKeypoints],
+    folder: str,
+    paths: Mapping[str, str],
+    *,
+    regions: Sequence[Region],
+    min_score: float,
+) -> None:
+    """Save the sheets.
 
     Args:
         keypoints: by ``file_name``, one image at least.
         folder: the file names are relative to it.
-        stem: path of the sheets but for their endings.
+        paths: see :func:`sheet_paths`.
         regions: whose boxes are drawn.
         min_score: points of a lower score are not trusted; they are not drawn, and make no box.
-
-    Returns:
-        The sheets' paths.
     """
     names = list(keypoints)
     picked = np.linspace(0, len(names) - 1, min(NUM_SHOWN, len(names))).round().astype(int)
     by_score = sorted(names, key=lambda name: float(keypoints[name].points[:, 2].mean()))
     shown = {"sample": [names[index] for index in picked], "worst": by_score[:NUM_SHOWN]}
-    paths = []
     for kind, members in shown.items():
         tiles = [_tile(os.path.join(folder, name), keypoints[name], regions, min_score) for name in members]
-        paths.append(f"{stem}_{kind}.png")
-        contact_sheet(tiles, [region.name for region in regions]).save(paths[-1])
-    return paths
+        contact_sheet(tiles, [region.name for region in regions]).save(paths[kind])
 
 
 def _tile(path: str, found: ImageKeypoints, regions: Sequence[Region], min_score: float) -> torch.Tensor:

@@ -1,0 +1,71 @@
+"""tools/benchmark_evaluation.py at tiny size."""
+
+import csv
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from mgre.engine import main
+
+TOOL = "tools/benchmark_evaluation.py"
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    spec = importlib.util.spec_from_file_location("benchmark_evaluation", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "benchmark_evaluation", module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    # The measurements replace these by timed ones, in processes of their own.
+    monkeypatch.setattr(module.reranking, "nearest_neighbours", module.reranking.nearest_neighbours)
+    monkeypatch.setattr(module.compute_dist, "index_init_cpu", module.compute_dist.index_init_cpu)
+    return module
+
+
+@pytest.mark.parametrize("task", ["metrics", "blocks", "reranking", "reranked"])
+def test_both_sides_find_the_same(tool, task):
+    ours, theirs = (tool.measure(task, side, (20, 90), 16) for side in ("ours", "toolbox"))
+    assert ours.mean_precision == pytest.approx(theirs.mean_precision, abs=0.01)
+    assert 5 < ours.mean_precision < 99.9
+    for measured in (ours, theirs):
+        assert 0 <= measured.search < measured.seconds
+        assert (measured.search > 0) == (task in ("reranking", "reranked"))
+
+
+def test_the_same_images_each_time_with_several_identities_and_cameras(tool):
+    first, second = tool.make_images(10, 60, 8), tool.make_images(10, 60, 8)
+    assert (first.features == second.features).all()
+    np.testing.assert_allclose(first.features.norm(dim=1), 1, atol=1e-6)
+    assert len(set(first.pids)) == 2 and len(set(first.camids)) == 6
+    assert [len(part) for part in first.labels] == [10, 60, 10, 60]
+
+
+def test_results_are_written(tool, tmp_path, capsys):
+    measured = tool.Measurement(seconds=2.0, search=0.5, memory=100.0, mean_precision=86.0)
+    peer = tool.Measurement(seconds=10.0, search=4.0, memory=300.0, mean_precision=86.0)
+    rows = [tool.Row((500, 2000), "reranking", measured, peer), tool.Row((900, 9000), "reranking", measured, None)]
+    tool.write_results(rows, str(tmp_path / "new" / "result"), "a machine")
+    with open(tmp_path / "new" / "result.csv", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first["queries x gallery"] == "500 x 2000"
+    assert float(first["ratio"]) == 5 and float(first["ratio "]) == 4  # 10 / 2, and (10 - 4) / (2 - 0.5)
+    assert second["toolbox, s"] == second["ratio"] == ""
+    assert "| 500 x 2000" in (tmp_path / "new" / "result.md").read_text()
+    assert (tmp_path / "new" / "result.png").stat().st_size > 1000
+    assert "a machine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", ["10by20", "0x5", "5", "5x-2"])
+def test_a_wrong_size_is_told(tool, capsys, size):
+    assert main(lambda: tool.run(tool.parse_args(["--sizes", size]))) == 1
+    assert f"--sizes '{size}': give queries x gallery, like 500x2000" in capsys.readouterr().err
+
+
+def test_from_the_command_line(tmp_path):
+    options = ["--sizes", "20x90", "--dim", "16", "--repeats", "1", "--tasks", "metrics"]
+    command = [sys.executable, TOOL, *options, "--output", str(tmp_path / "result")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+    assert "| 20 x 90" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"result.md", "result.csv", "result.png"}
