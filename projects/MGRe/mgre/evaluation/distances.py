@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-# Numbers in a block of rows: 64 MiB in float32, few enough to stay small, many enough for a fast matrix product.
-BLOCK_SIZE = 1 << 24
+# Numbers in a block of rows: 16 MiB in float32, few enough to stay small, many enough for a fast matrix product.
+BLOCK_SIZE = 1 << 22
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-# Images in a block: the products of two blocks are 64 MiB in float32.
-BLOCK = 4096
+# Images in a block: the products of two blocks are 16 MiB in float32.
+BLOCK = 2048
 
 
 def nearest_neighbours(features: torch.Tensor, k: int) -> np.ndarray:
