@@ -28,7 +28,8 @@ def tool(monkeypatch):
 def test_both_sides_find_the_same(tool, task):
     ours, theirs = (tool.measure(task, side, (20, 90), 16) for side in ("ours", "toolbox"))
     assert ours.mean_precision == pytest.approx(theirs.mean_precision, abs=0.01)
-    assert 5 < ours.mean_precision < 99.9
+    # Not trivial; re-ranking nearly is, with so few identities.
+    assert 5 < ours.mean_precision < (99.9 if task in ("metrics", "blocks") else 100.001)
     for measured in (ours, theirs):
         assert 0 <= measured.search < measured.seconds
         assert (measured.search > 0) == (task in ("reranking", "reranked"))
