@@ -49,6 +49,7 @@ def toolbox_on(monkeypatch, neighbours: np.ndarray, features: torch.Tensor, k1: 
         (120, 20, 6, 50),
         (120, 20, 1, 60),
         (2000, 20, 6, 100),
+        (5000, 20, 6, 100),
     ],
 )
 def test_equals_the_toolbox_on_the_same_neighbours(monkeypatch, num_images, k1, k2, copies):
