@@ -17,6 +17,7 @@ from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from mgre.errors import ConfigError, SetupError, nearest
 from mgre.regions import get_regions
 
+BOXES = ("location", "keypoints", "prior")
 LOSSES = ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")
 SAMPLERS = (
     "TrainingSampler",
@@ -41,6 +42,16 @@ def add_mgre_config(cfg: CfgNode) -> None:
     cfg.MODEL.MGRE.STAGES = (1, 2, 3)
     # Region set in mgre/regions.py: "table1" is the paper's Table 1.
     cfg.MODEL.MGRE.REGIONS = "table1"
+    # Block j whose map F_j the regions of stages 1, 2, 3 come from; (4, 4, 4): Table 5's single-grained features.
+    cfg.MODEL.MGRE.SOURCE_BLOCKS = (1, 2, 3)
+    # Boxes of the regions: "location" predicts them (Eq. 1-2), "keypoints" takes the pose model's, in training and at
+    # test (Table 7's "without joint optimisation"), "prior" fixes them to the region set's.
+    cfg.MODEL.MGRE.BOXES = "location"
+    # Embed the regions; False locates them in training only, for the sake of C1 to C4 (Table 7's "Baseline + joint
+    # optimisation").
+    cfg.MODEL.MGRE.REGION_FEATURES = True
+    # Feature extraction modules, the bottleneck blocks of the regions and of stage 4; the paper's Baseline has none.
+    cfg.MODEL.MGRE.EXTRACTION = True
     # Semantic guidance: F_i = C_i + up(conv1x1(C4)) in stages 1 and 2.
     cfg.MODEL.MGRE.GUIDANCE = True
     # lambda_1^F .. lambda_4^F of Eq. (6); those of stages that are not built are left out.
@@ -215,7 +226,20 @@ def _check_mgre(cfg: CfgNode) -> None:
                  "two whole numbers (height, width) of at least 32")  # fmt: skip
     _require(len(set(mgre.STAGES)) == len(mgre.STAGES) and set(mgre.STAGES) <= {1, 2, 3}, "MODEL.MGRE.STAGES",
              mgre.STAGES, "different ones of 1, 2, 3, or none: ()")  # fmt: skip
-    get_regions(mgre.REGIONS, mgre.STAGES)
+    regions = get_regions(mgre.REGIONS, mgre.STAGES)
+    _require(len(mgre.SOURCE_BLOCKS) == 3 and set(mgre.SOURCE_BLOCKS) <= {1, 2, 3, 4}, "MODEL.MGRE.SOURCE_BLOCKS",
+             mgre.SOURCE_BLOCKS, "three of 1, 2, 3, 4, for the stages 1, 2, 3")  # fmt: skip
+    _check_choice("MODEL.MGRE.BOXES", mgre.BOXES, BOXES)
+    if mgre.BOXES != "prior" and not all(region.keypoints for members in regions.values() for region in members):
+        raise ConfigError(
+            f"MODEL.MGRE.REGIONS '{mgre.REGIONS}' has regions without key points, which nothing can locate: "
+            "MODEL.MGRE.BOXES has to be prior"
+        )
+    if regions and not mgre.REGION_FEATURES and (mgre.BOXES != "location" or not mgre.LOCATION.LOSS_WEIGHT):
+        raise ConfigError(
+            "MODEL.MGRE.REGION_FEATURES False leaves the location loss alone of the regions: it takes "
+            "MODEL.MGRE.BOXES location and MODEL.MGRE.LOCATION.LOSS_WEIGHT above 0; or build no stages (STAGES ())"
+        )
     _require(len(mgre.STAGE_WEIGHTS) == 4 and min(mgre.STAGE_WEIGHTS) >= 0 and mgre.STAGE_WEIGHTS[3] > 0,
              "MODEL.MGRE.STAGE_WEIGHTS", mgre.STAGE_WEIGHTS, "four numbers of 0 or more, the last above 0")  # fmt: skip
     _require(mgre.LAMBDA >= 0, "MODEL.MGRE.LAMBDA", mgre.LAMBDA, "0 or more")

@@ -1,4 +1,4 @@
-"""The regions of MGRe (Table 1) as data.
+"""The regions of MGRe (Table 1) as data, and the whole image as a region (Table 5).
 
 Legend: N x M is the sampled size (height x width) of a region, H x W the size of its stage's map.
 Centres and sizes are normalised to [0, 1] by the image's width and height, x to the right, y down.
@@ -23,7 +23,8 @@ class Region:
         center: (C_x, C_y), the prior centre, normalised.
         size: (w, h) of the prior box, normalised: (M / W, N / H), so that at step 0 the N x M samples
             lie one map cell apart.
-        keypoints: indices into the 17 COCO key points (see :mod:`mgre.data.keypoints`).
+        keypoints: indices into the 17 COCO key points (see :mod:`mgre.data.keypoints`); none for a region that is where
+            its prior box is.
     """
 
     name: str
@@ -55,8 +56,29 @@ TABLE1 = (
     _table1_row("whole_body", 3, (1 / 2, 1 / 2), (16, 8), tuple(range(17))),
 )
 
+# Table 5's single-grained regions: the whole image in each stage.
+WHOLE_IMAGE = tuple(Region(f"whole_image_stage{i}", i, (1 / 2, 1 / 2), (1.0, 1.0), ()) for i in TABLE1_MAP_SIZES)
+
 # The value of MODEL.MGRE.REGIONS names one of these; add a set of your own here or by assignment.
-REGION_SETS: dict[str, tuple[Region, ...]] = {"table1": TABLE1}
+REGION_SETS: dict[str, tuple[Region, ...]] = {"table1": TABLE1, "whole_image": WHOLE_IMAGE}
+
+
+def prior_boxes(regions: Sequence[Region]) -> list[list[float]]:
+    """(R, 4), (x_min, y_min, x_max, y_max), normalised: where the regions are before anything is learned."""
+    return [
+        [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+        for (x, y), (width, height) in ((region.center, region.size) for region in regions)
+    ]
+
+
+def source_maps(stages: Sequence[int], source_blocks: Sequence[int]) -> dict[str, str]:
+    """The map ("stage1" ... "stage4") that each stage embeds, by the stage's name; stage 4 embeds its own.
+
+    Args:
+        stages: those with regions.
+        source_blocks: the maps' numbers, for stages 1, 2 and 3.
+    """
+    return {f"stage{i}": f"stage{source_blocks[i - 1]}" for i in sorted(stages)} | {"stage4": "stage4"}
 
 
 def get_regions(region_set: str, stages: Sequence[int]) -> dict[str, tuple[Region, ...]]:

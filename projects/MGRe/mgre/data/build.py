@@ -33,8 +33,13 @@ READER_ERRORS = (RuntimeError, AssertionError, AttributeError, ValueError, Looku
 
 
 def uses_keypoints(cfg: CfgNode) -> bool:
-    """Whether training needs key points: an MGRe with location modules and a location loss."""
-    return _has_location_modules(cfg) and cfg.MODEL.MGRE.LOCATION.LOSS_WEIGHT > 0
+    """Whether training needs key points: for a location loss, or as the source of the regions' boxes."""
+    return takes_boxes_from_keypoints(cfg) or (_has_location_modules(cfg) and cfg.MODEL.MGRE.LOCATION.LOSS_WEIGHT > 0)
+
+
+def takes_boxes_from_keypoints(cfg: CfgNode) -> bool:
+    """Whether the model takes its boxes from key points, in training and at test."""
+    return _has_regions(cfg) and cfg.MODEL.MGRE.BOXES == "keypoints"
 
 
 def build_dataset(cfg: CfgNode, name: str, *, combineall: bool = False) -> ImageDataset:
@@ -172,8 +177,12 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]
     )
 
 
-def _has_location_modules(cfg: CfgNode) -> bool:
+def _has_regions(cfg: CfgNode) -> bool:
     return cfg.MODEL.META_ARCHITECTURE == "MGRe" and len(cfg.MODEL.MGRE.STAGES) > 0
+
+
+def _has_location_modules(cfg: CfgNode) -> bool:
+    return _has_regions(cfg) and cfg.MODEL.MGRE.BOXES == "location"
 
 
 @contextmanager
@@ -262,25 +271,44 @@ def _train_keypoints(
             f"No key point file: {', '.join(looked_for)} does not exist; set DATASETS.KEYPOINTS to the file, "
             "or train without the location loss: MODEL.MGRE.LOCATION.LOSS_WEIGHT 0"
         )
-    num_images = sum(len(items) for items in items_of.values())
-    num_missing = num_images - sum(bool(found.trusted(min_score).any()) for found in keypoints.values())
-    logger.info(f"{num_missing} of {num_images} training images have no trusted key points")
-    if 2 * num_missing > num_images and not allow_missing:
-        raise DataError(
-            f"{num_missing} of {num_images} training images have no key point with a score of at least {min_score} "
-            f"(DATASETS.KEYPOINT_MIN_SCORE); complete the key point file (DATASETS.KEYPOINTS is '{file_name}'), "
-            "or set DATASETS.ALLOW_MISSING_KEYPOINTS True"
-        )
+    _check_coverage(cfg, keypoints, sum(len(items) for items in items_of.values()), "training")
     return keypoints
 
 
 def _test_keypoints(cfg: CfgNode, dataset: ImageDataset, items: Sequence[Item]) -> dict[str, ImageKeypoints]:
-    """The key points of test images, by path; empty where they are not wanted or there are none."""
-    if not (_has_location_modules(cfg) and cfg.TEST.REGION_IOU.ENABLED):
+    """The key points of test images, by path; empty where they are not wanted or there are none.
+
+    Raises:
+        DataError: the boxes come from them, and there are none.
+    """
+    needed = takes_boxes_from_keypoints(cfg)
+    if not needed and not (_has_location_modules(cfg) and cfg.TEST.REGION_IOU.ENABLED):
         return {}
     folder = dataset_folder(dataset)
     path = find_keypoint_file(cfg.DATASETS.KEYPOINTS, folder)
     if path is None:
+        if needed:
+            raise DataError(
+                f"MODEL.MGRE.BOXES keypoints needs key points of the test images, but "
+                f"'{os.path.join(folder, cfg.DATASETS.KEYPOINTS)}' does not exist: find them with "
+                "tools/extract_keypoints.py, or set DATASETS.KEYPOINTS to the file"
+            )
         return {}
     content = load_keypoints(path, min_score=cfg.DATASETS.KEYPOINT_MIN_SCORE)
-    return match_keypoints(content, [item[0] for item in items], folder)
+    keypoints = match_keypoints(content, [item[0] for item in items], folder)
+    if needed:
+        _check_coverage(cfg, keypoints, len(items), "test")
+    return keypoints
+
+
+def _check_coverage(cfg: CfgNode, keypoints: dict[str, ImageKeypoints], num_images: int, split: str) -> None:
+    """Log how many of ``num_images`` have no trusted key points; raise a DataError if they are most of them."""
+    min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
+    num_missing = num_images - sum(bool(found.trusted(min_score).any()) for found in keypoints.values())
+    logger.info(f"{num_missing} of {num_images} {split} images have no trusted key points")
+    if 2 * num_missing > num_images and not cfg.DATASETS.ALLOW_MISSING_KEYPOINTS:
+        raise DataError(
+            f"{num_missing} of {num_images} {split} images have no key point with a score of at least {min_score} "
+            f"(DATASETS.KEYPOINT_MIN_SCORE); complete the key point file (DATASETS.KEYPOINTS is "
+            f"'{cfg.DATASETS.KEYPOINTS}'), or set DATASETS.ALLOW_MISSING_KEYPOINTS True"
+        )

@@ -13,7 +13,7 @@ from mgre.modeling import MGRe
 def has_regions(model: nn.Module) -> bool:
     """Whether the model, or the one DistributedDataParallel wraps, is an MGRe that locates regions."""
     model = getattr(model, "module", model)
-    return isinstance(model, MGRe) and bool(model.regions)
+    return isinstance(model, MGRe) and bool(model.location)
 
 
 @torch.no_grad()

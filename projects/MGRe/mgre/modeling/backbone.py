@@ -1,5 +1,6 @@
 """The maps C1 to C4 of any staged backbone, with semantic guidance."""
 
+from collections.abc import Collection
 from functools import partial
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from mgre.errors import ConfigError
 from mgre.modeling.semantic_guidance import SemanticGuidance
+from mgre.regions import source_maps
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 # Names of the four stages in the toolbox's backbones: ResNet, ResNeXt, ResNeSt; RegNet; OSNet.
@@ -101,15 +103,22 @@ class MGReBackbone(nn.Module):
         self.guidance = guidance
         self.channels = staged.channels
 
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Images (B, 3, H, W), normalised by mean and standard deviation, to F_i (B, C_i, H_i, W_i), by stage."""
+    def forward(self, images: torch.Tensor, stages: Collection[str] | None = None) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            images: (B, 3, H, W), normalised by mean and standard deviation.
+            stages: the maps that are read, which alone are guided; by default all.
+
+        Returns:
+            F_i (B, C_i, H_i, W_i), by stage.
+        """
         maps = self.staged.maps(images)
-        return self.guidance(maps) if self.guidance is not None else maps
+        return self.guidance(maps, stages) if self.guidance is not None else maps
 
 
 @BACKBONE_REGISTRY.register()
 def build_mgre_backbone(cfg: CfgNode) -> MGReBackbone:
-    """The backbone MODEL.MGRE.BACKBONE, with guidance in those of the stages 1 and 2 that have modules.
+    """The backbone MODEL.MGRE.BACKBONE, with guidance of those of the maps 1 and 2 that regions come from.
 
     Leaves the stages' channels in the config's computed key MODEL.MGRE.COMPUTED_CHANNELS, for the heads.
     """
@@ -118,6 +127,7 @@ def build_mgre_backbone(cfg: CfgNode) -> MGReBackbone:
     # A backbone that hands out its maps itself (as TimmBackbone does) needs no hooks.
     staged = bottom_up if hasattr(bottom_up, "maps") else StagedBackbone(bottom_up=bottom_up, name=name)
     cfg.MODEL.MGRE["COMPUTED_CHANNELS"] = staged.channels
-    guided = tuple(f"stage{i}" for i in (1, 2) if i in cfg.MODEL.MGRE.STAGES)
+    sources = source_maps(cfg.MODEL.MGRE.STAGES, cfg.MODEL.MGRE.SOURCE_BLOCKS).values()
+    guided = tuple(stage for stage in ("stage1", "stage2") if stage in sources)
     guidance = SemanticGuidance(channels=staged.channels, stages=guided) if cfg.MODEL.MGRE.GUIDANCE and guided else None
     return MGReBackbone(staged=staged, guidance=guidance)

@@ -10,7 +10,7 @@ from fastreid.modeling.heads.embedding_head import EmbeddingHead
 from torch import nn
 
 from mgre.errors import ConfigError
-from mgre.regions import count_maps, get_regions
+from mgre.regions import count_maps, get_regions, source_maps
 
 
 @REID_HEADS_REGISTRY.register()
@@ -41,13 +41,16 @@ class MGReHead(nn.Module):
                 "MODEL.HEADS.NAME MGReHead needs the channels of the stages, which MODEL.BACKBONE.NAME "
                 f"build_mgre_backbone leaves; the backbone is '{cfg.MODEL.BACKBONE.NAME}'"
             )
-        num_maps = count_maps(get_regions(cfg.MODEL.MGRE.REGIONS, cfg.MODEL.MGRE.STAGES))
+        mgre = cfg.MODEL.MGRE
+        stages = mgre.STAGES if mgre.REGION_FEATURES else ()
+        num_maps = count_maps(get_regions(mgre.REGIONS, stages))
+        sources = source_maps(stages, mgre.SOURCE_BLOCKS)
         pool_layer = getattr(pooling, cfg.MODEL.HEADS.POOL_LAYER)
         common = EmbeddingHead.from_config(cfg) | {"pool_type": "Identity"}
         return {
             "pools": {stage: [pool_layer() for _ in range(number)] for stage, number in num_maps.items()},
             "embeddings": {
-                stage: EmbeddingHead(**common | {"feat_dim": number * channels[stage]})
+                stage: EmbeddingHead(**common | {"feat_dim": number * channels[sources[stage]]})
                 for stage, number in num_maps.items()
             },
         }

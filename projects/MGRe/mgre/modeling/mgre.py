@@ -14,7 +14,7 @@ from mgre.modeling.final_feature import final_feature
 from mgre.modeling.location import LocationModule
 from mgre.modeling.losses import location_loss
 from mgre.modeling.sampling import SamplingModule
-from mgre.regions import Region, count_maps, get_regions
+from mgre.regions import Region, count_maps, get_regions, prior_boxes, source_maps
 
 
 @META_ARCH_REGISTRY.register()
@@ -35,6 +35,8 @@ class MGRe(Baseline):
         extraction: dict[str, FeatureExtractionModule],
         heads: nn.Module,
         regions: dict[str, tuple[Region, ...]],
+        sources: dict[str, str],
+        boxes_from: str,
         stage_weights: dict[str, float],
         stage_loss_weight: float,
         location_loss_weight: float,
@@ -43,11 +45,14 @@ class MGRe(Baseline):
         """
         Args:
             backbone: images to the maps F_i (B, C_i, H_i, W_i), by stage.
-            location: F_i to boxes, for the stages with regions.
-            sampling: F_i and boxes to the regions' maps, for the same stages.
+            location: F_i to boxes, for the stages with regions; none where boxes are given.
+            sampling: F_i and boxes to the regions' maps, for the stages whose regions are embedded.
             extraction: the regions' maps to maps of the same shape, for these stages and stage 4.
             heads: these maps to features, for the same stages.
             regions: the regions of the stages that have some.
+            sources: the map that each stage reads, by stage.
+            boxes_from: "location", or where boxes that are given come from: the batch's "keypoints", or the regions'
+                "prior".
             stage_weights: lambda_i^F of Eq. (6).
             stage_loss_weight: lambda of Eq. (9).
             location_loss_weight: weight of Eq. (3) in a stage's loss; 0 needs no key points.
@@ -58,6 +63,8 @@ class MGRe(Baseline):
         self.sampling = nn.ModuleDict(sampling)
         self.extraction = nn.ModuleDict(extraction)
         self.regions = regions
+        self.sources = sources
+        self.boxes_from = boxes_from
         self.stage_weights = stage_weights
         self.stage_loss_weight = stage_loss_weight
         self.location_loss_weight = location_loss_weight
@@ -69,29 +76,35 @@ class MGRe(Baseline):
     def from_config(cls, cfg: CfgNode) -> dict:
         mgre, norm = cfg.MODEL.MGRE, cfg.MODEL.BACKBONE.NORM
         regions = get_regions(mgre.REGIONS, mgre.STAGES)
+        sources = source_maps(mgre.STAGES, mgre.SOURCE_BLOCKS)
+        embedded = regions if mgre.REGION_FEATURES else {}
         arguments = super().from_config(cfg)
         channels = arguments["backbone"].channels
         return arguments | {
             "location": {
                 stage: LocationModule(
-                    in_channels=channels[stage],
+                    in_channels=channels[sources[stage]],
                     regions=r,
                     conv_channels=mgre.LOCATION.CONV_CHANNELS,
                     pool_size=tuple(mgre.LOCATION.POOL_SIZE),
                     hidden_dim=mgre.LOCATION.HIDDEN_DIM,
                     norm=norm,
                 )
-                for stage, r in regions.items()
+                for stage, r in (regions if mgre.BOXES == "location" else {}).items()
             },
             "sampling": {
                 stage: SamplingModule(regions=r, reid_gradient=mgre.LOCATION.REID_GRADIENT)
-                for stage, r in regions.items()
+                for stage, r in embedded.items()
             },
             "extraction": {
-                stage: FeatureExtractionModule(channels=channels[stage], num_regions=number, norm=norm)
-                for stage, number in count_maps(regions).items()
+                stage: FeatureExtractionModule(channels=channels[sources[stage]], num_regions=number, norm=norm)
+                if mgre.EXTRACTION
+                else nn.Identity()
+                for stage, number in count_maps(embedded).items()
             },
             "regions": regions,
+            "sources": sources,
+            "boxes_from": mgre.BOXES,
             "stage_weights": {f"stage{i}": weight for i, weight in enumerate(mgre.STAGE_WEIGHTS, start=1)},
             "stage_loss_weight": mgre.LAMBDA,
             "location_loss_weight": mgre.LOCATION.LOSS_WEIGHT,
@@ -101,17 +114,20 @@ class MGRe(Baseline):
         """
         Args:
             batched_inputs: the toolbox's batch: "images" (B, 3, H, W), RGB, 0 to 255; in training also "targets" (B,),
-                the identities, and, unless the location loss is off, "keypoints" (B, 17, 3): x, y, trust, normalised.
+                the identities, and "keypoints" (B, 17, 3): x, y, trust, normalised, for the location loss if it is on.
+                Boxes from the key points need these in evaluation too.
 
         Returns:
             In evaluation the final feature of Eq. (6), (B, sum of D_i). In training the loss dict; its sum is Eq. (9).
 
         Raises:
-            DataError: the location loss is on and the batch has no key points.
+            DataError: key points are needed and the batch has none.
         """
-        maps = self.backbone(self.preprocess_image(batched_inputs))
-        boxes = self._locate(maps)
-        samples = {stage: self.sampling[stage](maps[stage], boxes[stage]) for stage in boxes}
+        # Regions that are not embedded are there for training alone.
+        stages = tuple(self.regions) if self.training else tuple(self.sampling)
+        maps = self.backbone(self.preprocess_image(batched_inputs), [self.sources[stage] for stage in stages])
+        boxes = self._locate(maps, stages, batched_inputs)
+        samples = {stage: module(maps[self.sources[stage]], boxes[stage]) for stage, module in self.sampling.items()}
         samples["stage4"] = [maps["stage4"]]
         parts = {stage: self.extraction[stage](samples[stage]) for stage in samples}
 
@@ -124,12 +140,35 @@ class MGRe(Baseline):
 
     @torch.no_grad()
     def predict_boxes(self, batched_inputs: dict) -> dict[str, torch.Tensor]:
-        """The predicted box of each region: (B, 4), (x_min, y_min, x_max, y_max), normalised, by the region's name."""
-        boxes = self._locate(self.backbone(self.preprocess_image(batched_inputs)))
+        """The box of each region: (B, 4), (x_min, y_min, x_max, y_max), normalised, by the region's name."""
+        maps = self.backbone(self.preprocess_image(batched_inputs))
+        boxes = self._locate(maps, tuple(self.regions), batched_inputs)
         return {r.name: boxes[stage][:, i] for stage, rs in self.regions.items() for i, r in enumerate(rs)}
 
-    def _locate(self, maps: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {stage: module(maps[stage]) for stage, module in self.location.items()}
+    def _locate(
+        self, maps: dict[str, torch.Tensor], stages: tuple[str, ...], batched_inputs: dict
+    ) -> dict[str, torch.Tensor]:
+        """(B, R, 4) boxes of each of the ``stages``: predicted (Eq. 1-2) or given."""
+        if self.boxes_from == "location":
+            return {stage: self.location[stage](maps[self.sources[stage]]) for stage in stages}
+        return {stage: self._given_boxes(self.regions[stage], batched_inputs) for stage in stages}
+
+    def _given_boxes(self, regions: tuple[Region, ...], batched_inputs: dict) -> torch.Tensor:
+        """(B, R, 4): the regions' priors, or the key points' boxes and the priors of regions that have none."""
+        priors = torch.tensor(prior_boxes(regions), device=self.device)
+        if self.boxes_from == "prior":
+            return priors.expand(len(batched_inputs["images"]), -1, -1)
+        boxes, valid = boxes_from_keypoints(self._keypoints(batched_inputs), regions)
+        return torch.where(valid[..., None], boxes, priors)
+
+    def _keypoints(self, batched_inputs: dict) -> torch.Tensor:
+        if "keypoints" not in batched_inputs:
+            raise DataError(
+                "the batch has no 'keypoints', which the location loss and MODEL.MGRE.BOXES keypoints need: train and "
+                "evaluate through tools/train_net.py or the loaders of mgre.data, or set "
+                "MODEL.MGRE.LOCATION.LOSS_WEIGHT 0 and another MODEL.MGRE.BOXES"
+            )
+        return batched_inputs["keypoints"].to(self.device)
 
     def _reid_losses(self, outputs: dict[str, dict], targets: torch.Tensor) -> dict[str, torch.Tensor]:
         """The toolbox's losses of each stage, weighted by Eq. (9)."""
@@ -143,14 +182,9 @@ class MGRe(Baseline):
 
     def _location_losses(self, boxes: dict[str, torch.Tensor], batched_inputs: dict) -> dict[str, torch.Tensor]:
         """Eq. (3) of each stage with regions, weighted by Eq. (9); logs each region's mean IoU."""
-        if not self.location_loss_weight or not boxes:
+        if not self.location_loss_weight or not self.location:
             return {}
-        if "keypoints" not in batched_inputs:
-            raise DataError(
-                "the batch has no 'keypoints', which the location loss needs: train through tools/train_net.py or "
-                "mgre.data.build_train_loader, or set MODEL.MGRE.LOCATION.LOSS_WEIGHT 0"
-            )
-        keypoints = batched_inputs["keypoints"].to(self.device)
+        keypoints = self._keypoints(batched_inputs)
         losses = {}
         for stage, predicted in boxes.items():
             targets, valid = boxes_from_keypoints(keypoints, self.regions[stage])

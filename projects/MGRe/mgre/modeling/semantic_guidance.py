@@ -1,5 +1,7 @@
 """Semantic guidance: the last map tells the early ones what they look at."""
 
+from collections.abc import Collection
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -23,16 +25,19 @@ class SemanticGuidance(nn.Module):
             {stage: nn.Conv2d(channels["stage4"], channels[stage], kernel_size=1, bias=False) for stage in stages}
         )
 
-    def forward(self, maps: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def forward(self, maps: dict[str, torch.Tensor], stages: Collection[str] | None = None) -> dict[str, torch.Tensor]:
         """
         Args:
             maps: C_i (B, C_i, H_i, W_i), by stage.
+            stages: guide only these; by default all that can be.
 
         Returns:
             F_i, of the same shapes.
         """
         guided = dict(maps)
         for stage, project in self.project.items():
+            if stages is not None and stage not in stages:
+                continue
             semantics = project(maps["stage4"])
             guided[stage] = maps[stage] + F.interpolate(
                 semantics, size=maps[stage].shape[-2:], mode="bilinear", align_corners=False
