@@ -232,6 +232,7 @@ def test_the_evaluator_never_holds_all_distances(monkeypatch):
     expected = evaluate(cfg, random_features(), num_query=20)
     monkeypatch.setattr(DistanceRows, "__array__", refuse)
     monkeypatch.setattr(distances, "BLOCK_SIZE", 100)
+    monkeypatch.setattr(distances, "MIN_ROWS", 2)
     assert evaluate(cfg, random_features(), num_query=20) == expected
 
 

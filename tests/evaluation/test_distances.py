@@ -10,9 +10,11 @@ def features(num_images: int, seed: int) -> torch.Tensor:
     return 2 * torch.randn(num_images, 5, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("block_size", [1, 40, 1 << 24])
-def test_both_metrics_equal_their_definitions(monkeypatch, block_size):
+@pytest.mark.parametrize(("block_size", "tile"), [(1, 4), (40, 11), (1 << 24, 2048)])
+def test_both_metrics_equal_their_definitions(monkeypatch, block_size, tile):
     monkeypatch.setattr(distances, "BLOCK_SIZE", block_size)
+    monkeypatch.setattr(distances, "MIN_ROWS", 1)
+    monkeypatch.setattr(distances, "TILE", tile)
     queries, gallery = features(7, 0), features(11, 1)
     x, y = queries.double().numpy(), gallery.double().numpy()
     cosine = [[1 - a @ b / np.sqrt((a @ a) * (b @ b)) for b in y] for a in x]
@@ -48,6 +50,7 @@ def test_weighted_sums_are_those_of_the_arrays():
 
 def test_blocks_cover_all_rows_once(monkeypatch):
     monkeypatch.setattr(distances, "BLOCK_SIZE", 25)
+    monkeypatch.setattr(distances, "MIN_ROWS", 2)
     array = np.arange(70, dtype=np.float32).reshape(7, 10)
     rows = DistanceRows((7, 10), lambda start, stop: array[start:stop].copy())
     blocks = list(rows.blocks())

@@ -165,6 +165,7 @@ def test_rows_that_come_in_blocks_give_the_same(monkeypatch):
     rows = DistanceRows(array.shape, lambda start, stop: array[start:stop])
     expected = eval_market1501(array, *labels)
     monkeypatch.setattr(distances_module, "BLOCK_SIZE", 900)
+    monkeypatch.setattr(distances_module, "MIN_ROWS", 3)
     monkeypatch.setattr(ranking, "CACHED_SIZE", 500)
     found = eval_market1501(rows, *labels)
     assert found[0].tolist() == expected[0].tolist() and found[1:] == expected[1:]

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-# Numbers in a block of rows: 16 MiB in float32, few enough to stay small, many enough for a fast matrix product.
+# Numbers in a block of rows: 16 MiB in float32, few enough to stay small.
 BLOCK_SIZE = 1 << 22
+# A matrix product is slower with fewer rows, which have to wait for the gallery, and with all of the gallery at once.
+MIN_ROWS, TILE = 512, 2048
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,26 @@ class DistanceRows:
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """All rows in turn, as the number of a block's first row and the block."""
-        step = max(1, BLOCK_SIZE // max(1, self.shape[1]))
+        step = max(MIN_ROWS, BLOCK_SIZE // max(1, self.shape[1]))
         for start in range(0, self.shape[0], step):
             yield start, self.rows(start, min(start + step, self.shape[0]))
 
+    # Both change the rows in place, which are a new array at each call.
     def __mul__(self, factor: float) -> DistanceRows:
-        return DistanceRows(self.shape, lambda start, stop: self.rows(start, stop) * np.float32(factor))
+        def rows(start: int, stop: int) -> np.ndarray:
+            block = self.rows(start, stop)
+            block *= np.float32(factor)
+            return block
+
+        return DistanceRows(self.shape, rows)
 
     def __add__(self, other: DistanceRows) -> DistanceRows:
-        return DistanceRows(self.shape, lambda start, stop: self.rows(start, stop) + other.rows(start, stop))
+        def rows(start: int, stop: int) -> np.ndarray:
+            block = self.rows(start, stop)
+            block += other.rows(start, stop)
+            return block
+
+        return DistanceRows(self.shape, rows)
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         whole = np.empty(self.shape, dtype=dtype or np.float32)
@@ -52,19 +65,39 @@ class DistanceRows:
 
 def cosine_rows(queries: torch.Tensor, gallery: torch.Tensor) -> DistanceRows:
     """1 - cosine of the angle between queries (Q, D) and gallery (G, D). A zero vector is at distance 1 of all."""
-    queries, gallery = F.normalize(queries, dim=1), F.normalize(gallery, dim=1)
-    return DistanceRows(
-        (len(queries), len(gallery)), lambda start, stop: (1 - queries[start:stop] @ gallery.T).cpu().numpy()
-    )
+    scales = -_inverse_norms(gallery)  # not of the features themselves, which would take a second copy of them
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        block = F.normalize(queries[start:stop], dim=1)
+        return _products(block, gallery).mul_(scales).add_(1).cpu().numpy()
+
+    return DistanceRows((len(queries), len(gallery)), rows)
 
 
 def euclidean_rows(queries: torch.Tensor, gallery: torch.Tensor) -> DistanceRows:
     """Squared Euclidean distances of queries (Q, D) and gallery (G, D), as the toolbox calls "euclidean"."""
-    squares = gallery.square().sum(dim=1)
+    squares = squared_norms(gallery)
 
     def rows(start: int, stop: int) -> np.ndarray:
         block = queries[start:stop]
-        sums = block.square().sum(dim=1, keepdim=True) + squares
-        return torch.addmm(sums, block, gallery.T, alpha=-2).cpu().numpy()
+        return _products(block, gallery).mul_(-2).add_(squares).add_(squared_norms(block)[:, None]).cpu().numpy()
 
     return DistanceRows((len(queries), len(gallery)), rows)
+
+
+def squared_norms(features: torch.Tensor) -> torch.Tensor:
+    """|x|^2 of features (N, D): (N,)."""
+    return torch.linalg.vector_norm(features, dim=1).square()  # other ways take a second copy of the features
+
+
+def _inverse_norms(features: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.vector_norm(features, dim=1).clamp(min=torch.finfo(features.dtype).tiny).reciprocal()
+
+
+def _products(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
+    """Inner products of queries (Q, D) and gallery (G, D): (Q, G)."""
+    products = queries.new_empty(len(queries), len(gallery))
+    for start in range(0, len(gallery), TILE):
+        columns = slice(start, start + TILE)
+        torch.mm(queries, gallery[columns].T, out=products[:, columns])
+    return products

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from mgre.evaluation.distances import squared_norms
+
 # Images in a block: the products of two blocks are 16 MiB in float32.
 BLOCK = 2048
 
@@ -36,7 +38,7 @@ def nearest_neighbours(features: torch.Tensor, k: int) -> np.ndarray:
 
 def _search_blocks(features: torch.Tensor, k: int) -> np.ndarray:
     # By closeness(i, j) = x_i . x_j - |x_j|^2 / 2, which orders j as the distance does: they differ by |x_i|^2 / 2.
-    half_squares = features.square().sum(dim=1) / 2
+    half_squares = squared_norms(features) / 2
     closeness = torch.full((len(features), k), -torch.inf)
     neighbours = torch.zeros((len(features), k), dtype=torch.int64)
 
@@ -83,6 +85,6 @@ def pair_products(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray
 
 def squared_distances(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray:
     """|x_i - x_j|^2 for the pairs (i, j) at which the (N, N) array has entries, in their order."""
-    squares = features.square().sum(dim=1).numpy()
+    squares = squared_norms(features).numpy()
     rows = np.repeat(np.arange(len(squares)), np.diff(pairs.indptr))
     return squares[rows] + squares[pairs.indices] - 2 * pair_products(features, pairs)
