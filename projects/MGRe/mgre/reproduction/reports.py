@@ -1,0 +1,254 @@
+"""Each experiment: the jobs it needs, and the tables and pictures it makes of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean
+
+from fastreid.config import CfgNode
+
+from mgre.config import load_config
+from mgre.errors import DataError, SetupError
+from mgre.reproduction.activation import save_figure4
+from mgre.reproduction.cost import describe_setting, measure_costs, save_costs
+from mgre.reproduction.experiments import (
+    BASELINE,
+    DIMENSIONS,
+    EXPERIMENTS,
+    MARKET,
+    MGN,
+    MGRE,
+    TABLES,
+    Table,
+    Training,
+)
+from mgre.reproduction.jobs import Job, evaluate, load_planned, select_weights, train
+from mgre.reproduction.tables import METRICS, Row, falls, save_table
+
+# Images in a batch of Table 8.
+BATCH_SIZE = 8
+OCCLUSION = ("TEST.OCCLUSION.ENABLED", "True")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the user asked for.
+
+    Attributes:
+        config_files: data sets; none for the paper's.
+        seeds: of each training.
+        overrides: KEY VALUE ..., for every training.
+        output: folder of the trainings and the results.
+    """
+
+    config_files: Sequence[str]
+    seeds: Sequence[int]
+    overrides: Sequence[str]
+    output: Path
+
+    def train(self, training: Training, config_file: str) -> list[Job]:
+        """A job for each seed."""
+        return [
+            train(training, config_file, seed=seed, overrides=self.overrides, output=self.output) for seed in self.seeds
+        ]
+
+    def load(self, config_file: str) -> CfgNode:
+        return load_planned(config_file, self.overrides)
+
+
+class Experiment(ABC):
+    """A table or a figure.
+
+    Attributes:
+        name: "table4".
+        jobs: command lines, in an order in which they can run.
+    """
+
+    default_files: tuple[str, ...] = (MARKET,)
+
+    def __init__(self, name: str, plan: Plan) -> None:
+        self.name = name
+        self.plan = plan
+
+    @property
+    def title(self) -> str:
+        return EXPERIMENTS[self.name]
+
+    @property
+    def config_files(self) -> tuple[str, ...]:
+        return tuple(self.plan.config_files) or self.default_files
+
+    @property
+    def path(self) -> Path:
+        """Of the results, but for the endings."""
+        return self.plan.output / self.name
+
+    @property
+    @abstractmethod
+    def jobs(self) -> list[Job]: ...
+
+    @abstractmethod
+    def report(self) -> list[Path]:
+        """Write what the finished jobs give, and return the files. What was not run is empty."""
+
+
+class TableExperiment(Experiment):
+    """A table of trainings, with occluded test images beside the clean ones where it is about them."""
+
+    def __init__(self, name: str, plan: Plan) -> None:
+        super().__init__(name, plan)
+        self.table: Table = TABLES[name]
+        self.default_files = self.table.config_files
+
+    @cached_property
+    def trained(self) -> dict[tuple[str, str], list[Job]]:
+        """By training and config file; without what the config's backbone cannot be."""
+        return {
+            (training.name, config_file): self.plan.train(training, config_file)
+            for config_file in self.config_files
+            for training in self.table.trainings
+            if training is not MGN or not _is_narrow(self.plan.load(config_file))
+        }
+
+    @cached_property
+    def occluded(self) -> dict[tuple[str, str], list[Job]]:
+        if self.table.occluded is None:
+            return {}
+        return {key: [evaluate(job, *OCCLUSION, name="occluded") for job in jobs] for key, jobs in self.trained.items()}
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [job for jobs in (*self.trained.values(), *self.occluded.values()) for job in jobs]
+
+    def report(self) -> list[Path]:
+        rows = [
+            row
+            for config_file in self.config_files
+            for training in self.table.trainings
+            for row in self._rows(training, config_file)
+        ]
+        return save_table(rows, self.path, title=self.title)
+
+    def _rows(self, training: Training, config_file: str) -> list[Row]:
+        key, dataset = (training.name, config_file), self.plan.load(config_file).DATASETS.TESTS[0]
+        paper = self.table.paper.get(training.name, {}).get(dataset, {})
+        clean = _results(self.trained.get(key, ()))
+        rows = [Row(training.title, dataset, clean, paper)]
+        if self.table.occluded is not None:
+            paper_occluded = self.table.occluded.get(training.name, {}).get(dataset, {})
+            occluded = _results(self.occluded.get(key, ()))
+            rows.append(Row(f"{training.title}, occluded", dataset, occluded, paper_occluded))
+            paper_fall = next(iter(falls([paper], [paper_occluded])), {})
+            rows.append(Row(f"{training.title}, fall", dataset, falls(clean, occluded), paper_fall))
+        return rows
+
+
+class Table8(Experiment):
+    """Measured here and now, with random weights."""
+
+    jobs = ()
+
+    def report(self) -> list[Path]:
+        config_file = self.config_files[0]
+        device = load_config(config_file, self.plan.overrides).MODEL.DEVICE
+        rows = measure_costs(config_file, device=device, batch_size=BATCH_SIZE, overrides=self.plan.overrides)
+        return save_costs(rows, self.path, setting=describe_setting(device, batch_size=BATCH_SIZE))
+
+
+class Figure4(Experiment):
+    """MGRe beside the Baseline, on the first data set and seed."""
+
+    @cached_property
+    def trained(self) -> dict[str, Job]:
+        return {training.title: self.plan.train(training, self.config_files[0])[0] for training in (MGRE, BASELINE)}
+
+    @property
+    def jobs(self) -> list[Job]:
+        return list(self.trained.values())
+
+    def report(self) -> list[Path]:
+        missing = [job.title for job in self.jobs if not job.finished]
+        if missing:
+            raise DataError(f"not trained yet: {', '.join(missing)}")
+        return save_figure4({title: job.load_trained() for title, job in self.trained.items()}, self.path)
+
+
+class Figure5(Experiment):
+    """mAP and Rank-1 against the dimension of the final feature."""
+
+    @cached_property
+    def trained(self) -> dict[tuple[str, int], list[Job]]:
+        return {
+            (config_file, dimension): self.plan.train(training, config_file)
+            for config_file in self.config_files
+            for dimension, training in DIMENSIONS.items()
+        }
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [job for jobs in self.trained.values() for job in jobs]
+
+    def report(self) -> list[Path]:
+        rows = {
+            (self.plan.load(config_file).DATASETS.TESTS[0], dimension): Row(
+                str(dimension), self.plan.load(config_file).DATASETS.TESTS[0], _results(jobs)
+            )
+            for (config_file, dimension), jobs in self.trained.items()
+        }
+        files = save_table(list(rows.values()), self.path, title=self.title)
+        return [*files, _plot_dimensions(rows, self.path.with_suffix(".png"))]
+
+
+class Figure6(Experiment):
+    """The weights of the final feature, chosen on identities of the training set that were left out."""
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        jobs = []
+        for config_file in self.config_files:
+            split = f"('{self.plan.load(config_file).DATASETS.NAMES[0]}Val',)"
+            sets = ("DATASETS.NAMES", split, "DATASETS.TESTS", split)
+            training = Training("validation", "MGRe, without the validation identities", overrides=sets)
+            trained = self.plan.train(training, config_file)[0]
+            jobs += [trained, select_weights(trained)]
+        return jobs
+
+    def report(self) -> list[Path]:
+        return [path for job in self.jobs[1::2] for path in sorted(job.folder.glob("stage_weights*"))]
+
+
+def make_experiment(name: str, plan: Plan) -> Experiment:
+    others = {"table8": Table8, "figure4": Figure4, "figure5": Figure5, "figure6": Figure6}
+    return others.get(name, TableExperiment)(name, plan)
+
+
+def _results(jobs: Sequence[Job]) -> list[dict[str, float]]:
+    return [{m: results[m] for m in METRICS if m in results} for job in jobs if (results := job.read_results())]
+
+
+def _is_narrow(cfg: CfgNode) -> bool:
+    """Whether the backbone is too narrow for the toolbox's MGN, which is made for the channels of ResNet-50."""
+    return cfg.MODEL.BACKBONE.DEPTH in ("18x", "34x")
+
+
+def _plot_dimensions(rows: dict[tuple[str, int], Row], path: Path) -> Path:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise SetupError("the plot needs the package matplotlib: pip install matplotlib") from error
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for dataset in dict.fromkeys(name for name, _ in rows):
+        for metric, style in (("mAP", "o-"), ("Rank-1", "s--")):
+            found = {d: row.values(metric) for (name, d), row in rows.items() if name == dataset}
+            points = {d: mean(values) for d, values in found.items() if values}
+            axes.plot(list(points), list(points.values()), style, label=f"{dataset}, {metric}")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(DIMENSIONS), labels=[str(d) for d in DIMENSIONS])
+    axes.set(xlabel="dimension of the final feature", ylabel="%")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    return path
