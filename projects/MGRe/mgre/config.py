@@ -14,6 +14,7 @@ from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 
+from mgre.data.validation import base_of_validation
 from mgre.errors import ConfigError, SetupError, nearest
 from mgre.regions import get_regions
 
@@ -103,9 +104,23 @@ def add_mgre_config(cfg: CfgNode) -> None:
     # Pixels (height, width).
     cfg.DATASETS.SYNTHETIC.SIZE = (128, 64)
 
+    # Validation set "<name>Val" of any data set <name> (Fig. 6), split off its training set: DATASETS.TESTS takes these
+    # identities, DATASETS.NAMES what remains.
+    cfg.DATASETS.VALIDATION = CfgNode()
+    cfg.DATASETS.VALIDATION.NUM_IDS = 100
+    # Seed of the choice of the identities and queries.
+    cfg.DATASETS.VALIDATION.SEED = 0
+
     # -- Evaluation ------------------------------------------------------------------------------
     # Mean IoU of each region's predicted box with the key points' box, where test images have key points.
     cfg.TEST.REGION_IOU = CfgNode({"ENABLED": True})
+
+    # Occluded test images (Table 6), of any model: a box of an image is erased, filled with INPUT.REA.VALUE.
+    cfg.TEST.OCCLUSION = CfgNode({"ENABLED": False})
+    # Probability of an image, query or gallery, to be occluded.
+    cfg.TEST.OCCLUSION.PROB = 0.5
+    # Which images, and where, follows from it and the image's file name alone.
+    cfg.TEST.OCCLUSION.SEED = 0
 
     # Seed of Python, NumPy and torch; -1 takes a random one.
     cfg.SEED = -1
@@ -169,7 +184,7 @@ def _check_names(cfg: CfgNode) -> None:
         _check_choice(key, name, tuple(registry._obj_map))
     for key in ("NAMES", "TESTS"):
         for name in cfg.DATASETS[key]:
-            _check_choice(f"DATASETS.{key}", name, tuple(DATASET_REGISTRY._obj_map))
+            _check_choice(f"DATASETS.{key}", base_of_validation(name) or name, tuple(DATASET_REGISTRY._obj_map))
         if not cfg.DATASETS[key]:
             raise ConfigError(
                 f"DATASETS.{key} is empty; known data sets: {', '.join(sorted(DATASET_REGISTRY._obj_map))}"
@@ -201,6 +216,7 @@ def _check_ranges(cfg: CfgNode) -> None:
         "TEST.RERANK.K1": cfg.TEST.RERANK.K1,
         "TEST.RERANK.K2": cfg.TEST.RERANK.K2,
         "DATALOADER.NUM_INSTANCE": cfg.DATALOADER.NUM_INSTANCE,
+        "DATASETS.VALIDATION.NUM_IDS": cfg.DATASETS.VALIDATION.NUM_IDS,
     }
     for key, value in positive.items():
         _require(value > 0, key, value, "more than 0")
@@ -208,10 +224,13 @@ def _check_ranges(cfg: CfgNode) -> None:
     _require(
         cfg.MODEL.HEADS.EMBEDDING_DIM >= 0, "MODEL.HEADS.EMBEDDING_DIM", cfg.MODEL.HEADS.EMBEDDING_DIM, "0 or more"
     )
+    _require(0 <= cfg.DATASETS.VALIDATION.SEED < 2**32, "DATASETS.VALIDATION.SEED", cfg.DATASETS.VALIDATION.SEED,
+             "0 to 2^32 - 1")  # fmt: skip
     fractions = {
         "TEST.RERANK.LAMBDA": cfg.TEST.RERANK.LAMBDA,
         "INPUT.FLIP.PROB": cfg.INPUT.FLIP.PROB,
         "INPUT.REA.PROB": cfg.INPUT.REA.PROB,
+        "TEST.OCCLUSION.PROB": cfg.TEST.OCCLUSION.PROB,
         "DATASETS.KEYPOINT_MIN_SCORE": cfg.DATASETS.KEYPOINT_MIN_SCORE,
     }
     for key, value in fractions.items():

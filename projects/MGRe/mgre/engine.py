@@ -33,6 +33,7 @@ __all__ = [
     "Trainer",
     "default_argument_parser",
     "launch",
+    "load_model",
     "main",
     "run",
     "setup",
@@ -165,12 +166,22 @@ def run(args: argparse.Namespace) -> dict | None:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
+    return Trainer.test(cfg, load_model(cfg))
+
+
+def load_model(cfg: CfgNode) -> nn.Module:
+    """The config's model with MODEL.WEIGHTS, for inference.
+
+    Raises:
+        WeightsError: they are missing, damaged or of another architecture.
+    """
+    cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.BACKBONE.PRETRAIN = False
     cfg.freeze()
     model = Trainer.build_model(cfg)
     InferenceCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    return Trainer.test(cfg, model)
+    return model
 
 
 def launch(function: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:

@@ -20,8 +20,10 @@ from torch.utils.data import DataLoader
 
 from mgre.data.dataset import KeypointDataset, ReIDDataset
 from mgre.data.keypoints import ImageKeypoints, file_name_of, find_keypoint_file, load_keypoints, match_keypoints
+from mgre.data.occlusion import Occlusion
 from mgre.data.published import PUBLISHED_SETS, count_differences
 from mgre.data.transforms import build_keypoint_transforms
+from mgre.data.validation import ValidationSplit, base_of_validation
 from mgre.errors import ConfigError, DataError, MGReError, SetupError, nearest
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ def takes_boxes_from_keypoints(cfg: CfgNode) -> bool:
 def build_dataset(cfg: CfgNode, name: str, *, combineall: bool = False) -> ImageDataset:
     """Read the registered data set ``name`` from the data folder (``FASTREID_DATASETS``, else ``datasets``).
 
+    ``<name>Val`` is its training set, of which DATASETS.VALIDATION.NUM_IDS identities are split off as the test set.
+
     Several processes must all call it: the first one of each machine goes ahead, since some readers write files.
 
     Args:
@@ -53,10 +57,12 @@ def build_dataset(cfg: CfgNode, name: str, *, combineall: bool = False) -> Image
         combineall: train on the test images too.
 
     Raises:
-        ConfigError: no data set has that name.
-        DataError: its folder is missing or has another layout.
+        ConfigError: no data set has that name; or it is a validation set, and the test images are to be trained on.
+        DataError: its folder is missing or has another layout, or it has too few identities for a validation set.
         SetupError: reading it takes a package that is not installed.
     """
+    if base := base_of_validation(name):
+        return _split_off_validation(cfg, name, base, combineall)
     known = DATASET_REGISTRY._obj_map
     if name not in known:
         raise ConfigError(
@@ -118,6 +124,7 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
         ConfigError, DataError, SetupError: see :func:`build_dataset`; and a split is empty, key points are missing or
             malformed, or an augmentation cannot carry them.
     """
+    _check_validation_is_unseen(cfg)
     with_keypoints = uses_keypoints(cfg)
     # First, because it refuses a config at once, and a large data set takes its time.
     transform = (
@@ -146,7 +153,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]
     """The toolbox's test loader over query and gallery images, and the number of query images.
 
     Batches are those of :func:`build_train_loader`; ``keypoints`` are in them where region IoU is to be measured and
-    the data set has a key point file.
+    the data set has a key point file. With TEST.OCCLUSION some of the images are occluded, for any model.
 
     Raises:
         ConfigError, DataError, SetupError: see :func:`build_dataset`; and a split is empty, or a key point file is
@@ -168,6 +175,8 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]
         )
     else:
         test_set = ReIDDataset(items, build_transforms(cfg, is_train=False), relabel=False)
+    if cfg.TEST.OCCLUSION.ENABLED:
+        test_set.occlusion = _build_occlusion(cfg, dataset, dataset_name)
     # Argument by argument: given the config, the toolbox leaves out the number of workers.
     return build_reid_test_loader(
         test_set,
@@ -219,6 +228,29 @@ def _read_dataset(cfg: CfgNode, name: str, root: str, combineall: bool) -> Image
             f"{layout}; put it there, or set FASTREID_DATASETS to the folder that has it"
         ) from error
     return dataset
+
+
+def _split_off_validation(cfg: CfgNode, name: str, base: str, combineall: bool) -> ValidationSplit:
+    if combineall:
+        raise ConfigError(
+            f"DATASETS.COMBINEALL is True, which would train on the identities that {name} splits off: set it to "
+            f"False, or train on {base}"
+        )
+    whole = build_dataset(cfg, base)
+    options = cfg.DATASETS.VALIDATION
+    return ValidationSplit(
+        whole.train, name=name, folder=dataset_folder(whole), num_ids=options.NUM_IDS, seed=options.SEED
+    )
+
+
+def _check_validation_is_unseen(cfg: CfgNode) -> None:
+    for name in cfg.DATASETS.TESTS:
+        base = base_of_validation(name)
+        if base in cfg.DATASETS.NAMES:
+            raise ConfigError(
+                f"DATASETS.NAMES has {base}, which has all identities of {name} in DATASETS.TESTS: train on {name}, "
+                f"or test on {base}"
+            )
 
 
 def _reason(error: Exception) -> str:
@@ -312,3 +344,9 @@ def _check_coverage(cfg: CfgNode, keypoints: dict[str, ImageKeypoints], num_imag
             f"(DATASETS.KEYPOINT_MIN_SCORE); complete the key point file (DATASETS.KEYPOINTS is "
             f"'{cfg.DATASETS.KEYPOINTS}'), or set DATASETS.ALLOW_MISSING_KEYPOINTS True"
         )
+
+
+def _build_occlusion(cfg: CfgNode, dataset: ImageDataset, name: str) -> Occlusion:
+    options = cfg.TEST.OCCLUSION
+    logger.info("Test images of %s are occluded with probability %g, seed %d", name, options.PROB, options.SEED)
+    return Occlusion(folder=dataset_folder(dataset), prob=options.PROB, seed=options.SEED, value=cfg.INPUT.REA.VALUE)

@@ -1,7 +1,7 @@
 """Torch data sets: the toolbox's, with errors that name the image, and one that carries key points."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,12 +30,18 @@ class ReIDDataset(CommDataset):
     """The toolbox's ``CommDataset``; an image that cannot be read raises :class:`ImageError`, in workers too.
 
     Items are (path, identity, camera). Samples are dicts: ``images`` (3, H, W), ``targets``, ``camids``, ``img_paths``.
+
+    Attributes:
+        occlusion: if it is set, what :meth:`load` gives goes through it, with the image's path.
     """
+
+    occlusion: Callable[[str, dict[str, Tensor]], dict[str, Tensor]] | None = None
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path, identity, camera = self.img_items[index]
+        loaded = self.load(path)
         return {
-            **self.load(path),
+            **(loaded if self.occlusion is None else self.occlusion(path, loaded)),
             "targets": self.pid_dict[identity] if self.relabel else identity,
             "camids": self.cam_dict[camera] if self.relabel else camera,
             "img_paths": path,

@@ -116,10 +116,8 @@ class RandomErasing:
         box = self.erasing.make_params([image])
         if box["v"] is None:  # no box of the wanted size fits into the image
             return image, points, trusted
-        top, left, height, width = box["i"], box["j"], box["h"], box["w"]
-        x, y = points.as_subclass(Tensor).unbind(dim=1)
-        covered = (x >= left) & (x <= left + width) & (y >= top) & (y <= top + height)
-        return F.erase(image, **box), points, trusted & ~covered
+        hidden = covers((box["i"], box["j"], box["h"], box["w"]), points.as_subclass(Tensor))
+        return F.erase(image, **box), points, trusted & ~hidden
 
 
 def build_keypoint_transforms(cfg: CfgNode, *, is_train: bool) -> KeypointTransforms:
@@ -192,6 +190,11 @@ def _size(size: Sequence[int]) -> int | list[int]:
 
 def _inside(points: KeyPoints) -> Tensor:
     """(17,) bool: the point lies in the image, its border included."""
-    height, width = points.canvas_size
-    x, y = points.as_subclass(Tensor).unbind(dim=1)
-    return (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
+    return covers((0, 0, *points.canvas_size), points.as_subclass(Tensor))
+
+
+def covers(box: tuple[int, int, int, int], points: Tensor) -> Tensor:
+    """(17,) bool: the point of ``points`` (17, 2) lies in the box (top, left, height, width), its border included."""
+    top, left, height, width = box
+    x, y = points.unbind(dim=1)
+    return (x >= left) & (x <= left + width) & (y >= top) & (y <= top + height)
