@@ -1,8 +1,7 @@
 """Multiply-adds at 256 x 128 with ResNet-50-IBN, against sums by hand (in G, from the shapes of the design)."""
 
 import pytest
-import torch
-from fvcore.nn import FlopCountAnalysis
+from mgre.reproduction.cost import Contender, analyse, build_contender
 
 M = 1e-9
 PIXELS = {"C1": 64 * 32, "C2": 32 * 16, "C4": 16 * 8}
@@ -23,16 +22,8 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def measured():
-    from fastreid.modeling import build_model
-    from mgre.config import load_config
-
-    cfg = load_config(
-        "configs/MGRe/Base-MGRe.yml",
-        ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.PRETRAIN", "False", "MODEL.HEADS.NUM_CLASSES", "2"],
-    )
-    count = FlopCountAnalysis(build_model(cfg).eval(), torch.zeros(1, 3, 256, 128))
-    count.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    return {name: flops / 1e9 for name, flops in count.by_module().items()}
+    model = build_contender("configs/MGRe/Base-MGRe.yml", Contender("MGRe"), device="cpu")
+    return {name: flops / 1e9 for name, flops in analyse(model, (256, 128)).by_module().items()}
 
 
 @pytest.mark.parametrize("part", EXPECTED)
