@@ -99,9 +99,7 @@ def test_a_training_warms_up_over_its_epochs(small_run, tmp_path):
 def test_a_warm_up_that_leaves_nothing_of_the_training():
     options = ["MODEL.DEVICE", "cpu", "SOLVER.WARMUP_EPOCHS", "0", "SOLVER.WARMUP_ITERS", "500"]
     cfg = load_config("configs/MGRe/custom.yml", [*options, "SOLVER.MAX_EPOCH", "56"])
-    with pytest.raises(
-        ConfigError, match=r"ITERS is 500; allowed: at most 495, .*56 epochs of 9 steps"
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"ITERS is 500; allowed: at most 495, .*56 epochs of 9 steps") as caught:
         scale_warmup(cfg, 9)
     assert "\n" not in str(caught.value)
     assert scale_warmup(cfg, 10).SOLVER.WARMUP_ITERS == 500

@@ -44,7 +44,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-
 # What the console shows of the log. The toolbox's logger itself and that of its trainer's defaults are not among it:
 # they dump the environment, the config and the model. The log file keeps everything.
 SHOWN = (
@@ -109,11 +108,11 @@ def scale_warmup(cfg: CfgNode, iters_per_epoch: int) -> CfgNode:
     if solver.WARMUP_EPOCHS > 0:
         solver.WARMUP_ITERS = int(solver.WARMUP_EPOCHS * iters_per_epoch)
     cfg.freeze()
-    num_iters = solver.MAX_EPOCH * iters_per_epoch
-    if num_iters and solver.WARMUP_ITERS + iters_per_epoch > num_iters:
+    most = (solver.MAX_EPOCH - 1) * iters_per_epoch
+    if iters_per_epoch and most < solver.WARMUP_ITERS:
         raise ConfigError(
-            f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}; allowed: at most {num_iters - iters_per_epoch}, all but one "
-            f"of SOLVER.MAX_EPOCH {solver.MAX_EPOCH} epochs of {iters_per_epoch} steps; or use SOLVER.WARMUP_EPOCHS"
+            f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}; allowed: at most {most}, all but one of "
+            f"SOLVER.MAX_EPOCH {solver.MAX_EPOCH} epochs of {iters_per_epoch} steps; or use SOLVER.WARMUP_EPOCHS"
         )
     return cfg
 
