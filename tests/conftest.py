@@ -1,9 +1,11 @@
 """Fixtures for all tests: configs and tiny data sets, made on the fly."""
 
+import importlib.util
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import mgre  # noqa: F401  (before fastreid: it makes fastreid importable)
 import numpy as np
@@ -124,6 +126,7 @@ def small_run(
         "DATALOADER.NUM_INSTANCE": "2",
         "SOLVER.IMS_PER_BATCH": "8",
         "SOLVER.MAX_EPOCH": "1",
+        "SOLVER.WARMUP_EPOCHS": "0",
         "SOLVER.WARMUP_ITERS": "0",
         "TEST.EVAL_PERIOD": "1",
         "TEST.IMS_PER_BATCH": "8",
@@ -131,6 +134,19 @@ def small_run(
         "OUTPUT_DIR": str(tmp_path / "out"),
     }
     return [word for pair in options.items() for word in pair]
+
+
+@pytest.fixture
+def load_tool() -> Callable[[str], ModuleType]:
+    """Import tools/<name>.py, which is no package."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, f"tools/{name}.py")
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+        return tool
+
+    return load
 
 
 @pytest.fixture

@@ -55,6 +55,23 @@ def test_a_missing_set_of_the_paper_says_where_it_was_looked_for(fails_with, tmp
     assert "Market1501" in line and str(tmp_path / "data") in line and "FASTREID_DATASETS" in line
 
 
+@pytest.mark.parametrize("variable", [None, "elsewhere"])
+def test_where_a_set_was_looked_for_comes_first(fails_with, tmp_path, monkeypatch, variable):
+    monkeypatch.delenv("FASTREID_DATASETS", raising=False)
+    folder, given = Path("datasets").absolute(), "./datasets: FASTREID_DATASETS is not set"
+    if variable:
+        folder, given = tmp_path / variable, "FASTREID_DATASETS"
+        monkeypatch.setenv("FASTREID_DATASETS", str(folder))
+    line = fails_with("DATASETS.NAMES", "('DukeMTMC',)")
+    assert f"DukeMTMC cannot be read from '{folder}' ({given}), where it looked for DukeMTMC-reID/" in line
+
+
+def test_a_missing_gpu_does_not_hide_missing_data(fails_with, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    line = fails_with("MODEL.DEVICE", "cuda", "DATASETS.CUSTOM.ROOT", str(tmp_path / "nowhere"))
+    assert "MODEL.DEVICE is 'cuda'" in line and "DATASETS.CUSTOM.ROOT" in line and "nowhere" in line
+
+
 def test_a_wrong_layout(fails_with, own):
     (own / "query").rename(own / "queries")
     assert "query" in fails_with()

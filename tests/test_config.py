@@ -25,6 +25,19 @@ def test_the_papers_values():
     assert cfg.MODEL.HEADS.EMBEDDING_DIM == 512
 
 
+def test_examples_of_what_is_allowed_are_allowed(tmp_path):
+    cfg = load("DATASETS.NAMES", "('CustomReID',)", "OUTPUT_DIR", "'2024'", "INPUT.SIZE_TRAIN", "(256, 128)")
+    assert (cfg.DATASETS.NAMES, cfg.OUTPUT_DIR, cfg.INPUT.SIZE_TRAIN) == (("CustomReID",), "2024", [256, 128])
+    (tmp_path / "mine.yml").write_text("""DATASETS: {NAMES: "('CustomReID',)"}\n""")
+    assert load(config=str(tmp_path / "mine.yml")).DATASETS.NAMES == ("CustomReID",)
+
+
+def test_a_whole_number_is_a_number(tmp_path):
+    (tmp_path / "mine.yml").write_text("SOLVER: {BASE_LR: 1}\n")
+    cfg = load("MODEL.MGRE.LOCATION.LOSS_WEIGHT", "0", config=str(tmp_path / "mine.yml"))
+    assert (cfg.SOLVER.BASE_LR, cfg.MODEL.MGRE.LOCATION.LOSS_WEIGHT) == (1.0, 0.0)
+
+
 @pytest.mark.parametrize("key", ["MODEL.BACKBONE.NORM", "MODEL.HEADS.NORM"])
 def test_syncbn_goes_by_its_usual_name(key):
     cfg = load(key, "SyncBN")
@@ -44,7 +57,16 @@ def test_configs_come_from_the_folder_of_the_file(tmp_path):
     [
         (["MODEL.MGRE.STAGE", "(1,)"], r"unknown config key MODEL.MGRE.STAGE .*\(nearest: MODEL.MGRE.STAGES\)"),
         (["MODEL.MGRE.STAGES"], "pairs KEY VALUE"),
-        (["SOLVER.MAX_EPOCH", "many"], "SOLVER.MAX_EPOCH many: Type mismatch"),
+        (["SOLVER.MAX_EPOCH", "ten"], "MAX_EPOCH is 'ten' in the command line; allowed: a whole number, like 240"),
+        (["SOLVER.MAX_EPOCH", "2.5"], "SOLVER.MAX_EPOCH is '2.5'.* whole number"),
+        (["TEST.RERANK.ENABLED", "true"], "TEST.RERANK.ENABLED is 'true' in .*; allowed: True or False$"),
+        (["SOLVER.BASE_LR", "small"], "SOLVER.BASE_LR is 'small'.*; allowed: a number, like 0.00035"),
+        (["DATASETS.NAMES", "CustomReID"], r"""allowed: a tuple in quotes, like "\('CustomReID',\)\"$"""),
+        (["INPUT.SIZE_TRAIN", "256x128"], r'allowed: a tuple in quotes, like "\(256, 128\)"$'),
+        (["OUTPUT_DIR", "2024"], """allowed: text; .*quotes in quotes, "'2024'\"$"""),
+        (["SOLVER.WARMUP_EPOCHS", "240"], "SOLVER.WARMUP_EPOCHS is 240.0; allowed: 0, or at most 239"),
+        (["SOLVER.MAX_EPOCH", "5"], "WARMUP_EPOCHS is 10.0; allowed: 0, or at most 4, one less than SOLVER.MAX_EPOCH"),
+        (["SOLVER.WARMUP_ITERS", "500"], "SOLVER.WARMUP_ITERS is 500; allowed: 0 where SOLVER.WARMUP_EPOCHS is 10"),
         (["MODEL.META_ARCHITECTURE", "MGre"], r"'MGre', which is not known \(nearest: MGRe\); known: .*Baseline"),
         (["MODEL.MGRE.BACKBONE", "build_resnet"], "nearest: build_res"),
         (["MODEL.HEADS.NAME", "Head"], "MODEL.HEADS.NAME has 'Head'.*MGReHead"),
@@ -93,7 +115,8 @@ def test_a_wrong_key_name_or_value_stops_with_what_is_allowed(overrides, message
         ("SOLVER: [1, 2", "is not a YAML mapping"),
         ("", "is not a YAML mapping"),
         ("just words", "is not a YAML mapping"),
-        ("SOLVER: {MAX_EPOCH: soon}", "Type mismatch"),
+        ("SOLVER: {MAX_EPOCH: soon}", "SOLVER.MAX_EPOCH is 'soon' in .*; allowed: a whole number, like 120"),
+        ("DATASETS: {NAMES: CustomReID}", r"allowed: a tuple in quotes, like \"\('CustomReID',\)\""),
         ("SOLVER: 3", "SOLVER"),
         ("_BASE_: nowhere.yml", "_BASE_ '.*nowhere.yml' does not exist"),
     ],

@@ -9,7 +9,8 @@ from fastreid.engine.hooks import LRScheduler
 from fastreid.solver import build_lr_scheduler
 from fastreid.utils.events import EventStorage
 from mgre.config import load_config
-from mgre.engine import Trainer
+from mgre.engine import Trainer, scale_warmup
+from mgre.errors import ConfigError
 
 # The toolbox's MGN is made for the channels of ResNet-50, and cuts its maps into three stripes.
 SIZES = ("INPUT.SIZE_TRAIN", "(96, 32)", "INPUT.SIZE_TEST", "(96, 32)")
@@ -64,6 +65,7 @@ class FakeTrainer:
 def test_learning_rate_of_every_epoch_is_the_papers(name):
     cfg = load_config(f"configs/MGRe/{name}.yml", ["MODEL.DEVICE", "cpu"])
     steps = PAPER_SETS[name] // cfg.SOLVER.IMS_PER_BATCH
+    cfg = scale_warmup(cfg, steps)
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
     hook = LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer, steps))
     hook.trainer = FakeTrainer(cfg)
@@ -80,6 +82,36 @@ def test_learning_rate_of_every_epoch_is_the_papers(name):
     assert rates == pytest.approx([paper_rate(epoch) for epoch in range(240)], rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["custom", "custom-cpu", "quickstart"])
+def test_warm_up_takes_the_same_epochs_of_any_data_set(name):
+    cfg = load_config(f"configs/MGRe/{name}.yml", ["MODEL.DEVICE", "cpu"])
+    assert [scale_warmup(cfg, steps).SOLVER.WARMUP_ITERS for steps in (9, 37, 202)] == {
+        "custom": [90, 370, 2020],
+        "custom-cpu": [4, 18, 101],
+        "quickstart": [4, 18, 101],
+    }[name]
+    assert cfg.SOLVER.WARMUP_ITERS == 0  # the config itself stays
+
+
+def test_a_training_warms_up_over_its_epochs(small_run, tmp_path):
+    options = [*small_run, "SOLVER.WARMUP_EPOCHS", "2", "SOLVER.MAX_EPOCH", "4", "TEST.EVAL_PERIOD", "4"]
+    trainer = Trainer(load_config("configs/MGRe/custom.yml", options))
+    trainer.train()
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.json").read_text().splitlines()]
+    rates = {line["iteration"]: line["lr"] for line in lines if "lr" in line}
+    # Epochs of two steps, so the warm-up has four, and the rate is reached with the fifth.
+    assert rates == pytest.approx({i: 3.5e-4 * min(1, 0.01 + 0.99 * i / 4) for i in (1, 3, 5, 7)})
+
+
+def test_a_warm_up_that_leaves_nothing_of_the_training():
+    options = ["MODEL.DEVICE", "cpu", "SOLVER.WARMUP_EPOCHS", "0", "SOLVER.WARMUP_ITERS", "500"]
+    cfg = load_config("configs/MGRe/custom.yml", [*options, "SOLVER.MAX_EPOCH", "56"])
+    with pytest.raises(ConfigError, match=r"ITERS is 500; allowed: at most 495, .*56 epochs of 9 steps") as caught:
+        scale_warmup(cfg, 9)
+    assert "\n" not in str(caught.value)
+    assert scale_warmup(cfg, 10).SOLVER.WARMUP_ITERS == 500
+
+
 def test_every_paper_set_has_its_config():
     names = {path.stem for path in CONFIGS if path.parent.name == "MGRe"}
-    assert set(PAPER_SETS) | {"Base-MGRe", "custom", "quickstart", "quickstart-baseline"} == names
+    assert set(PAPER_SETS) | {"Base-MGRe", "custom", "custom-cpu", "quickstart", "quickstart-baseline"} == names

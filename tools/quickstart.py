@@ -1,29 +1,32 @@
 #!/usr/bin/env python
 """Train, evaluate and re-rank MGRe on drawn pedestrians, and say where everything is.
 
-Takes config overrides: ``tools/quickstart.py SEED 1 OUTPUT_DIR logs/other``.
+Example:
+    tools/quickstart.py SEED 1 OUTPUT_DIR logs/other
 """
 
+import argparse
 import sys
 import time
 from pathlib import Path
-
-import torch
-from mgre.engine import Trainer, default_argument_parser, main, setup
-from mgre.visualization import contact_sheet, draw_regions
-from tabulate import tabulate
 
 METRICS = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
 # What the console shows of the log; the file has all of it.
 SHOWN = ("fastreid.utils.events", "mgre")
 
 
-def quickstart() -> None:
+def parse_args(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides in pairs")
+    return parser.parse_args(words)
+
+
+def quickstart(args: argparse.Namespace) -> None:
     start = time.monotonic()
     config_file = str(Path(__file__).parents[1] / "configs/MGRe/quickstart.yml")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    overrides = ["MODEL.DEVICE", device, *sys.argv[1:]]
-    cfg = setup(default_argument_parser().parse_args(["--config-file", config_file, *overrides]), shown=SHOWN)
+    words = ["--config-file", config_file, "MODEL.DEVICE", device, *args.opts]
+    cfg = setup(default_argument_parser().parse_args(words), shown=SHOWN)
 
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
@@ -46,8 +49,8 @@ def quickstart() -> None:
     print(f"\nDone in {time.monotonic() - start:.0f} s.")
 
 
-def _save_contact_sheet(cfg, trainer: Trainer, path: Path) -> None:
-    test_set = Trainer.build_test_loader(cfg, cfg.DATASETS.TESTS[0])[0].dataset
+def _save_contact_sheet(cfg, trainer, path: Path) -> None:
+    test_set = trainer.build_test_loader(cfg, cfg.DATASETS.TESTS[0])[0].dataset
     picked = torch.linspace(0, len(test_set) - 1, 16).long().tolist()
     images = torch.stack([test_set[i]["images"] for i in picked])
     boxes = trainer.model.eval().predict_boxes({"images": images})
@@ -57,4 +60,11 @@ def _save_contact_sheet(cfg, trainer: Trainer, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(quickstart))
+    arguments = parse_args()
+    # Not before the options are right: these import torch, which takes seconds.
+    import torch
+    from mgre.engine import Trainer, default_argument_parser, main, setup
+    from mgre.visualization import contact_sheet, draw_regions
+    from tabulate import tabulate
+
+    sys.exit(main(lambda: quickstart(arguments)))

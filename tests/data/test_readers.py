@@ -212,13 +212,13 @@ def test_a_missing_folder_says_where_and_what_to_do(cfg, root, name):
 def test_a_wrong_layout_says_what_is_expected(cfg, root, make_market_folder, write_image):
     folder = make_market_folder(root / "Market-1501-v15.09.15")
     write_image(folder / "query" / "holiday.jpg")
-    with pytest.raises(DataError, match="the name of an image does not have the form identity_camera; expected there"):
+    with pytest.raises(DataError, match="the name of an image does not have the form identity_camera"):
         build_dataset(cfg, "Market1501")
     (folder / "query" / "holiday.jpg").rename(folder / "query" / "9999_c1s1_000001_00.jpg")
     with pytest.raises(DataError, match="an identity or a camera in the name of an image is out of the set's range"):
         build_dataset(cfg, "Market1501")
     shutil.rmtree(folder / "query")
-    with pytest.raises(DataError, match=r"query\" is not found; expected there: Market-1501-v15.09.15/"):
+    with pytest.raises(DataError, match=r"looked for Market-1501-v15.09.15/.*query\" is not found\)$"):
         build_dataset(cfg, "Market1501")
 
 

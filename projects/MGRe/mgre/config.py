@@ -111,6 +111,10 @@ def add_mgre_config(cfg: CfgNode) -> None:
     # Seed of the choice of the identities and queries.
     cfg.DATASETS.VALIDATION.SEED = 0
 
+    # -- Training --------------------------------------------------------------------------------
+    # Epochs of warm-up, whole or not: they give SOLVER.WARMUP_ITERS, which counts steps; 0 takes that as it is.
+    cfg.SOLVER.WARMUP_EPOCHS = 0.0
+
     # -- Evaluation ------------------------------------------------------------------------------
     # Mean IoU of each region's predicted box with the key points' box, where test images have key points.
     cfg.TEST.REGION_IOU = CfgNode({"ENABLED": True})
@@ -226,6 +230,12 @@ def _check_ranges(cfg: CfgNode) -> None:
     )
     _require(0 <= cfg.DATASETS.VALIDATION.SEED < 2**32, "DATASETS.VALIDATION.SEED", cfg.DATASETS.VALIDATION.SEED,
              "0 to 2^32 - 1")  # fmt: skip
+    solver = cfg.SOLVER
+    _require(solver.WARMUP_ITERS >= 0, "SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS, "0 or more")
+    _require(solver.WARMUP_EPOCHS == 0 or 0 < solver.WARMUP_EPOCHS <= solver.MAX_EPOCH - 1, "SOLVER.WARMUP_EPOCHS",
+             solver.WARMUP_EPOCHS, f"0, or at most {solver.MAX_EPOCH - 1}, one less than SOLVER.MAX_EPOCH")  # fmt: skip
+    _require(solver.WARMUP_EPOCHS == 0 or solver.WARMUP_ITERS == 0, "SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS,
+             f"0 where SOLVER.WARMUP_EPOCHS is {solver.WARMUP_EPOCHS:g}: one of the two gives the warm-up")  # fmt: skip
     fractions = {
         "TEST.RERANK.LAMBDA": cfg.TEST.RERANK.LAMBDA,
         "INPUT.FLIP.PROB": cfg.INPUT.FLIP.PROB,
@@ -307,19 +317,12 @@ def _check_choice(key: str, name: str, known: Sequence[str]) -> None:
         )
 
 
-def _leaf_keys(node: dict, prefix: str = "") -> Iterator[str]:
+def _leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         if isinstance(value, dict):
-            yield from _leaf_keys(value, f"{prefix}{key}.")
+            yield from _leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}"
-
-
-def _check_keys(keys: Sequence[str], cfg: CfgNode, source: str) -> None:
-    known = list(_leaf_keys(cfg))
-    for key in keys:
-        if key not in known:
-            raise ConfigError(f"unknown config key {key} in {source}{nearest(key, known)}")
+            yield f"{prefix}{key}", value
 
 
 def _merge_file(cfg: CfgNode, config_file: str) -> None:
@@ -335,19 +338,36 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
         ) from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"config file '{config_file}' is not a YAML mapping of keys: {str(loaded)[:60]!r}")
-    _check_keys(list(_leaf_keys(loaded)), cfg, f"'{config_file}'")
-    try:
-        cfg.merge_from_other_cfg(CfgNode(loaded))
-    except (ValueError, AssertionError, KeyError, AttributeError) as error:
-        raise ConfigError(f"config file '{config_file}': {' '.join(str(error).split())}") from error
+    _merge(cfg, dict(_leaves(loaded)), f"config file '{config_file}'")
 
 
 def _merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
     if len(overrides) % 2:
         raise ConfigError(f"overrides come in pairs KEY VALUE; got {len(overrides)} words: {' '.join(overrides)}")
-    _check_keys(overrides[0::2], cfg, "the command line")
-    for key, value in zip(overrides[0::2], overrides[1::2], strict=True):
+    _merge(cfg, dict(zip(overrides[0::2], overrides[1::2], strict=True)), "the command line")
+
+
+def _merge(cfg: CfgNode, values: dict[str, Any], source: str) -> None:
+    leaves = dict(_leaves(cfg))
+    for key, value in values.items():
+        if key not in leaves:
+            raise ConfigError(f"unknown config key {key} in {source}{nearest(key, leaves)}")
+        if isinstance(leaves[key], float) and str(value).lstrip("+-").isdigit():
+            value = float(value)  # yacs takes no whole number for a number
         try:
             cfg.merge_from_list([key, value])
-        except (ValueError, AssertionError) as error:
-            raise ConfigError(f"{key} {value}: {' '.join(str(error).split())}") from error
+        except ValueError as error:
+            allowed = _describe_type(leaves[key], value)
+            raise ConfigError(f"{key} is {value!r} in {source}; allowed: {allowed}") from error
+
+
+def _describe_type(default: Any, value: Any) -> str:
+    """The type of a key with this default, in words, with an example of how to write it."""
+    if isinstance(default, bool):
+        return "True or False"
+    if isinstance(default, int | float):
+        return f"a {'whole ' if isinstance(default, int) else ''}number, like {default}"
+    if isinstance(default, str):
+        return f"""text; what looks like something else takes quotes in quotes, "'{value}'\""""
+    names = not default or isinstance(default[0], str)
+    return f'a tuple in quotes, like "{(value,) if names else tuple(default)}"'

@@ -1,13 +1,16 @@
 """The toolbox's trainer with MGRe's data and region figures, and the run behind tools/train_net.py."""
 
 import argparse
+import importlib.metadata
 import logging
 import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 
+import fastreid
 import torch
 from fastreid.config import CfgNode
 from fastreid.engine import DefaultTrainer, default_argument_parser, default_setup
@@ -23,7 +26,7 @@ from torch.multiprocessing import ProcessRaisedException
 from tqdm import tqdm
 
 from mgre.config import load_config
-from mgre.data import KeypointDataset, build_test_loader, build_train_loader
+from mgre.data import KeypointDataset, build_test_loader, build_train_loader, list_images
 from mgre.errors import ConfigError, MGReError, SetupError, WeightsError
 from mgre.evaluation.regions import evaluate_regions, has_regions
 
@@ -36,29 +39,96 @@ __all__ = [
     "load_model",
     "main",
     "run",
+    "scale_warmup",
     "setup",
 ]
 
 logger = logging.getLogger(__name__)
 
+# What the console shows of the log. The toolbox's logger itself and that of its trainer's defaults are not among it:
+# they dump the environment, the config and the model. The log file keeps everything.
+SHOWN = (
+    "fastreid.data",
+    "fastreid.engine.hooks",
+    "fastreid.engine.train_loop",
+    "fastreid.evaluation",
+    "fastreid.utils.checkpoint",
+    "fastreid.utils.events",
+    "mgre",
+)
+# Of the progress in the log, where there is no terminal for a bar.
+SECONDS_BETWEEN_LINES = 60.0
+
 
 class ProgressBar(HookBase):
-    """A bar over all training steps, with rate and time left; silent where the output is not a terminal."""
+    """A bar over all training steps, with loss, rate and time left; where the output is no terminal, lines in the log.
+
+    The first line comes after the first step, however long an epoch is.
+    """
 
     def before_train(self) -> None:
-        self._bar = tqdm(
-            total=self.trainer.max_iter, initial=self.trainer.start_iter, unit="step", desc="training", disable=None
+        trainer = self.trainer
+        logger.info(
+            "Training: %d steps (%d epochs of %d), %d images a step, on %s",
+            trainer.max_iter - trainer.start_iter,
+            trainer.max_epoch - trainer.start_epoch,
+            trainer.iters_per_epoch,
+            trainer.cfg.SOLVER.IMS_PER_BATCH,
+            trainer.cfg.MODEL.DEVICE,
         )
+        self._start = time.monotonic()
+        self._next_line = self._start
+        self._bar = tqdm(total=trainer.max_iter, initial=trainer.start_iter, unit="step", desc="training", disable=None)
 
     def after_step(self) -> None:
+        loss, _ = self.trainer.storage.latest()["total_loss"]
+        self._bar.set_postfix_str(f"loss {loss:.2f}", refresh=False)
         self._bar.update()
+        now = time.monotonic()
+        if self._bar.disable and now >= self._next_line:
+            self._next_line = now + SECONDS_BETWEEN_LINES
+            done = self.trainer.iter + 1
+            pace = (now - self._start) / (done - self.trainer.start_iter)
+            left = tqdm.format_interval(pace * (self.trainer.max_iter - done))
+            logger.info("Step %d of %d: loss %.2f, %.2g s a step, about %s left", done, self.trainer.max_iter, loss,
+                        pace, left)  # fmt: skip
 
     def after_train(self) -> None:
         self._bar.close()
 
 
+def scale_warmup(cfg: CfgNode, iters_per_epoch: int) -> CfgNode:
+    """The config with the SOLVER.WARMUP_ITERS of its WARMUP_EPOCHS, where those are set.
+
+    Raises:
+        ConfigError: no epoch is left after the warm-up.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    solver = cfg.SOLVER
+    if solver.WARMUP_EPOCHS > 0:
+        solver.WARMUP_ITERS = int(solver.WARMUP_EPOCHS * iters_per_epoch)
+    cfg.freeze()
+    most = (solver.MAX_EPOCH - 1) * iters_per_epoch
+    if iters_per_epoch and most < solver.WARMUP_ITERS:
+        raise ConfigError(
+            f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}; allowed: at most {most}, all but one of "
+            f"SOLVER.MAX_EPOCH {solver.MAX_EPOCH} epochs of {iters_per_epoch} steps; or use SOLVER.WARMUP_EPOCHS"
+        )
+    return cfg
+
+
 class Trainer(DefaultTrainer):
     """The toolbox's trainer; data sets, images and key points come through :mod:`mgre.data`."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__(cfg)
+        self.cfg = scale_warmup(self.cfg, self.iters_per_epoch)
+        self.warmup_iters = self.cfg.SOLVER.WARMUP_ITERS
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> dict:
+        return super().build_lr_scheduler(scale_warmup(cfg, iters_per_epoch), optimizer, iters_per_epoch)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> torch.utils.data.DataLoader:
@@ -91,6 +161,9 @@ class Trainer(DefaultTrainer):
         The IoU is among the results of its data set, as the toolbox's metrics are, and on all processes.
         """
         results = super().test(cfg, model)
+        if cfg.TEST.RERANK.ENABLED:
+            rerank = cfg.TEST.RERANK
+            logger.info("These figures are re-ranked: K1 %d, K2 %d, LAMBDA %g", rerank.K1, rerank.K2, rerank.LAMBDA)
         if not (cfg.TEST.REGION_IOU.ENABLED and has_regions(model)):
             return results
         for name in cfg.DATASETS.TESTS:
@@ -139,20 +212,21 @@ class InferenceCheckpointer(Checkpointer):
             )
 
 
-def setup(args: argparse.Namespace, *, shown: tuple[str, ...] | None = None) -> CfgNode:
+def setup(args: argparse.Namespace, *, shown: tuple[str, ...] = SHOWN) -> CfgNode:
     """Config, output folder, log files and seeds of a run.
 
     Args:
         args: the flags of the toolbox's ``default_argument_parser``.
-        shown: if given, the console shows only these loggers and warnings; the log file keeps everything.
+        shown: the console shows only these loggers and warnings; the log file keeps everything.
     """
-    cfg = load_config(args.config_file, args.opts)
+    cfg = _load_config(args)
     if args.eval_only and not cfg.MODEL.WEIGHTS:
         raise ConfigError("--eval-only needs MODEL.WEIGHTS: add MODEL.WEIGHTS path/to/model.pth to the command line")
     _check_writable(cfg.OUTPUT_DIR)
-    if shown is not None:
-        _quieten_console(cfg.OUTPUT_DIR, shown)
+    _quieten_console(cfg.OUTPUT_DIR, shown)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mgre")  # the toolbox sets up its own name only
+    logger.info("Log file, with environment, config and model: %s", os.path.join(cfg.OUTPUT_DIR, "log.txt"))
+    logger.info("Toolbox: %s", _describe_toolbox())
     default_setup(cfg, args)
     if cfg.SEED >= 0:
         seed_all_rng(cfg.SEED + comm.get_rank())
@@ -186,7 +260,7 @@ def load_model(cfg: CfgNode) -> nn.Module:
 
 def launch(function: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
     """Call ``function(args)`` in the processes that the flags ask for: one, or one for each GPU of each machine."""
-    device = torch.device(load_config(args.config_file, args.opts).MODEL.DEVICE)
+    device = torch.device(_load_config(args).MODEL.DEVICE)
     if device.type == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the toolbox's loaders and launcher go by the machine, not the config
     elif args.num_gpus > torch.cuda.device_count():
@@ -201,9 +275,30 @@ def launch(function: Callable[[argparse.Namespace], object], args: argparse.Name
     )
 
 
+def _load_config(args: argparse.Namespace) -> CfgNode:
+    """The config of the flags. If its device is missing, the error names missing data too: a machine may lack both."""
+    try:
+        return load_config(args.config_file, args.opts)
+    except SetupError as no_device:
+        try:
+            list_images(load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"]))
+        except MGReError as no_data:
+            raise SetupError(f"{no_device}; and then: {no_data}") from no_data
+        raise
+
+
+def _describe_toolbox() -> str:
+    """The wheel of fast-reid 1.4.0 calls itself 1.3, so the distribution's version counts; a clone has none."""
+    try:
+        version = importlib.metadata.version("fastreid")
+    except importlib.metadata.PackageNotFoundError:
+        version = "not installed by pip"
+    return f"fastreid {version} in {os.path.dirname(fastreid.__file__)} (__version__ {fastreid.__version__})"
+
+
 def _quieten_console(output_dir: str, shown: tuple[str, ...]) -> None:
     # The toolbox sets its logger up once; set up here first, its console handler can be told what to leave out.
-    for handler in setup_logger(output_dir, distributed_rank=0).handlers:
+    for handler in setup_logger(output_dir, distributed_rank=comm.get_rank()).handlers:
         if type(handler) is logging.StreamHandler and handler.stream is sys.stdout:
             handler.addFilter(lambda record: record.name.startswith(shown) or record.levelno >= logging.WARNING)
 

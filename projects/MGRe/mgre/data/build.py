@@ -223,9 +223,11 @@ def _read_dataset(cfg: CfgNode, name: str, root: str, combineall: bool) -> Image
         raise SetupError(f"Data set {name} needs the package {error.name}: pip install {error.name}") from error
     except READER_ERRORS as error:
         layout = PUBLISHED_SETS[name].layout if name in PUBLISHED_SETS else f"see {reader.__module__}"
+        given = "FASTREID_DATASETS" if "FASTREID_DATASETS" in os.environ else "./datasets: FASTREID_DATASETS is not set"
+        # The toolbox's reason comes last: its reader may have gone on to another folder, where older layouts were.
         raise DataError(
-            f"Data set {name} cannot be read from '{os.path.abspath(root)}': {_reason(error)}; expected there: "
-            f"{layout}; put it there, or set FASTREID_DATASETS to the folder that has it"
+            f"Data set {name} cannot be read from '{os.path.abspath(root)}' ({given}), where it looked for {layout}; "
+            f"put it there, or set FASTREID_DATASETS to the folder that has it (the toolbox's reader: {_reason(error)})"
         ) from error
     return dataset
 

@@ -1,0 +1,50 @@
+"""README.md and docs/: every command's options, files and keys exist, and every key that is named."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from mgre.config import load_config
+
+PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
+# In a block or in `quotes`; a comment ends it.
+COMMANDS = sorted(
+    {(page.name, found) for page in PAGES for found in re.findall(r"tools/\w+\.py[^`#\n]*", page.read_text())}
+)
+
+
+def options_of(words: list[str]) -> list[str]:
+    return [word for word in words if word.startswith("--")]
+
+
+def test_commands_are_found():
+    tools = {command.split()[0] for _, command in COMMANDS}
+    assert {"tools/train_net.py", "tools/extract_keypoints.py"} <= tools
+    whole = [command for page, command in COMMANDS if page == "custom-data.md" and "--config-file" in command]
+    assert sum("train_net.py" in command for command in whole) >= 3  # train, evaluate, on a CPU
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_a_command_is_one_that_its_tool_takes(page, command, load_tool):
+    tool, *words = shlex.split(command)
+    assert Path(tool).is_file()
+    if not words:  # the tool's name
+        return
+    if options_of(words) == words and "--config-file" not in words:  # a hint at an option, such as `--check`
+        assert all(f'"{word}"' in Path(tool).read_text() for word in words)
+        return
+    args = load_tool(Path(tool).stem).parse_args(words)
+    if "config_file" in args and args.config_file:
+        own = args.config_file.startswith(("your", "path/"))
+        load_config("" if own else args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_config_keys_exist(page):
+    cfg = load_config("", ["MODEL.DEVICE", "cpu"])
+    for key in re.findall(rf"\b(?:{'|'.join(cfg)})(?:\.[A-Z0-9_]+)+", page.read_text()):
+        node = cfg
+        for part in key.split("."):
+            assert part in node, f"{page} names {key}"
+            node = node[part]
