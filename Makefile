@@ -1,6 +1,7 @@
 # make quickstart: train, evaluate and re-rank MGRe on drawn pedestrians, in minutes, on a CPU
 # make test:       the tests
-# Both make .venv and install what they need when it is not there yet.
+# make reproduce-quick: the paper's experiments on drawn pedestrians, within an hour
+# Each makes .venv and installs what it needs when that is not there yet.
 
 PYTHON ?= python3
 # The NVIDIA driver brings nvidia-smi; faiss and onnxruntime come in one build with CUDA and one without.
@@ -8,13 +9,17 @@ EXTRA := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 POSE := $(if $(filter gpu,$(EXTRA)),pose-gpu,pose)
 READY := .venv/.ready-$(EXTRA)
 
-.PHONY: quickstart test lint
+.PHONY: quickstart test lint reproduce-quick
 
 quickstart: $(READY)
 	.venv/bin/python tools/quickstart.py
 
 test: $(READY)
 	.venv/bin/python -m pytest -n 2
+
+reproduce-quick: $(READY)
+	.venv/bin/python tools/reproduce.py table4 table5 table6 table7 figure4 figure5 figure6 \
+		--config-file configs/MGRe/reproduce-quick.yml --output logs/reproduce-quick
 
 lint: $(READY)
 	.venv/bin/ruff check .

@@ -2,15 +2,16 @@
 
 import re
 import shlex
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from mgre.config import load_config
 
 PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
-# In a block or in `quotes`; a comment ends it.
+COMMAND = re.compile(r"tools/\w+\.py[^`#\n]*")  # in a block or in `quotes`; a comment ends it
 COMMANDS = sorted(
-    {(page.name, found) for page in PAGES for found in re.findall(r"tools/\w+\.py[^`#\n]*", page.read_text())}
+    {(page.name, command) for page in PAGES for command in COMMAND.findall(page.read_text().replace("\\\n", " "))}
 )
 
 
@@ -35,9 +36,19 @@ def test_a_command_is_one_that_its_tool_takes(page, command, load_tool):
         assert all(f'"{word}"' in Path(tool).read_text() for word in words)
         return
     args = load_tool(Path(tool).stem).parse_args(words)
-    if "config_file" in args and args.config_file:
-        own = args.config_file.startswith(("your", "path/"))
-        load_config("" if own else args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
+    files = getattr(args, "config_file", None) or []
+    for file in [files] if isinstance(files, str) else files:
+        own = file.startswith(("your", "path/", "logs/"))
+        load_config("" if own else file, [*_overrides(args), "MODEL.DEVICE", "cpu"])
+
+
+def _overrides(args: Namespace) -> list[str]:
+    """Those of tools/reproduce.py come after the names of experiments."""
+    return (
+        args.opts
+        if "opts" in args
+        else args.words[next((i for i, w in enumerate(args.words) if "." in w), len(args.words)) :]
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.metadata
+import json
 import logging
 import os
 import re
@@ -25,6 +26,7 @@ from torch import nn
 from torch.multiprocessing import ProcessRaisedException
 from tqdm import tqdm
 
+from mgre.compat.checkpoint import written_whole
 from mgre.config import load_config
 from mgre.data import KeypointDataset, build_test_loader, build_train_loader, list_images
 from mgre.errors import ConfigError, MGReError, SetupError, WeightsError
@@ -56,6 +58,8 @@ SHOWN = (
     "fastreid.utils.events",
     "mgre",
 )
+# The last evaluation's metrics, in OUTPUT_DIR.
+RESULTS_FILE = "results.json"
 # Of the progress in the log, where there is no terminal for a bar.
 SECONDS_BETWEEN_LINES = 60.0
 
@@ -234,13 +238,26 @@ def setup(args: argparse.Namespace, *, shown: tuple[str, ...] = SHOWN) -> CfgNod
 
 
 def run(args: argparse.Namespace) -> dict | None:
-    """Train, or with ``--eval-only`` evaluate MODEL.WEIGHTS; the metrics, on the main process."""
+    """Train, or with ``--eval-only`` evaluate MODEL.WEIGHTS; the metrics, on the main process.
+
+    They are also left in OUTPUT_DIR, as :data:`RESULTS_FILE`, which is there when all is done.
+    """
     cfg = setup(args)
-    if not args.eval_only:
+    if args.eval_only:
+        results = Trainer.test(cfg, load_model(cfg))
+    else:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
-        return trainer.train()
-    return Trainer.test(cfg, load_model(cfg))
+        results = trainer.train()
+    if comm.is_main_process() and results:
+        _write_results(os.path.join(cfg.OUTPUT_DIR, RESULTS_FILE), results)
+    return results
+
+
+def _write_results(path: str, results: dict) -> None:
+    """Metrics by name, or by data set and name where there are several test sets."""
+    with written_whole(path, "w") as file:
+        json.dump(results, file, indent=2, default=float)
 
 
 def load_model(cfg: CfgNode) -> nn.Module:

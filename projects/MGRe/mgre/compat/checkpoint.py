@@ -14,7 +14,8 @@ from mgre.errors import WeightsError
 
 
 @contextmanager
-def _written_whole(path: str, mode: str) -> Iterator[IO]:
+def written_whole(path: str, mode: str) -> Iterator[IO]:
+    """A file to write, which appears under its name when it is complete."""
     part = f"{path}.part"
     try:
         with open(part, mode) as file:
@@ -31,7 +32,7 @@ class _PathManager(PathManager):
     @staticmethod
     def open(path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> Any:
         if "w" in mode and "://" not in path:
-            return _written_whole(path, mode)
+            return written_whole(path, mode)
         return PathManager.open(path, mode, buffering, **kwargs)
 
 
