@@ -38,49 +38,10 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(words)
 
 
-def run(args: argparse.Namespace) -> int:
-    names, overrides = split_words(args.words)
-    plan = Plan(args.config_file, range(args.num_seeds), overrides, args.output)
-    experiments = [make_experiment(name, plan) for name in names]
-    jobs = [job for experiment in experiments for job in experiment.jobs]
-    if args.dry_run:
-        print("\n".join(dict.fromkeys(job.command_line for job in jobs if not job.finished)))
-        return 0
-    failures = run_jobs(jobs)
-    for experiment in experiments:
-        try:
-            files = experiment.report()
-        except MGReError as error:
-            failures.append(f"{experiment.title}: {error}")
-        else:
-            print(f"\n{experiment.title}", *files, sep="\n  ")
-    if failures:
-        print("\nNot done:", *failures, sep="\n  ", file=sys.stderr)
-    return int(bool(failures))
-
-
-def split_words(words: list[str]) -> tuple[list[str], list[str]]:
-    """The experiments' names, and the overrides after them."""
-    names = []
-    for word in words:
-        if word != "all" and word not in EXPERIMENTS:
-            break
-        names.append(word)
-    overrides = words[len(names) :]
-    if not names:
-        raise ConfigError(
-            f"'{words[0]}' is no experiment{nearest(words[0], EXPERIMENTS)}; known: all, {', '.join(EXPERIMENTS)}"
-        )
-    return list(EXPERIMENTS) if "all" in names else list(dict.fromkeys(names)), overrides
-
-
 if __name__ == "__main__":
     arguments = parse_args()
     # Not before the options are right: these import torch, which takes seconds.
     from mgre.engine import main
-    from mgre.errors import ConfigError, MGReError, nearest
-    from mgre.reproduction.experiments import EXPERIMENTS
-    from mgre.reproduction.jobs import run_jobs
-    from mgre.reproduction.reports import Plan, make_experiment
+    from mgre.reproduction.command import run
 
     sys.exit(main(lambda: run(arguments)))

@@ -8,14 +8,19 @@ Legend: Q queries, G gallery images, B queries of a block, P matches of a block'
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
+import torch
 
 from mgre.errors import DataError
 from mgre.evaluation.distances import DistanceRows
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 # Distances that are looked at together: few enough to stay near the processor.
 CACHED_SIZE = 1 << 20
@@ -51,10 +56,13 @@ def eval_market1501(
     """
     gallery = _Gallery(g_pids, g_camids)
     first_ranks, precisions, penalties = [], [], []
-    for start, block in _cached_blocks(distmat):
+
+    def rank_rows(start: int, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         _check_numbers(block, start)
         queries = slice(start, start + len(block))
-        ranks, counts = _match_ranks(block, *gallery.members(q_pids[queries], q_camids[queries]))
+        return _match_ranks(block, *gallery.members(q_pids[queries], q_camids[queries]))
+
+    for ranks, counts in _map_rows(rank_rows, distmat):
         counts = counts[counts > 0]
         if not counts.size:
             continue
@@ -155,12 +163,16 @@ def _slices(ends: np.ndarray) -> Iterator[slice]:
         start = end
 
 
-def _cached_blocks(distmat: np.ndarray | DistanceRows) -> Iterator[tuple[int, np.ndarray]]:
-    """All rows in turn, a few at a time: the number of the first one, and the rows."""
+def _map_rows(function: Callable[[int, np.ndarray], _T], distmat: np.ndarray | DistanceRows) -> Iterator[_T]:
+    """``function`` of the number of the first row and the rows, for a few rows at a time, in turn."""
     step = max(1, CACHED_SIZE // max(1, distmat.shape[1]))
-    for start, block in distmat.blocks() if isinstance(distmat, DistanceRows) else [(0, distmat)]:
-        for first in range(0, len(block), step):
-            yield start + first, block[first : first + step]
+    # As many as there are cores for: numpy's loops run beside each other.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for start, block in distmat.blocks() if isinstance(distmat, DistanceRows) else [(0, distmat)]:
+            firsts = range(0, len(block), step)
+            yield from pool.map(
+                function, (start + first for first in firsts), (block[first : first + step] for first in firsts)
+            )
 
 
 def _check_numbers(block: np.ndarray, start: int) -> None:

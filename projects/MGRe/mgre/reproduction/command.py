@@ -1,0 +1,52 @@
+"""What ``tools/reproduce.py`` does."""
+
+import argparse
+import sys
+
+from mgre.errors import ConfigError, MGReError, nearest
+from mgre.reproduction.experiments import EXPERIMENTS
+from mgre.reproduction.jobs import run_jobs
+from mgre.reproduction.reports import Plan, make_experiment
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what is not finished of the experiments, and write their tables and pictures; the exit status.
+
+    Args:
+        args: of the tool.
+
+    Raises:
+        ConfigError: an experiment is unknown, a config is wrong, or a training was run with other settings.
+    """
+    names, overrides = split_words(args.words)
+    plan = Plan(args.config_file, range(args.num_seeds), overrides, args.output)
+    experiments = [make_experiment(name, plan) for name in names]
+    jobs = [job for experiment in experiments for job in experiment.jobs]
+    if args.dry_run:
+        print("\n".join(dict.fromkeys(job.command_line for job in jobs if not job.finished)))
+        return 0
+    failures = run_jobs(jobs)
+    for experiment in experiments:
+        try:
+            files = experiment.report()
+        except MGReError as error:
+            failures.append(f"{experiment.title}: {error}")
+        else:
+            print(f"\n{experiment.title}", *files, sep="\n  ")
+    if failures:
+        print("\nNot done:", *failures, sep="\n  ", file=sys.stderr)
+    return int(bool(failures))
+
+
+def split_words(words: list[str]) -> tuple[list[str], list[str]]:
+    """The experiments' names, and the overrides after them."""
+    names = []
+    for word in words:
+        if word != "all" and word not in EXPERIMENTS:
+            break
+        names.append(word)
+    if not names:
+        raise ConfigError(
+            f"'{words[0]}' is no experiment{nearest(words[0], EXPERIMENTS)}; known: all, {', '.join(EXPERIMENTS)}"
+        )
+    return list(EXPERIMENTS) if "all" in names else list(dict.fromkeys(names)), words[len(names) :]

@@ -1,0 +1,68 @@
+"""The paper's figures, typed again, and what each experiment trains."""
+
+import pytest
+from mgre.reproduction.experiments import DIMENSIONS, EXPERIMENTS, TABLES
+from mgre.reproduction.jobs import ablation_overrides, load_planned
+
+QUICK = "configs/MGRe/reproduce-quick.yml"
+
+
+def test_all_tables_and_figures_are_there():
+    expected = [*(f"table{number}" for number in range(2, 9)), *(f"figure{number}" for number in range(4, 7))]
+    assert list(EXPERIMENTS) == expected
+
+
+@pytest.mark.parametrize(
+    ("table", "training", "dataset", "figures"),
+    [
+        ("table2", "mgre", "DukeMTMC", (82.0, 91.3)),
+        ("table3", "mgre", "CUHK03Labeled", (82.4, 84.9)),
+        ("table3", "mgre", "MSMT17", (62.3, 83.1, 91.3)),
+        ("table4", "baseline", "Market1501", (85.8, 94.3)),
+        ("table4", "stages23", "DukeMTMC", (81.7, 90.7)),
+        ("table5", "single-grained-features", "Market1501", (87.5, 95.1, 98.2)),
+        ("table6", "mgn", "Market1501", (86.6, 94.8)),
+        ("table7", "without-joint", "Market1501", (89.5, 95.6, 98.5)),
+    ],
+)
+def test_the_papers_figures(table, training, dataset, figures):
+    assert tuple(TABLES[table].paper[training][dataset].values()) == figures
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_figures_belong_to_trainings(table):
+    names = {training.name for training in TABLES[table].trainings}
+    assert set(TABLES[table].paper) | set(TABLES[table].occluded or {}) <= names
+
+
+def test_trainings_of_one_name_are_one():
+    trainings = [t for table in TABLES.values() for t in table.trainings] + list(DIMENSIONS.values())
+    by_name = {}
+    for training in trainings:
+        assert by_name.setdefault(training.name, (training.ablation, training.overrides)) == (
+            training.ablation,
+            training.overrides,
+        )
+
+
+@pytest.mark.parametrize(
+    ("ablation", "expected"),
+    [
+        ("baseline", {"STAGES": (), "EXTRACTION": False}),
+        ("stages2", {"STAGES": (2,)}),
+        ("baseline-joint", {"STAGES": (1, 2, 3), "EXTRACTION": False, "REGION_FEATURES": False}),
+        ("single-grained-features", {"SOURCE_BLOCKS": (4, 4, 4)}),
+        ("", {"STAGES": (1, 2, 3), "EXTRACTION": True, "REGION_FEATURES": True}),
+    ],
+)
+def test_an_ablation_changes_a_data_sets_config(ablation, expected):
+    cfg = load_planned(QUICK, ablation_overrides(ablation))
+    assert {key: cfg.MODEL.MGRE[key] for key in expected} == expected
+    assert cfg.DATASETS.TESTS == ("SyntheticPedestrians",)
+    assert (0 if "baseline" in ablation else 512) == cfg.MODEL.HEADS.EMBEDDING_DIM
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+def test_the_final_feature_has_the_dimension_of_figure_5(dimension):
+    cfg = load_planned(QUICK, DIMENSIONS[dimension].overrides)
+    assert dimension == 4 * cfg.MODEL.HEADS.EMBEDDING_DIM
