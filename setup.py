@@ -4,6 +4,8 @@ from setuptools import find_packages, setup
 
 # The toolbox reads CUHK03's MATLAB release with these.
 CUHK03 = ["h5py>=3.9", "imageio>=2.31", "scipy>=1.11"]
+# Figure 4's activation maps (captum 0.9 is the first for numpy 2), and the plots.
+REPRODUCE = ["captum>=0.9", "matplotlib>=3.7"]
 
 setup(
     name="mgre",
@@ -38,6 +40,7 @@ setup(
         "pose": ["onnxruntime>=1.18"],
         "pose-gpu": ["onnxruntime-gpu>=1.18"],
         "cuhk03": CUHK03,
-        "dev": ["matplotlib>=3.7", "onnx>=1.16", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", *CUHK03],
+        "reproduce": REPRODUCE,
+        "dev": ["onnx>=1.16", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", *CUHK03, *REPRODUCE],
     },
 )

@@ -32,7 +32,7 @@ SMALL_BASELINE = (
     *("MODEL.META_ARCHITECTURE", "Baseline", "MODEL.BACKBONE.NAME", "build_resnet_backbone"),
     *("MODEL.HEADS.NAME", "EmbeddingHead"),
 )
-CONTENDERS = (Contender("small MGRe", (), 7.0), Contender("small Baseline", SMALL_BASELINE))
+CONTENDERS = (Contender("small MGRe", (), 7.0, 3.0), Contender("small Baseline", SMALL_BASELINE, None, 2.0))
 
 
 def contender(name: str) -> Contender:
@@ -84,6 +84,7 @@ def test_rows_hold_counts_latencies_and_ratios():
     assert torch.get_num_threads() == threads
     assert (mgre.name, baseline.name) == ("small MGRe", "small Baseline")
     assert (mgre.paper_multiply_adds, baseline.paper_multiply_adds) == (7.0, None)
+    assert (mgre.paper_latency_ratio, baseline.paper_latency_ratio) == (1.5, 1.0)
     assert mgre.multiply_adds > baseline.multiply_adds > 0 and mgre.parameters > baseline.parameters
     # ResNet-18 without its classifier has 11.176512 M, the embedding 512 x 8 and its BN neck 16.
     assert baseline.parameters * 1e6 == pytest.approx(11_176_512 + 512 * 8 + 16)
@@ -114,18 +115,23 @@ def test_models_take_turns_and_the_first_round_is_left_out(monkeypatch):
 
 
 def test_the_table_is_written_in_markdown_and_csv(tmp_path):
-    rows = [CostRow("MGRe", 5.8, 34.2, 0.5, 1.25, 7.89, 1.79), CostRow("MGN", 9.337, 68.8, 0.6, 1.5, None, None)]
+    rows = [
+        CostRow("MGRe", 5.8, 34.2, 0.5, 1.25, 7.89, 1.79, 1.689),
+        CostRow("MGN", 9.337, 68.8, 0.6, 1.5, None, None, None),
+    ]
     setting = cost.describe_setting("cpu", batch_size=8, threads=2)
     markdown, table = cost.save_costs(rows, tmp_path / "new" / "table8", setting=setting)
     assert (markdown, table) == (tmp_path / "new" / "table8.md", tmp_path / "new" / "table8.csv")
     lines = markdown.read_text().splitlines()
-    assert [cell.strip() for cell in lines[0].split("|")[1:-1]][-2:] == [
-        "multiply-adds in the paper (G)",
-        "latency in the paper (s)",
-    ]
-    assert [c.strip() for c in lines[2].split("|")[1:-1]] == ["MGRe", "5.80", "34.20", "0.500", "1.25", "7.89", "1.79"]
-    assert [c.strip() for c in lines[3].split("|")[1:-1]] == ["MGN", "9.34", "68.80", "0.600", "1.50", "", ""]
-    assert "batches of 8 images" in lines[-1] and "2 threads" in lines[-1]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert cells[0][-3:] == ["paper: multiply-adds (G)", "paper: latency (s)", "paper: latency ratio"]
+    assert cells[2] == ["MGRe", "5.80", "34.20", "0.500", "1.25", "7.89", "1.79", "1.69"]
+    assert cells[3] == ["MGN", "9.34", "68.80", "0.600", "1.50", "", "", ""]
+    assert (
+        "batches of 8 images" in lines[-1]
+        and "2 threads" in lines[-1]
+        and "ratios to Baseline + ResNet-101" in lines[-1]
+    )
     with table.open() as file:
         read = list(csv.DictReader(file))
     assert float(read[0]["multiply_adds"]) == 5.8 and read[1]["paper_latency"] == ""

@@ -91,6 +91,7 @@ class CostRow:
         latency_ratio: the latency over the reference's.
         paper_multiply_adds: G, Table 8; None where the table has no such model.
         paper_latency: s, Table 8, on the authors' device.
+        paper_latency_ratio: their latency over their reference's.
     """
 
     name: str
@@ -100,6 +101,7 @@ class CostRow:
     latency_ratio: float
     paper_multiply_adds: float | None
     paper_latency: float | None
+    paper_latency_ratio: float | None
 
 
 def measure_costs(
@@ -146,7 +148,7 @@ def measure_costs(
     batches = [torch.zeros(batch_size, 3, *cfg.INPUT.SIZE_TEST) for cfg in cfgs]
     with _torch_threads(threads):
         latencies = measure_latencies(models, batches, repeats=repeats)
-    unit = latencies[names.index(reference)]
+    unit, paper_unit = latencies[names.index(reference)], contenders[names.index(reference)].paper_latency
     return [
         CostRow(
             name=contender.name,
@@ -156,6 +158,9 @@ def measure_costs(
             latency_ratio=latencies[i] / unit,
             paper_multiply_adds=contender.paper_multiply_adds,
             paper_latency=contender.paper_latency,
+            paper_latency_ratio=contender.paper_latency / paper_unit
+            if contender.paper_latency and paper_unit
+            else None,
         )
         for i, contender in enumerate(contenders)
     ]
@@ -210,13 +215,13 @@ def measure_latencies(
     return [median(times) for times in zip(*rounds[1:], strict=True)]
 
 
-def describe_setting(device: str, *, batch_size: int, threads: int | None = None) -> str:
+def describe_setting(device: str, *, batch_size: int, threads: int | None = None, reference: str = REFERENCE) -> str:
     """On what latencies are measured, for the caption of their table."""
     if torch.device(device).type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
         hardware = f"{platform.machine()} CPU, {threads or torch.get_num_threads()} threads"
-    return f"batches of {batch_size} images, {hardware}, torch {torch.__version__}"
+    return f"batches of {batch_size} images, {hardware}, torch {torch.__version__}; ratios to {reference}"
 
 
 def save_costs(rows: Sequence[CostRow], path: Path, *, setting: str) -> list[Path]:
@@ -238,10 +243,10 @@ def save_costs(rows: Sequence[CostRow], path: Path, *, setting: str) -> list[Pat
 def format_costs(rows: Sequence[CostRow], *, setting: str) -> str:
     """The table in Markdown; where the paper has no figure, its column stays empty."""
     headers = [
-        *("model", "multiply-adds (G)", "parameters (M)", "latency (s)", "over the reference's"),
-        *("multiply-adds in the paper (G)", "latency in the paper (s)"),
+        *("model", "multiply-adds (G)", "parameters (M)", "latency (s)", "latency ratio"),
+        *("paper: multiply-adds (G)", "paper: latency (s)", "paper: latency ratio"),
     ]
-    formats = ("", ".2f", ".2f", ".3f", ".2f", ".2f", ".2f")
+    formats = ("", ".2f", ".2f", ".3f", ".2f", ".2f", ".2f", ".2f")
     values = [list(asdict(row).values()) for row in rows]
     return f"{tabulate(values, headers=headers, floatfmt=formats, tablefmt='github')}\n\nLatency: {setting}.\n"
 
