@@ -20,6 +20,7 @@ from collections.abc import Iterable
 import torch
 from fastreid.config import CfgNode
 from fastreid.utils.logger import setup_logger
+from mgre.arguments import positive
 from mgre.config import load_config
 from mgre.data import list_images
 from mgre.data.keypoints import file_name_of, keypoint_path, load_keypoints, write_keypoints
@@ -56,7 +57,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     models = sorted(name for name, _ in POSE_MODELS)
     parser.add_argument("--model", default="rtmpose", choices=models, help="the pose model (default: %(default)s)")
     parser.add_argument("--weights", default="", help="its weight file (default: the published one, downloaded)")
-    parser.add_argument("--batch-size", type=_positive, default=32, help="images at a time (default: %(default)s)")
+    parser.add_argument("--batch-size", type=positive, default=32, help="images at a time (default: %(default)s)")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
         "--import",
@@ -228,12 +229,6 @@ def check(image_set: ImageSet, trained: dict[str, list[str]] | None, cfg: CfgNod
     refused = any(finding.level == "error" for finding in findings)
     print(f"'{image_set.output}' is {'refused' if refused else 'accepted'}")
     return FAILED if refused else 0
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not allowed: give a whole number of 1 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

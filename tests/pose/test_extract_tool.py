@@ -76,7 +76,7 @@ def test_a_folder_of_crops(extract, tmp_path, crops, write_pose_onnx):
 
 @pytest.mark.parametrize("kind", ["onnx", "hrnet"])
 def test_killed_and_started_again(extract, tmp_path, crops, write_pose_onnx, hrnet_weights, kind):
-    num_images = {"onnx": 60, "hrnet": 5}[kind]
+    num_images = {"onnx": 60, "hrnet": 4}[kind]
     for path in sorted(crops.iterdir())[num_images:]:
         path.unlink()
     weights = {"onnx": write_pose_onnx(tmp_path / "pose.onnx"), "hrnet": hrnet_weights}[kind]
@@ -105,7 +105,8 @@ def two_sets(tmp_path, monkeypatch, make_market_folder, write_pose_onnx):
     folders = [make_market_folder(tmp_path / name) for name in ("Market-1501-v15.09.15", "own")]
     arguments = ["--config-file", "configs/MGRe/custom.yml", "--model", "onnx", "--weights"]
     arguments.append(write_pose_onnx(tmp_path / "pose.onnx"))
-    overrides = ["DATASETS.NAMES", "('Market1501', 'CustomReID')", "DATASETS.TESTS", "('CustomReID',)"]
+    both = "('Market1501', 'CustomReID')"
+    overrides = ["DATASETS.NAMES", both, "DATASETS.TESTS", both]
     return arguments, [*overrides, "DATASETS.CUSTOM.ROOT", str(folders[1])], folders
 
 
@@ -131,8 +132,7 @@ def test_of_two_sets_the_one_that_was_stopped_is_finished(extract, tool, two_set
     done = extract(*arguments, *flags, *overrides)
     assert f"'{first}' is there already: left as it is" in done.out
     assert first.stat().st_mtime_ns == before.st_mtime_ns
-    assert len(load_keypoints(str(folders[1] / "keypoints.json"))) == 16
-    assert len(load_keypoints(str(first))) == 4
+    assert [len(load_keypoints(str(folder / "keypoints.json"))) for folder in folders] == [12, 12]
     refused = extract(*arguments, *overrides, status=1)
     assert f"error: '{first}' is there already: add --overwrite" in refused.err
 
@@ -143,7 +143,7 @@ def test_of_two_sets_the_one_without_a_file_is_imported(extract, two_sets, tmp_p
     (folders[1] / "keypoints.json").rename(tmp_path / "theirs.json")
     done = extract(*arguments[:2], "--import", "coco", tmp_path / "theirs.json", *overrides)
     assert f"'{folders[0] / 'keypoints.json'}' is there already: left as it is" in done.out
-    assert len(load_keypoints(str(folders[1] / "keypoints.json"))) == 16
+    assert len(load_keypoints(str(folders[1] / "keypoints.json"))) == 12
 
 
 def test_two_sets_never_share_a_file(extract, two_sets, tmp_path, monkeypatch):
@@ -229,7 +229,7 @@ def test_a_config_of_training_then_a_check(extract, tmp_path, small_run, write_p
     assert "is accepted" in extract(*config, "--check", *own).out
     (tmp_path / "own" / "keypoints.json").write_text('{"images": [], "annotations": []}')
     refused = extract(*config, "--check", *own, status=1).out
-    assert f"error: {len(expected)} of {len(expected)} images" in refused and "is refused" in refused
+    assert "error: 16 of 16 images" in refused and "is refused" in refused
 
 
 def test_key_points_one_has(extract, tmp_path, small_run):
@@ -249,9 +249,9 @@ def test_images_that_cannot_be_read_are_skipped_in_an_import_too(extract, tmp_pa
     (own / "keypoints.json").rename(tmp_path / "theirs.json")
     broken, cut = sorted(own.glob("query/*.jpg"))[:2]
     broken.write_bytes(b"")
-    cut.write_bytes(cut.read_bytes()[:300])  # its size is still there
+    cut.write_bytes(cut.read_bytes()[:-50])  # its size is still there
     done = extract("--images", own, "--import", "coco", tmp_path / "theirs.json", status=3)
-    assert f"Image '{broken}' cannot be read" in done.err
+    assert f"Image '{broken}' cannot be read" in done.err and f"Image '{cut}' cannot be read" in done.err
     assert len(load_keypoints(str(own / "keypoints.json"))) == len(list(own.glob("*/*.jpg"))) - 1
 
 
@@ -286,7 +286,7 @@ def test_a_file_of_the_training_split_alone_is_accepted(extract, tmp_path, small
     )
     assert "is accepted" in done.out
     # Without a config nobody knows which images are trained on.
-    assert "is refused" in extract("--images", own, "--check", status=1).out
+    assert f"{num_test} of {num_test + 16} images" in extract("--images", own, "--check").out
 
 
 def test_a_set_to_test_on_needs_no_file(extract, two_sets):
@@ -384,7 +384,9 @@ def test_what_is_wrong_is_said_in_one_line(extract, tmp_path, crops, arguments, 
     assert not (crops / "keypoints.json").exists()
 
 
-def test_the_command_line():
-    usage = subprocess.run([sys.executable, TOOL, "--help"], capture_output=True, text=True, check=True).stdout
+def test_the_command_line(tool, capsys):
+    with pytest.raises(SystemExit):
+        tool.parse_args(["--help"])
+    usage = capsys.readouterr().out
     for name in ("rtmpose", "hrnet", "onnx", "coco", "boxmot", "kpr", "--sheets"):
         assert name in usage

@@ -68,9 +68,9 @@ def test_sheets_of_odd_crops_are_of_a_size_to_look_at(save, sizes):
 
 
 def test_crops_keep_their_shape_on_a_sheet(save):
-    path = save((30, 90))["sample"]
-    with Image.open(path) as sheet:
-        assert sheet.size[0] == 192 + 8 and 64 <= sheet.size[1] - 8 < 64 + 100
+    for path in save(*[(30, 90)] * 8).values():
+        with Image.open(path) as sheet:
+            assert sheet.width == 8 * (192 + 4) + 4 and 64 + 8 < sheet.height < 64 + 8 + 100
 
 
 def test_sheets_are_known_by_themselves(tmp_path, save):
@@ -97,13 +97,13 @@ def test_sheets_replace_sheets_and_nothing_else(tmp_path, save):
 
 
 def test_images_that_cannot_be_shown_are_told_and_the_others_are_shown(tmp_path, save):
-    save((40, 20), (40, 20))
+    save(*[(40, 20)] * 6)
     (tmp_path / "0.png").write_bytes((tmp_path / "0.png").read_bytes()[:200])
     paths = sheet_paths(str(tmp_path / "new.json"))
-    found = {f"{index}.png": keypoints(0.5) for index in range(2)}
+    found = {f"{index}.png": keypoints(0.5) for index in range(6)}
     faulty = save_sheets(found, str(tmp_path), paths, regions=TABLE1, min_score=0.3)
     assert list(faulty) == ["0.png"] and "0.png' cannot be read" in faulty["0.png"]
-    assert Image.open(paths["worst"]).width == 144 + 8
+    assert Image.open(paths["worst"]).width == 5 * (144 + 4) + 4
 
 
 def test_a_sheet_that_cannot_be_written(tmp_path, save, monkeypatch):

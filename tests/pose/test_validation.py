@@ -298,7 +298,7 @@ def points_moved(shift, first=0):
         entries = with_person_scores(content)["annotations"][first:]
         points = [entry["keypoints"] for entry in entries]
         for index, entry in enumerate(entries):
-            entry["keypoints"] = points[index - shift]
+            entry["keypoints"] = points[(index - shift) % len(points)]
         return content
 
     return change
@@ -324,7 +324,7 @@ def test_scores_of_a_detector_are_no_fault(check):
             entry["score"] = score
         return content
 
-    assert check(None, detected) == []
+    assert messages(check(None, detected), ERROR) == []
 
 
 @pytest.mark.parametrize(("shift", "where"), [(1, "1 after it"), (-2, "2 before it")])
