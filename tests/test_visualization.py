@@ -1,6 +1,6 @@
 import numpy as np
 import torch
-from mgre.visualization import COLORS, contact_sheet, draw_regions, draw_skeleton
+from mgre.visualization import COLORS, LEGEND_WIDTH, contact_sheet, draw_regions, draw_skeleton
 from PIL import ImageColor
 
 
@@ -41,8 +41,8 @@ def test_the_trusted_points_and_limbs_of_a_skeleton_are_drawn():
 def test_sheet_holds_all_tiles_and_a_legend():
     tiles = [torch.full((3, height, 20), 100, dtype=torch.uint8) for height in (40, 40, 30, 40, 40)]
     sheet = contact_sheet(tiles, ["head", "whole_body"], columns=4)
-    # Four columns of 20 px and two rows of 40 px, 4 px of padding around each; below them the legend.
-    assert sheet.width == 4 * 24 + 4
+    # Four columns of 20 px and two rows of 40 px, 4 px of padding around each; below them the legend, which is wider.
+    assert sheet.width == 4 * LEGEND_WIDTH > 4 * 24 + 4
     assert sheet.height > 2 * 44 + 4
     pixels = np.asarray(sheet)
     assert (pixels[: 2 * 44 + 4] == 100).all(axis=2).sum() == 4 * 40 * 20 + 30 * 20

@@ -6,149 +6,234 @@ Examples:
     tools/extract_keypoints.py --images path/to/crops --model hrnet --weights hrnet_w32_256x192.pth
     tools/extract_keypoints.py --config-file configs/MGRe/market.yml --import boxmot metadata.json
     tools/extract_keypoints.py --config-file configs/MGRe/market.yml --check
+    tools/extract_keypoints.py --config-file configs/MGRe/market.yml --sheets
 
 Exit status: 0 all is well, 1 an error or a file that --check refuses, 3 done but images were skipped, 130 stopped by
 Ctrl-C (the same command goes on from there).
 """
 
 import argparse
-import functools
 import os
 import sys
+from collections.abc import Iterable
 
 import torch
 from fastreid.config import CfgNode
+from fastreid.utils.logger import setup_logger
+from mgre.arguments import positive
 from mgre.config import load_config
 from mgre.data import list_images
-from mgre.data.custom import IMAGE_SUFFIXES
-from mgre.data.keypoints import ImageKeypoints, file_name_of, write_keypoints
+from mgre.data.keypoints import file_name_of, keypoint_path, load_keypoints, write_keypoints
 from mgre.engine import main
-from mgre.errors import ConfigError, DataError
+from mgre.errors import ConfigError, DataError, SetupError
 from mgre.pose import (
     IMPORTERS,
     POSE_MODELS,
+    FoundKeypoints,
+    ImageSet,
     check_keypoints,
     extract_keypoints,
-    require_free,
+    find_images,
+    is_sheet,
+    open_journals,
+    require_free_sheets,
     save_sheets,
+    sets_to_write,
     sheet_paths,
     summarise,
 )
 from mgre.regions import get_regions
 
-SKIPPED, STOPPED = 3, 130
+FAILED, SKIPPED, STOPPED = 1, 3, 130
 
 
 def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     images = parser.add_mutually_exclusive_group(required=True)
-    images.add_argument("--config-file", default="", help="the images of all splits that this config uses")
+    images.add_argument("--config-file", help="the images of all splits that this config uses")
     images.add_argument("--images", metavar="DIR", help="all images in a folder and below")
     parser.add_argument("--output", help="key point file (default: DATASETS.KEYPOINTS, in the images' folder)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the key point file if it is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     models = sorted(name for name, _ in POSE_MODELS)
     parser.add_argument("--model", default="rtmpose", choices=models, help="the pose model (default: %(default)s)")
     parser.add_argument("--weights", default="", help="its weight file (default: the published one, downloaded)")
-    parser.add_argument("--batch-size", type=_positive, default=32, help="images at a time (default: %(default)s)")
-    parser.add_argument(
+    parser.add_argument("--batch-size", type=positive, default=32, help="images at a time (default: %(default)s)")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--import",
         dest="source",
         nargs=2,
         metavar=("FORMAT", "PATH"),
         help=f"take key points you have instead of finding them; formats: {', '.join(sorted(IMPORTERS))}",
     )
-    parser.add_argument("--check", action="store_true", help="only check the key point file against the images")
+    instead.add_argument("--check", action="store_true", help="only check the key point file against the images")
+    instead.add_argument("--sheets", action="store_true", help="only draw the sheets of the key point file")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides KEY VALUE, such as MODEL.DEVICE cpu")
     return parser.parse_args(words)
 
 
 def run(args: argparse.Namespace) -> int:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    cfg = load_config(args.config_file, ["MODEL.DEVICE", device, *args.opts])
-    images = {args.images: find_images(args.images)} if args.images else list_images(cfg)
-    if args.output and len(images) > 1:
-        raise ConfigError(f"--output is one file, and the config's data sets need {len(images)}: leave it out")
-    outputs = {folder: args.output or os.path.join(folder, cfg.DATASETS.KEYPOINTS) for folder in images}
-    for folder, paths in images.items():  # a folder of crops may have an earlier run's sheets in it
-        sheets = {os.path.abspath(sheet) for sheet in sheet_paths(outputs[folder]).values()}
-        images[folder] = [path for path in paths if os.path.abspath(path) not in sheets]
+    setup_logger(name="mgre")
+    misplaced = [word for word in args.opts if word.startswith("--")]
+    if misplaced:
+        raise ConfigError(f"{misplaced[0]} stands behind '{args.opts[0]}': options come before the overrides KEY VALUE")
+    cfg = load(args)
+    image_sets = find_image_sets(args, cfg)
     if args.check:
-        return max(check(outputs[folder], paths, folder, cfg) for folder, paths in images.items())
-    for output in outputs.values():
-        require_free(output, overwrite=args.overwrite)
-    # Once for all data sets, and not before there is something to do.
-    build_model = functools.cache(lambda: POSE_MODELS.get(args.model)(weights=args.weights, device=cfg.MODEL.DEVICE))
-    status = 0
-    for folder, paths in images.items():
-        if args.source:
-            found, faulty = import_keypoints(*args.source, paths, folder, outputs[folder]), {}
-        else:
-            extraction = extract_keypoints(
-                build_model, paths, folder, outputs[folder], batch_size=args.batch_size, overwrite=args.overwrite
+        trained = list_images(cfg, train_only=True) if args.images is None else None
+        return max(check(image_set, trained, cfg) for image_set in image_sets)
+    if args.sheets:
+        return worst(redraw(image_set, cfg, overwrite=args.overwrite) for image_set in image_sets)
+    require_own_outputs(image_sets)
+    todo = sets_to_write(image_sets, overwrite=args.overwrite)
+    for image_set in todo:
+        require_free_sheets(image_set.output, image_set.paths, overwrite=args.overwrite)
+    return write_imported(args, cfg, image_sets, todo) if args.source else write_found(args, cfg, image_sets, todo)
+
+
+def load(args: argparse.Namespace) -> CfgNode:
+    """The config; on the device that it, or the command line, names, else on the one that is here."""
+    if args.config_file == "":
+        raise ConfigError("--config-file is empty: name a config file, see configs/")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cfg = load_config(args.config_file or "", ["MODEL.DEVICE", device, *args.opts])
+    if args.config_file:
+        named = CfgNode.load_yaml_with_base(args.config_file).get("MODEL", {}).get("DEVICE", device)
+        if named != device:
+            cfg = load_config(args.config_file, ["MODEL.DEVICE", named, *args.opts])
+    return cfg
+
+
+def find_image_sets(args: argparse.Namespace, cfg: CfgNode) -> list[ImageSet]:
+    if args.images is not None:
+        listed = {args.images: sorted(find_images(args.images))}
+        defaults = {args.images: os.path.join(args.images, os.path.expanduser(cfg.DATASETS.KEYPOINTS))}
+    else:
+        listed = list_images(cfg)
+        defaults = {folder: keypoint_path(cfg.DATASETS.KEYPOINTS, folder) for folder in listed}
+    if args.output and len(listed) > 1:
+        raise ConfigError(f"--output is one file, and the config's data sets need {len(listed)}: leave it out")
+    image_sets = []
+    for folder, paths in listed.items():
+        crops = [path for path in paths if not is_sheet(path)]
+        if not crops:
+            raise DataError(f"'{folder}' has no images (.jpg, .jpeg, .png) in it or below")
+        image_sets.append(ImageSet(folder, crops, args.output or defaults[folder]))
+    return image_sets
+
+
+def require_own_outputs(image_sets: list[ImageSet]) -> None:
+    """
+    Raises:
+        ConfigError: two data sets have the same key point file, or one has a folder for it.
+    """
+    owners: dict[str, ImageSet] = {}
+    for image_set in image_sets:
+        owner = owners.setdefault(os.path.realpath(image_set.output), image_set)
+        if owner is not image_set:
+            raise ConfigError(
+                f"DATASETS.KEYPOINTS is '{image_set.output}' for the images of '{owner.folder}' and of "
+                f"'{image_set.folder}': give a name, so that there is a file in each of these folders"
             )
-            found, faulty = extraction.keypoints, extraction.faulty
-        report(found, faulty, folder, outputs[folder], cfg)
-        status = SKIPPED if faulty else status
-    return status
+        if os.path.isdir(image_set.output):
+            raise ConfigError(f"the key point file '{image_set.output}' is a folder: name a file")
 
 
-def import_keypoints(
-    source_format: str, source: str, paths: list[str], folder: str, output: str
-) -> dict[str, ImageKeypoints]:
+def write_found(args: argparse.Namespace, cfg: CfgNode, image_sets: list[ImageSet], todo: list[ImageSet]) -> int:
+    model = POSE_MODELS.get(args.model)(weights=args.weights, device=cfg.MODEL.DEVICE)
+    statuses = []
+    with open_journals(todo, model, overwrite=args.overwrite) as journals:
+        tell_left(image_sets, journals)
+        for image_set, journal in journals.items():
+            found = extract_keypoints(model, image_set, journal, batch_size=args.batch_size)
+            statuses.append(report(found, image_set, cfg))
+    return worst(statuses)
+
+
+def write_imported(args: argparse.Namespace, cfg: CfgNode, image_sets: list[ImageSet], todo: list[ImageSet]) -> int:
+    source_format, source = args.source
     if source_format not in IMPORTERS:
         raise ConfigError(f"--import {source_format}: no such format; known ones: {', '.join(sorted(IMPORTERS))}")
-    imported = IMPORTERS[source_format](source, folder)
-    names = [file_name_of(path, folder) for path in paths]
-    found = {name: imported[name] for name in names if name in imported}
-    if not found:
-        raise DataError(f"'{source}' has key points of {len(imported)} images, none of which is among those asked for")
-    write_keypoints(output, found, info={"description": f"Imported from {source_format}: {os.path.basename(source)}"})
-    print(f"{len(found)} of {len(names)} images have key points in '{source}'")
-    return found
+    tell_left(image_sets, todo)
+    statuses = []
+    for image_set in todo:
+        min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
+        found = IMPORTERS[source_format](source, image_set.paths, image_set.folder, min_score=min_score)
+        info = {"description": f"Imported from {source_format}: {os.path.basename(source)}"}
+        write_keypoints(image_set.output, found.keypoints, info=info)
+        print(f"{len(found.keypoints)} of {len(image_set.paths)} images have key points in '{source}'")
+        statuses.append(report(found, image_set, cfg))
+    return worst(statuses)
 
 
-def report(found: dict[str, ImageKeypoints], faulty: dict[str, str], folder: str, output: str, cfg: CfgNode) -> None:
+def tell_left(image_sets: list[ImageSet], written: list[ImageSet] | dict[ImageSet, object]) -> None:
+    for image_set in image_sets:
+        if image_set not in written:
+            print(f"'{image_set.output}' is there already: left as it is")
+
+
+def report(found: FoundKeypoints, image_set: ImageSet, cfg: CfgNode) -> int:
+    """Print the summary, save the sheets and tell the skipped images; the exit status."""
     min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
-    print(f"\n{summarise(found, min_score=min_score)}\n\nkey points  {output}")
-    if found:
-        regions = [r for members in get_regions(cfg.MODEL.MGRE.REGIONS, (1, 2, 3)).values() for r in members]
-        sheets = sheet_paths(output)
-        save_sheets(found, folder, sheets, regions=regions, min_score=min_score)
-        for sheet in sheets.values():
-            print(f"sheet       {sheet}")
+    print(f"\n{summarise(found.keypoints, min_score=min_score)}\n\nkey points  {image_set.output}")
+    regions = [r for members in get_regions(cfg.MODEL.MGRE.REGIONS, (1, 2, 3)).values() for r in members]
+    sheets = sheet_paths(image_set.output)
+    status, faulty = 0, found.faulty
+    try:
+        unseen = save_sheets(found.keypoints, image_set.folder, sheets, regions=regions, min_score=min_score)
+    except SetupError as error:  # the next data set does not need them
+        print(f"error: {error}", file=sys.stderr)
+        status = FAILED
+    else:
+        faulty = faulty | unseen
+        print(*(f"sheet       {sheet}" for sheet in sheets.values() if found.keypoints), sep="\n")
     if faulty:
         print(f"\n{len(faulty)} images were skipped:", *faulty.values(), sep="\n  ", file=sys.stderr)
+    return status or (SKIPPED if faulty else 0)
 
 
-def check(output: str, paths: list[str], folder: str, cfg: CfgNode) -> int:
-    findings = check_keypoints(output, paths, folder, min_score=cfg.DATASETS.KEYPOINT_MIN_SCORE)
+def worst(statuses: Iterable[int]) -> int:
+    found = set(statuses)
+    return next((status for status in (FAILED, SKIPPED) if status in found), 0)
+
+
+def redraw(image_set: ImageSet, cfg: CfgNode, *, overwrite: bool) -> int:
+    """Summary and sheets of a key point file that is there."""
+    require_free_sheets(image_set.output, image_set.paths, overwrite=overwrite)
+    content = load_keypoints(image_set.output, min_score=cfg.DATASETS.KEYPOINT_MIN_SCORE)
+    names = {file_name_of(path, image_set.folder) for path in image_set.paths}
+    found = FoundKeypoints({name: keypoints for name, keypoints in content.items() if name in names})
+    if not found.keypoints:
+        raise DataError(f"'{image_set.output}' has key points of none of the images of '{image_set.folder}'")
+    return report(found, image_set, cfg)
+
+
+def check(image_set: ImageSet, trained: dict[str, list[str]] | None, cfg: CfgNode) -> int:
+    """
+    Args:
+        trained: the images that need key points, by folder; None: all.
+    """
+    train_paths = None if trained is None else trained.get(image_set.folder, [])
+    if train_paths == [] and not os.path.exists(image_set.output):
+        print(f"warning: '{image_set.output}' does not exist; images to test on need none\nnothing to refuse")
+        return 0
+    findings = check_keypoints(
+        image_set.output,
+        image_set.paths,
+        image_set.folder,
+        train_paths=train_paths,
+        min_score=cfg.DATASETS.KEYPOINT_MIN_SCORE,
+    )
     for finding in findings:
         print(f"{finding.level}: {finding.message}")
     refused = any(finding.level == "error" for finding in findings)
-    print(f"'{output}' is {'refused' if refused else 'accepted'}")
-    return int(refused)
-
-
-def find_images(folder: str) -> list[str]:
-    paths = [
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-    ]
-    if not paths:
-        raise DataError(f"--images '{folder}' has no images ({', '.join(IMAGE_SUFFIXES)}) in it or below")
-    return sorted(paths)
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
+    print(f"'{image_set.output}' is {'refused' if refused else 'accepted'}")
+    return FAILED if refused else 0
 
 
 if __name__ == "__main__":
     args = parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be of bytes that are no text
     try:
         sys.exit(main(lambda: run(args)))
     except KeyboardInterrupt:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from mgre.pose.hrnet import HRNetPose
 
 # Where each of the 17 joints is found, in input pixels (x, y) from the reddest pixel: all different.
 JOINT_SHIFTS = np.array([(4 * (k % 5 - 2), 4 * (k // 5 - 2)) for k in range(17)])
@@ -83,3 +85,22 @@ def draw_dot() -> Callable[..., np.ndarray]:
         return crop.astype(np.uint8)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def hrnet_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A weight file of HRNet-W32 with random numbers, in its authors' form; all tensors are parts of a few, so that the
+    file is small."""
+    rng = torch.Generator().manual_seed(0)
+    noise = 0.05 * torch.randn(600_000, generator=rng)
+    positive = 1 + 0.1 * torch.randn(600, generator=rng)
+    state = {}
+    for name, tensor in HRNetPose(32).state_dict().items():
+        if tensor.ndim:
+            source = noise if tensor.ndim > 1 or name.endswith(("bias", "mean")) else positive
+            state[name] = source[: tensor.numel()].view(tensor.shape)
+        else:
+            state[name] = tensor
+    path = tmp_path_factory.mktemp("weights") / "pose_hrnet_w32_256x192.pth"
+    torch.save(state, path)
+    return str(path)

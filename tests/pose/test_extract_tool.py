@@ -1,6 +1,8 @@
 """tools/extract_keypoints.py as a user calls it."""
 
 import importlib.util
+import json
+import os
 import subprocess
 import sys
 import time
@@ -8,19 +10,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mgre.data.keypoints import load_keypoints
 from mgre.engine import main
+from mgre.errors import SetupError
+from mgre.pose import hrnet
 from PIL import Image
 
 TOOL = "tools/extract_keypoints.py"
 
 
 @pytest.fixture
-def extract(capsys):
-    """Run the tool in this process, which has imported what it needs; what it printed."""
+def tool():
     spec = importlib.util.spec_from_file_location("extract_keypoints", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def extract(tool, capsys):
+    """Run the tool in this process, which has imported what it needs; what it printed."""
 
     def call(*words: str | Path, status: int = 0):
         capsys.readouterr()
@@ -64,22 +74,147 @@ def test_a_folder_of_crops(extract, tmp_path, crops, write_pose_onnx):
     assert (crops / "keypoints.json").read_bytes() == before
 
 
-def test_killed_and_started_again(extract, tmp_path, crops, write_pose_onnx):
-    options = ["--images", crops, "--model", "onnx", "--weights", write_pose_onnx(tmp_path / "pose.onnx")]
-    options += ["--batch-size", "1"]
-    extract(*options, "--output", tmp_path / "undisturbed.json")
+@pytest.mark.parametrize("kind", ["onnx", "hrnet"])
+def test_killed_and_started_again(extract, tmp_path, crops, write_pose_onnx, hrnet_weights, kind):
+    num_images = {"onnx": 60, "hrnet": 4}[kind]
+    for path in sorted(crops.iterdir())[num_images:]:
+        path.unlink()
+    weights = {"onnx": write_pose_onnx(tmp_path / "pose.onnx"), "hrnet": hrnet_weights}[kind]
+    options = ["--images", crops, "--model", kind, "--weights", weights, "--batch-size", "1"]
     journal = tmp_path / "killed.json.unfinished"
     command = [sys.executable, TOOL, *map(str, options), "--output", str(tmp_path / "killed.json")]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while not journal.exists() or journal.read_bytes().count(b"\n") < 6:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment, **streams) as process:
+        while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
             time.sleep(0.001)
             assert process.poll() is None
         process.kill()
     assert not (tmp_path / "killed.json").exists()
     done = extract(*options, "--output", tmp_path / "killed.json")
-    assert " 0/60" not in done.err  # what was done stays done
+    assert f" 0/{num_images}" not in done.err  # what was done stays done
+    extract(*options, "--output", tmp_path / "undisturbed.json")
     assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "undisturbed.json").read_bytes()
     assert not journal.exists()
+
+
+@pytest.fixture
+def two_sets(tmp_path, monkeypatch, make_market_folder, write_pose_onnx):
+    """Arguments for a config of two data sets, Market1501 and a custom one, and the two folders."""
+    monkeypatch.setenv("FASTREID_DATASETS", str(tmp_path))
+    folders = [make_market_folder(tmp_path / name) for name in ("Market-1501-v15.09.15", "own")]
+    arguments = ["--config-file", "configs/MGRe/custom.yml", "--model", "onnx", "--weights"]
+    arguments.append(write_pose_onnx(tmp_path / "pose.onnx"))
+    both = "('Market1501', 'CustomReID')"
+    overrides = ["DATASETS.NAMES", both, "DATASETS.TESTS", both]
+    return arguments, [*overrides, "DATASETS.CUSTOM.ROOT", str(folders[1])], folders
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_of_two_sets_the_one_that_was_stopped_is_finished(extract, tool, two_sets, monkeypatch, flags):
+    arguments, overrides, folders = two_sets
+    if flags:
+        for folder in folders:
+            (folder / "keypoints.json").write_text("old")
+    find = tool.extract_keypoints
+
+    def stopped(model, image_set, *args, **options):
+        if image_set.folder == str(folders[1]):
+            raise SetupError("stopped")
+        return find(model, image_set, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, "extract_keypoints", stopped)
+        extract(*arguments, *flags, *overrides, status=1)
+    first = folders[0] / "keypoints.json"
+    before = first.stat()
+    assert (folders[1] / "keypoints.json").exists() == bool(flags)
+    done = extract(*arguments, *flags, *overrides)
+    assert f"'{first}' is there already: left as it is" in done.out
+    assert first.stat().st_mtime_ns == before.st_mtime_ns
+    assert [len(load_keypoints(str(folder / "keypoints.json"))) for folder in folders] == [12, 12]
+    refused = extract(*arguments, *overrides, status=1)
+    assert f"error: '{first}' is there already: add --overwrite" in refused.err
+
+
+def test_of_two_sets_the_one_without_a_file_is_imported(extract, two_sets, tmp_path):
+    arguments, overrides, folders = two_sets
+    extract(*arguments[:2], "--model", "onnx", *arguments[4:], *overrides)
+    (folders[1] / "keypoints.json").rename(tmp_path / "theirs.json")
+    done = extract(*arguments[:2], "--import", "coco", tmp_path / "theirs.json", *overrides)
+    assert f"'{folders[0] / 'keypoints.json'}' is there already: left as it is" in done.out
+    assert len(load_keypoints(str(folders[1] / "keypoints.json"))) == 12
+
+
+def test_two_sets_never_share_a_file(extract, two_sets, tmp_path, monkeypatch):
+    arguments, overrides, folders = two_sets
+    shared = tmp_path / "shared.json"
+    refused = extract(*arguments, *overrides, "DATASETS.KEYPOINTS", shared, status=1).err
+    assert f"'{folders[0]}' and of '{folders[1]}': give a name" in refused
+    assert not shared.exists()
+    # A file relative to the working directory, which training takes for both.
+    config = os.path.abspath("configs/MGRe/custom.yml")
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd" / "k.json").write_text("mine")
+    monkeypatch.chdir(tmp_path / "cwd")
+    words = ["--config-file", config, *arguments[2:], "--overwrite", *overrides, "DATASETS.KEYPOINTS", "k.json"]
+    assert "give a name" in extract(*words, status=1).err
+    assert (tmp_path / "cwd" / "k.json").read_text() == "mine"
+
+
+def test_the_file_is_where_training_looks(extract, tmp_path, small_run, write_pose_onnx, monkeypatch):
+    (tmp_path / "own" / "keypoints.json").unlink()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    own = ["DATASETS.CUSTOM.ROOT", str(tmp_path / "own"), "DATASETS.KEYPOINTS"]
+    arguments = ["--config-file", os.path.abspath("configs/MGRe/custom.yml"), "--model", "onnx"]
+    arguments += ["--weights", write_pose_onnx(tmp_path / "pose.onnx")]
+    extract(*arguments, *own, "~/labels/k.json")
+    assert "is accepted" in extract(*arguments, "--check", *own, "~/labels/k.json").out
+    # Relative to the working directory.
+    monkeypatch.chdir(tmp_path / "home")
+    assert "'labels/k.json' is accepted" in extract(*arguments, "--check", *own, "labels/k.json").out
+    assert "'labels/k.json' is there already" in extract(*arguments, *own, "labels/k.json", status=1).err
+    # One that is not there yet is in the data set's folder.
+    extract(*arguments, *own, "sub/k.json")
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("k.json")} == {
+        "home/labels/k.json",
+        "own/sub/k.json",
+    }
+
+
+def test_sheets_replace_nothing_but_sheets(extract, tmp_path, crops, write_pose_onnx):
+    arguments = ["--images", crops, "--model", "onnx", "--weights", write_pose_onnx(tmp_path / "pose.onnx")]
+    (tmp_path / "k_worst.png").write_bytes(b"a diagram")
+    refused = extract(*arguments, "--output", tmp_path / "k.json", status=1).err
+    assert "would replace" in refused and "k_worst.png', which is none: add --overwrite" in refused
+    assert not (tmp_path / "k.json").exists() and (tmp_path / "k_worst.png").read_bytes() == b"a diagram"
+    extract(*arguments, "--output", tmp_path / "k.json", "--overwrite")
+    assert Image.open(tmp_path / "k_worst.png").width > 200
+    # A crop that happens to have the name of a sheet is one, and stays.
+    Image.new("RGB", (32, 64)).save(crops / "k_sample.png")
+    assert "replace the image" in extract(*arguments, "--output", crops / "k.json", "--overwrite", status=1).err
+    assert Image.open(crops / "k_sample.png").size == (32, 64)
+    # The sheets of one extraction are no crops of another.
+    extract(*arguments, "--output", crops / "first.json")
+    extract(*arguments, "--output", crops / "second.json")
+    for name in ("first", "second"):
+        assert len(load_keypoints(str(crops / f"{name}.json"))) == 61
+
+
+def test_sheets_are_had_again_without_finding_the_points_again(extract, tmp_path, crops, write_pose_onnx, monkeypatch):
+    arguments = ["--images", crops, "--model", "onnx", "--weights", write_pose_onnx(tmp_path / "pose.onnx")]
+    (crops / "keypoints_worst.png").mkdir()
+    assert "is none: add --overwrite" in extract(*arguments, status=1).err
+    failed = extract(*arguments, "--overwrite", status=1)
+    assert "keypoints_worst.png' cannot be written (Is a directory)" in failed.err and "with --sheets" in failed.err
+    before = (crops / "keypoints.json").stat()
+    (crops / "keypoints_worst.png").rmdir()
+    done = extract(*arguments, "--sheets")
+    assert "left_ankle" in done.out and f"sheet       {crops / 'keypoints_worst.png'}" in done.out
+    assert Image.open(crops / "keypoints_worst.png").width > 200
+    assert (crops / "keypoints.json").stat().st_mtime_ns == before.st_mtime_ns
+    (crops / "keypoints.json").unlink()
+    assert "does not exist" in extract(*arguments, "--sheets", status=1).err
 
 
 def test_a_config_of_training_then_a_check(extract, tmp_path, small_run, write_pose_onnx):
@@ -94,7 +229,7 @@ def test_a_config_of_training_then_a_check(extract, tmp_path, small_run, write_p
     assert "is accepted" in extract(*config, "--check", *own).out
     (tmp_path / "own" / "keypoints.json").write_text('{"images": [], "annotations": []}')
     refused = extract(*config, "--check", *own, status=1).out
-    assert f"error: {len(expected)} of {len(expected)} images" in refused and "is refused" in refused
+    assert "error: 16 of 16 images" in refused and "is refused" in refused
 
 
 def test_key_points_one_has(extract, tmp_path, small_run):
@@ -109,10 +244,131 @@ def test_key_points_one_has(extract, tmp_path, small_run):
     assert "is there already" in extract(*arguments, status=1).err
 
 
+def test_images_that_cannot_be_read_are_skipped_in_an_import_too(extract, tmp_path, small_run):
+    own = tmp_path / "own"
+    (own / "keypoints.json").rename(tmp_path / "theirs.json")
+    broken, cut = sorted(own.glob("query/*.jpg"))[:2]
+    broken.write_bytes(b"")
+    cut.write_bytes(cut.read_bytes()[:-50])  # its size is still there
+    done = extract("--images", own, "--import", "coco", tmp_path / "theirs.json", status=3)
+    assert f"Image '{broken}' cannot be read" in done.err and f"Image '{cut}' cannot be read" in done.err
+    assert len(load_keypoints(str(own / "keypoints.json"))) == len(list(own.glob("*/*.jpg"))) - 1
+
+
+def test_an_import_trusts_points_as_the_config_does(extract, tmp_path, small_run):
+    own = tmp_path / "own"
+    content = json.loads((own / "keypoints.json").read_text())
+    content["annotations"][0]["keypoints"][:3] = [500, 5, 0.4]
+    (own / "keypoints.json").unlink()
+    (tmp_path / "theirs.json").write_text(json.dumps(content))
+    arguments = ["--images", own, "--import", "coco", tmp_path / "theirs.json"]
+    assert "is at x 500" in extract(*arguments, status=1).err
+    extract(*arguments, "DATASETS.KEYPOINT_MIN_SCORE", "0.5")
+
+
+def test_a_file_of_the_training_split_alone_is_accepted(extract, tmp_path, small_run):
+    own = tmp_path / "own"
+    content = json.loads((own / "keypoints.json").read_text())
+    kept = {entry["id"] for entry in content["images"] if entry["file_name"].startswith("bounding_box_train")}
+    content["images"] = [entry for entry in content["images"] if entry["id"] in kept]
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in kept]
+    # The fixture's points are anywhere in the image: head up, and left and right as from the front.
+    for entry in content["annotations"]:
+        points = np.array(entry["keypoints"]).reshape(17, 3)
+        points[:, 1] = np.sort(points[:, 1])
+        entry["keypoints"] = points.ravel().tolist()
+    (own / "keypoints.json").write_text(json.dumps(content))
+    arguments = ["--check", "DATASETS.CUSTOM.ROOT", str(own)]
+    done = extract("--config-file", "configs/MGRe/custom.yml", *arguments)
+    num_test = len(list(own.glob("query/*.jpg"))) + len(list(own.glob("bounding_box_test/*.jpg")))
+    assert (
+        f"warning: {num_test} of {num_test} images (100.0%" in done.out and "to test on have no key points" in done.out
+    )
+    assert "is accepted" in done.out
+    # Without a config nobody knows which images are trained on.
+    assert f"{num_test} of {num_test + 16} images" in extract("--images", own, "--check").out
+
+
+def test_a_set_to_test_on_needs_no_file(extract, two_sets):
+    arguments, overrides, folders = two_sets
+    words = [*overrides, "DATASETS.NAMES", "('Market1501',)"]
+    extract(*arguments, "--check", *words, status=1)
+    extract(*arguments, *words)
+    (folders[1] / "keypoints.json").unlink()
+    checked = extract(*arguments, "--check", *words).out
+    assert f"warning: '{folders[1] / 'keypoints.json'}' does not exist; images to test on need none" in checked
+
+
+def test_names_that_are_no_text(tmp_path, crops, write_pose_onnx):
+    """As bytes of another encoding; from the command line, as the streams there are stricter than a test's."""
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.rename(crops, folder)
+    os.rename(folder + b"/0000.png", folder + b"/\xe9.png")
+    command = [sys.executable, TOOL, "--images", folder, "--model", "onnx"]
+    command += ["--weights", write_pose_onnx(tmp_path / "pose.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    assert "1 images were skipped" in done.stderr and "'\\udce9.png' has a name that is not UTF-8" in done.stderr
+    assert "caf\\udce9/keypoints.json" in done.stdout
+    with open(folder + b"/keypoints.json") as file:
+        assert len(json.load(file)["images"]) == 59
+
+
+def test_what_is_downloaded_is_told_first(extract, crops, monkeypatch, tmp_path):
+    monkeypatch.setattr(hrnet, "WEIGHTS_URL", "ftp://example.org/x/hrnet_w32_256x192.pth")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, path: pytest.fail("not without a word"))
+    assert "neither http nor https" in extract("--images", crops, "--model", "hrnet", status=1).err
+    monkeypatch.setattr(hrnet, "WEIGHTS_URL", "https://example.org/x/hrnet_w32_256x192.pth")
+
+    def no_network(url, path):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    done = extract("--images", crops, "--model", "hrnet", status=1)
+    kept = tmp_path / "torch" / "hub" / "mgre" / "hrnet_w32_256x192.pth"
+    assert f"Downloading '{kept}' (about 114 MB) from https://example.org/x/hrnet_w32_256x192.pth" in done.out
+    assert f"put it at '{kept}', or give a weight file with --weights" in done.err
+
+
+def test_the_device_is_the_configs_then_the_one_that_is_here(tool, tmp_path, monkeypatch):
+    def device(*words):
+        return tool.load(tool.parse_args([str(word) for word in words])).MODEL.DEVICE
+
+    base = os.path.abspath("configs/MGRe/custom.yml")
+    (tmp_path / "base.yml").write_text(f"_BASE_: {base}\nMODEL:\n  DEVICE: cuda:1\n")
+    (tmp_path / "named.yml").write_text("_BASE_: base.yml\n")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device("--config-file", base) == device("--images", "x") == "cuda"
+    assert device("--config-file", tmp_path / "named.yml") == "cuda:1"
+    assert device("--config-file", "configs/MGRe/quickstart.yml") == "cpu"
+    assert device("--config-file", tmp_path / "named.yml", "MODEL.DEVICE", "cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device("--config-file", base) == device("--images", "x") == "cpu"
+    with pytest.raises(SetupError, match=r"MODEL.DEVICE is 'cuda:1', but .* no CUDA device here"):
+        device("--config-file", tmp_path / "named.yml")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "", "²"])
+def test_a_wrong_batch_size_says_what_is_allowed(tool, capsys, value):
+    with pytest.raises(SystemExit):
+        tool.parse_args(["--images", "x", f"--batch-size={value}"])
+    assert (
+        f"argument --batch-size: '{value}' is not allowed: give a whole number of 1 or more" in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--images", "nowhere"], "'nowhere' has no images"),
+        (["--images", "nowhere"], "folder 'nowhere' cannot be read (No such file or directory)"),
+        (["--images", ""], "folder '' cannot be read"),
+        (["--images", "tests/pose"], "'tests/pose' has no images"),
+        (["--config-file", ""], "--config-file is empty"),
+        (["--images", "{crops}", "--output", "{crops}"], "' is a folder: name a file"),
+        (["--images", "{crops}", "MODEL.DEVICE", "cpu", "--overwrite"], "--overwrite stands behind 'MODEL.DEVICE'"),
+        (["--images", "{crops}", "MODEL.DEVICE", "cpu", "--batch-size", "2"], "options come before the overrides KEY"),
         (["--images", "{crops}", "--model", "onnx"], "give an .onnx file with --weights"),
         (["--images", "{crops}", "--model", "hrnet", "--weights", "none.pth"], "'none.pth' does not exist"),
         (["--images", "{crops}", "--import", "openpose", "x"], "known ones: boxmot, coco, kpr"),
@@ -128,7 +384,9 @@ def test_what_is_wrong_is_said_in_one_line(extract, tmp_path, crops, arguments, 
     assert not (crops / "keypoints.json").exists()
 
 
-def test_the_command_line():
-    usage = subprocess.run([sys.executable, TOOL, "--help"], capture_output=True, text=True, check=True).stdout
-    for name in ("rtmpose", "hrnet", "onnx", "coco", "boxmot", "kpr"):
+def test_the_command_line(tool, capsys):
+    with pytest.raises(SystemExit):
+        tool.parse_args(["--help"])
+    usage = capsys.readouterr().out
+    for name in ("rtmpose", "hrnet", "onnx", "coco", "boxmot", "kpr", "--sheets"):
         assert name in usage

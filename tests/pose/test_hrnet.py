@@ -341,8 +341,9 @@ def test_the_fingerprint_tells_settings_apart(network: HRNetPose):
 def test_without_weights_the_published_ones_are_downloaded(
     network: HRNetPose, save: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ):
-    def download(url: str, *, sha256: str) -> str:
+    def download(url: str, *, sha256: str, size: int) -> str:
         assert url.startswith("https://") and f"256x192-{sha256}_" in url
+        assert size == pytest.approx(4 * 28.5e6, rel=0.01)  # HRNet Table 1's parameters
         return save("published")
 
     monkeypatch.setattr(hrnet, "download", download)

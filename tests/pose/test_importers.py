@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from mgre.data.keypoints import load_keypoints, write_keypoints
 from mgre.errors import DataError
-from mgre.pose.importers import IMPORTERS, image_size
+from mgre.pose.images import find_images
+from mgre.pose.importers import IMPORTERS
 from PIL import Image
 
 SIZE = (40, 20)
@@ -24,6 +25,11 @@ def folder(tmp_path, write_image):
     for name in ("bounding_box_train/a.jpg", "bounding_box_train/b.jpg", "query/b.jpg", "query/c.png"):
         write_image(tmp_path / "set" / name, SIZE)
     return tmp_path / "set"
+
+
+def run(form, source, folder, min_score=0.3):
+    """Import the key points of all images in the folder; what was found."""
+    return IMPORTERS[form](source, list(find_images(str(folder))), str(folder), min_score=min_score)
 
 
 def write(path, content):
@@ -59,7 +65,7 @@ def test_coco_by_path_and_by_bare_name(folder, tmp_path):
         ],
         "annotations": [{"image_id": "x", "keypoints": other}, {"image_id": 1, "keypoints": FLAT}],
     }
-    found = IMPORTERS["coco"](write(tmp_path / "k.json", content), str(folder))
+    found = run("coco", write(tmp_path / "k.json", content), folder).keypoints
     assert set(found) == {"bounding_box_train/a.jpg", "query/c.png"}
     assert_points(found["bounding_box_train/a.jpg"])
     assert_points(found["query/c.png"], np.reshape(other, (17, 3)))
@@ -71,7 +77,7 @@ def test_coco_results_list_takes_the_best_person(folder, tmp_path):
         {"image_id": "a.jpg", "category_id": 1, "keypoints": FLAT, "score": 2.5},
         {"image_id": "query/b.jpg", "category_id": 1, "keypoints": FLAT, "score": 0.1},
     ]
-    found = IMPORTERS["coco"](write(tmp_path / "results.json", content), str(folder))
+    found = run("coco", write(tmp_path / "results.json", content), folder).keypoints
     assert set(found) == {"bounding_box_train/a.jpg", "query/b.jpg"}
     assert_points(found["bounding_box_train/a.jpg"])
 
@@ -79,7 +85,7 @@ def test_coco_results_list_takes_the_best_person(folder, tmp_path):
 def test_coco_visibility_becomes_trust(folder, tmp_path):
     flags = [0, 1, 2] * 5 + [2, 2]
     content = coco([value for (x, y, _), flag in zip(POINTS, flags, strict=True) for value in (x, y, flag)])
-    found = IMPORTERS["coco"](write(tmp_path / "k.json", content), str(folder))["query/c.png"]
+    found = run("coco", write(tmp_path / "k.json", content), folder).keypoints["query/c.png"]
     assert found.points[:, 2].tolist() == [0, 1, 1] * 5 + [1, 1]
 
 
@@ -92,7 +98,7 @@ def test_a_point_at_the_origin_is_none(folder, tmp_path, form):
         source = str(tmp_path / "k")
     else:
         source = write(tmp_path / "k.json", coco(flat) if form == "coco" else boxmot(normalised(points)))
-    found = IMPORTERS[form](source, str(folder))["query/c.png"]
+    found = run(form, source, folder).keypoints["query/c.png"]
     assert_points(found, [[0, 0, 0], *POINTS[1:]])
 
 
@@ -103,7 +109,7 @@ def test_boxmot(folder, tmp_path, as_folder):
     content["images"]["query/c.png"] = {"keypoints": outside}
     content["images"]["query/b.jpg"] = {"person_mask": "person/query/b.png"}
     path = write(tmp_path / "boxmot" / "metadata.json", content)
-    found = IMPORTERS["boxmot"](str(tmp_path / "boxmot") if as_folder else path, str(folder))
+    found = run("boxmot", str(tmp_path / "boxmot") if as_folder else path, folder).keypoints
     assert set(found) == {"bounding_box_train/b.jpg", "query/c.png"}
     assert_points(found["bounding_box_train/b.jpg"])
     assert_points(found["query/c.png"], [[-0.2, 20, 0], [10, 40.4, 0], *POINTS[2:]])
@@ -116,7 +122,7 @@ def test_kpr_takes_the_target(folder, tmp_path):
     write(labels / "bounding_box_train" / "b.json", [{"keypoints": POINTS}, {"keypoints": [[1, 1, 1]] * 17}])
     write(labels / "query" / "b.jpg_keypoints.json", others)  # no target
     write(labels / "query" / "c.jpg_keypoints.json", {"keypoints": POINTS, "is_target": False})  # one: its own target
-    found = IMPORTERS["kpr"](str(labels), str(folder))
+    found = run("kpr", str(labels), folder).keypoints
     assert set(found) == {"bounding_box_train/a.jpg", "bounding_box_train/b.jpg", "query/c.png"}
     for keypoints in found.values():
         assert_points(keypoints)
@@ -125,7 +131,7 @@ def test_kpr_takes_the_target(folder, tmp_path):
 def test_kpr_beside_the_images_with_empty_files(folder):
     write(folder / "query" / "b_keypoints.json", [{"keypoints": POINTS}])
     write(folder / "query" / "c.json", [])
-    assert set(IMPORTERS["kpr"](str(folder), str(folder))) == {"query/b.jpg"}
+    assert set(run("kpr", str(folder), folder).keypoints) == {"query/b.jpg"}
 
 
 def test_images_that_are_not_there_are_told(folder, tmp_path, caplog):
@@ -134,11 +140,11 @@ def test_images_that_are_not_there_are_told(folder, tmp_path, caplog):
     logger = logging.getLogger("mgre.pose")
     logger.addHandler(caplog.handler)
     try:
-        found = IMPORTERS["boxmot"](write(tmp_path / "m.json", content), str(folder))
+        found = run("boxmot", write(tmp_path / "m.json", content), folder).keypoints
     finally:
         logger.removeHandler(caplog.handler)
     assert set(found) == {"query/c.png"}
-    assert "key points of 1 images that are not in" in caplog.text
+    assert "key points of 1 images that are not among those of" in caplog.text
     assert "first query/gone.jpg" in caplog.text
 
 
@@ -157,7 +163,7 @@ def test_images_that_are_not_there_are_told(folder, tmp_path, caplog):
 def test_names(folder, tmp_path, form, name, message):
     content = coco(FLAT, name) if form == "coco" else boxmot(normalised(POINTS), name)
     with pytest.raises(DataError, match=message) as caught:
-        IMPORTERS[form](write(tmp_path / "k.json", content), str(folder))
+        run(form, write(tmp_path / "k.json", content), folder)
     assert "k.json" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -187,7 +193,7 @@ def test_names(folder, tmp_path, form, name, message):
 def test_malformed_files(folder, tmp_path, form, content, message):
     path = write(tmp_path / "k.json", content)
     with pytest.raises(DataError, match=message) as caught:
-        IMPORTERS[form](path, str(folder))
+        run(form, path, folder)
     assert path in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -204,7 +210,7 @@ def test_malformed_files(folder, tmp_path, form, content, message):
 def test_malformed_kpr_files(folder, tmp_path, content, message):
     path = write(tmp_path / "k" / "query" / "c.json", content)
     with pytest.raises(DataError, match=message) as caught:
-        IMPORTERS["kpr"](str(tmp_path / "k"), str(folder))
+        run("kpr", str(tmp_path / "k"), folder)
     assert path in str(caught.value)
 
 
@@ -214,26 +220,52 @@ def test_malformed_kpr_files(folder, tmp_path, content, message):
 )
 def test_missing_source(folder, tmp_path, form, message):
     with pytest.raises(DataError, match=message):
-        IMPORTERS[form](str(tmp_path / "none"), str(folder))
+        run(form, str(tmp_path / "none"), folder)
 
 
-def test_a_broken_image_is_named(folder, tmp_path):
+@pytest.mark.parametrize("form", ["coco", "boxmot", "kpr"])
+def test_images_that_cannot_be_used_are_listed_and_skipped(folder, tmp_path, write_image, form):
     (folder / "query" / "c.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"Image '.*c\.png' cannot be read"):
-        IMPORTERS["coco"](write(tmp_path / "k.json", coco(FLAT)), str(folder))
+    (folder / "query" / "b.jpg").write_bytes(b"")
+    Image.new("RGB", (1, 1)).save(folder / "bounding_box_train" / "b.jpg")
+    good, *bad = names = ["bounding_box_train/a.jpg", "bounding_box_train/b.jpg", "query/b.jpg", "query/c.png"]
+    if form == "kpr":
+        for name in names:
+            write(tmp_path / "k" / f"{name}_keypoints.json", {"keypoints": FLAT})
+        source = str(tmp_path / "k")
+    elif form == "boxmot":
+        source = write(tmp_path / "k.json", {"images": {name: {"keypoints": normalised(POINTS)} for name in names}})
+    else:
+        source = write(tmp_path / "k.json", [{"image_id": name, "keypoints": FLAT} for name in names])
+    found = run(form, source, folder)
+    assert list(found.keypoints) == [good]
+    assert_points(found.keypoints[good])
+    assert set(found.faulty) == set(bad)
+    assert "c.png' cannot be read" in found.faulty["query/c.png"]
+    assert "b.jpg' has 1 x 1 pixels" in found.faulty["bounding_box_train/b.jpg"]
+
+    (folder / good).write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"no image in .* that can be read; first fault: Image '.*a.jpg' cannot be read"
+    ):
+        run(form, source, folder)
 
 
-def test_size_is_that_of_the_upright_image(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    Image.new("RGB", (30, 10)).save(tmp_path / "turned.jpg", exif=exif)
-    Image.new("RGB", (30, 10)).save(tmp_path / "plain.jpg")
-    assert image_size(str(tmp_path / "turned.jpg")) == (30, 10)
-    assert image_size(str(tmp_path / "plain.jpg")) == (10, 30)
+def test_the_score_from_which_points_are_trusted_is_the_callers(folder, tmp_path):
+    far_out = write(tmp_path / "k.json", coco(changed(2, 90, 3, 0.4)))
+    assert list(run("coco", far_out, folder, min_score=0.5).keypoints) == ["query/c.png"]
+    with pytest.raises(DataError, match=r"right_eye of 'query/c\.png' is at x 90"):
+        run("coco", far_out, folder, min_score=0.4)
+
+
+def test_only_the_images_asked_for_count(folder, tmp_path):
+    source = write(tmp_path / "k.json", coco(FLAT, "b.jpg"))
+    found = IMPORTERS["coco"](source, [str(folder / "query" / "b.jpg")], str(folder), min_score=0.3)
+    assert list(found.keypoints) == ["query/b.jpg"]  # of the two files of that name, the one that is asked for
 
 
 def test_what_is_imported_can_be_written_and_trained_on(folder, tmp_path):
-    found = IMPORTERS["boxmot"](write(tmp_path / "m.json", boxmot(normalised(POINTS))), str(folder))
+    found = run("boxmot", write(tmp_path / "m.json", boxmot(normalised(POINTS))), folder).keypoints
     write_keypoints(str(tmp_path / "keypoints.json"), found)
     np.testing.assert_allclose(
         load_keypoints(str(tmp_path / "keypoints.json"))["query/c.png"].points, POINTS, atol=6e-4

@@ -93,7 +93,14 @@ def test_the_log_says_where_from_how_large_and_where_to(server: Server, cache: P
     server.files["/net.pth"] = CONTENT
     with caplog.at_level("INFO", logger="mgre.pose.weights"):
         download(f"{server.url}/net.pth", sha256=SHA256, size=54_330_655)
-    assert caplog.messages == [f"Downloading {server.url}/net.pth (54.3 MB) to {cache / 'net.pth'}"]
+    assert caplog.messages == [f"Downloading '{cache / 'net.pth'}' (about 54 MB) from {server.url}/net.pth"]
+    assert len(server.requests) == 1
+
+
+def test_the_log_comes_before_the_download(server: Server, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO", logger="mgre.pose.weights"), pytest.raises(WeightsError, match="404"):
+        download(f"{server.url}/none.pth", sha256=SHA256)
+    assert f"from {server.url}/none.pth" in caplog.text
 
 
 def test_another_file_than_the_published_is_not_kept(server: Server, cache: Path):

@@ -231,6 +231,122 @@ def test_a_missing_file_is_refused(folder):
     assert "none.json' does not exist" in finding.message
 
 
+def split(folder, *names):
+    return [str(path) for name in names for path in sorted((folder / name).glob("*.jpg"))]
+
+
+def only(*splits):
+    def change(content):
+        chosen = {image["id"] for image in content["images"] if image["file_name"].split("/")[0] in splits}
+        return {
+            "images": [image for image in content["images"] if image["id"] in chosen],
+            "annotations": [entry for entry in content["annotations"] if entry["image_id"] in chosen],
+        }
+
+    return change
+
+
+def test_images_to_test_on_need_no_key_points(check, folder):
+    train = split(folder, "bounding_box_train")
+    (warning,) = map(str, check(None, only("bounding_box_train"), train_paths=train))
+    assert re.match(r"warning: 16 of 16 images \(100.0%; first .*\) to test on have no key points; training", warning)
+    assert check(train_paths=train) == []
+
+
+def test_training_images_need_them(check, folder):
+    train = split(folder, "bounding_box_train")
+    errors = messages(check(None, only("query", "bounding_box_test"), train_paths=train), ERROR)
+    assert len(errors) == 1 and re.match(r"32 of 32 images \(.*\) of the training split have no key points", errors[0])
+    # Without the first three, which are training images.
+    (warning,) = messages(check(None, without(3), train_paths=train), WARNING)
+    assert re.match(r"3 of 32 images \(.*\) of the training split have no key points", warning)
+
+
+def test_missing_and_doubted_images_count_together_as_in_training(check, folder):
+    def half_gone(content):
+        chosen = {image["id"] for image in content["images"]}
+        trained = [image["id"] for image in content["images"] if image["file_name"].startswith("bounding_box_train")]
+        chosen -= set(trained[:10])
+        for entry in content["annotations"]:
+            if entry["image_id"] in trained[10:17]:
+                entry["keypoints"][2::3] = [0.1] * 17
+        return {**content, "annotations": [entry for entry in content["annotations"] if entry["image_id"] in chosen]}
+
+    train = split(folder, "bounding_box_train")
+    (error,) = messages(check(None, half_gone, train_paths=train), ERROR)
+    assert error.startswith(
+        "17 of 32 images of the training split have no trusted point: 10 have no key points, and all"
+    )
+
+
+# -- points in the entries of other images --------------------------------------------------------
+
+
+def with_person_scores(content):
+    """As MoveNet's file of PKU-Reid: the points' scores differ, and a person's score is their mean."""
+    scores = np.random.default_rng(0).uniform(0.3, 1, (len(content["annotations"]), 17))
+    for entry, values in zip(content["annotations"], scores, strict=True):
+        entry["keypoints"][2::3] = values.tolist()
+        entry["score"] = round(float(np.mean(values)), 4)
+    return content
+
+
+def points_moved(shift, first=0):
+    """Each entry from the ``first`` on gets the points of the entry ``shift`` before it; at the end around."""
+
+    def change(content):
+        entries = with_person_scores(content)["annotations"][first:]
+        points = [entry["keypoints"] for entry in entries]
+        for index, entry in enumerate(entries):
+            entry["keypoints"] = points[(index - shift) % len(points)]
+        return content
+
+    return change
+
+
+@pytest.mark.parametrize(("shift", "where"), [(1, "1 after it"), (-1, "1 before it"), (3, "3 after it")])
+def test_points_in_a_neighbours_entry_are_seen_by_the_scores(check, shift, where):
+    assert messages(check(None, with_person_scores), ERROR) == []
+    errors = messages(check(None, points_moved(shift)), ERROR)
+    assert len(errors) == 1
+    assert re.match(rf"points stand in other images' entries: the score of 4\d of 48 .* the entry {where};", errors[0])
+
+
+def test_points_that_moved_from_some_image_on_are_seen(check):
+    (error,) = messages(check(None, points_moved(1, first=20)), ERROR)
+    assert re.match(r"points stand in other images' entries: the score of 2\d of 48 images", error)
+
+
+def test_scores_of_a_detector_are_no_fault(check):
+    def detected(content):
+        scores = np.random.default_rng(1).uniform(0.5, 1, len(content["annotations"]))
+        for entry, score in zip(with_person_scores(content)["annotations"], scores, strict=True):
+            entry["score"] = score
+        return content
+
+    assert messages(check(None, detected), ERROR) == []
+
+
+@pytest.mark.parametrize(("shift", "where"), [(1, "1 after it"), (-2, "2 before it")])
+def test_image_ids_that_are_off_are_seen_by_the_order(check, shift, where):
+    def shifted(content):
+        ids = [entry["image_id"] for entry in content["annotations"]]
+        for index, entry in enumerate(content["annotations"]):
+            entry["image_id"] = ids[(index + shift) % len(ids)]
+        return content
+
+    (error,) = messages(check(None, shifted), ERROR)
+    assert f"names the image {where} in the order of 'images': are its image_ids off by {abs(shift)}?" in error
+
+
+def test_entries_in_another_order_are_no_fault(check):
+    def shuffled(content):
+        np.random.default_rng(0).shuffle(content["annotations"])
+        return content
+
+    assert check(None, shuffled) == []
+
+
 @pytest.mark.parametrize(("distance", "num_warnings"), [(1.5, 0), (1.7, 1)])  # 5 % of 32 pixels are 1.6
 def test_pairs_seen_from_the_side_have_no_order(check, distance, num_warnings):
     def hips_close(points):

@@ -9,6 +9,9 @@ from torchvision.utils import draw_bounding_boxes, draw_keypoints, make_grid
 
 from mgre.data.keypoints import COCO_SKELETON
 
+# Pixels that a name in a sheet's legend has, with its colour, at least.
+LEGEND_WIDTH = 112
+
 # One colour a region, in the region set's order.
 COLORS = ("#ffd400", "#ff3b30", "#34c8ff", "#4cd964", "#ff7ad9", "#b48cff", "#ffffff", "#ff9500")
 
@@ -66,9 +69,10 @@ def contact_sheet(tiles: Sequence[torch.Tensor], regions: Sequence[str], *, colu
 
 
 def _add_legend(grid: Image.Image, names: Sequence[str]) -> Image.Image:
-    line, step = 20, max(grid.width // 4, 1)
+    width = max(grid.width, 4 * LEGEND_WIDTH)
+    line, step = 20, width // 4
     lines = -(-len(names) // 4)
-    sheet = Image.new("RGB", (grid.width, grid.height + line * lines + 8), "#202020")
+    sheet = Image.new("RGB", (width, grid.height + line * lines + 8), "#202020")
     sheet.paste(grid, (0, 0))
     draw = ImageDraw.Draw(sheet)
     for index, name in enumerate(names):

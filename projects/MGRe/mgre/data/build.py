@@ -97,13 +97,16 @@ def dataset_folder(dataset: ImageDataset) -> str:
     return os.path.commonpath(folders) if folders else ""
 
 
-def list_images(cfg: CfgNode) -> dict[str, list[str]]:
+def list_images(cfg: CfgNode, *, train_only: bool = False) -> dict[str, list[str]]:
     """The paths of all images the config trains or tests on, by the folder to which key point files refer.
+
+    Args:
+        train_only: leave out those it only tests on.
 
     Raises:
         ConfigError, DataError, SetupError: see :func:`build_dataset`.
     """
-    splits = {name: ["query", "gallery"] for name in cfg.DATASETS.TESTS}
+    splits = {} if train_only else {name: ["query", "gallery"] for name in cfg.DATASETS.TESTS}
     for name in cfg.DATASETS.NAMES:
         splits.setdefault(name, []).append("train")
     paths: dict[str, set[str]] = {}

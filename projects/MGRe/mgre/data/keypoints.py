@@ -7,14 +7,14 @@ import json
 import math
 import os
 import posixpath
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mgre.errors import DataError, SetupError
+from mgre.files import written_in_one_step
 
 COCO_KEYPOINTS = (
     "nose",
@@ -83,25 +83,30 @@ def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypo
     Raises:
         DataError: the file is missing or malformed, or its points cannot be those of its images.
     """
-    people = []
-    for name, score, keypoints in read_people(path):
+    _, people = read_people(path)
+    for name, _, keypoints in people:
         check_inside(keypoints, min_score, name, path)
-        people.append((name, score, keypoints))
     return best_people(people)
 
 
-def read_people(path: str) -> Iterator[tuple[str, float, ImageKeypoints]]:
-    """``file_name``, score and key points of each annotation of a COCO key point JSON, in the file's order.
+def read_people(path: str) -> tuple[list[str], list[tuple[str, float, ImageKeypoints]]]:
+    """What a COCO key point JSON has, in the file's order.
+
+    Returns:
+        The ``file_name`` of each of its images; and of each annotation the image's ``file_name``, the person's score
+        and the key points.
 
     Raises:
         DataError: the file is missing or malformed. Where the points lie is not looked at: see :func:`check_inside`.
     """
     content = _read_coco(path)
     images = _read_images(content["images"], path)
+    people = []
     for number, annotation in enumerate(content["annotations"]):
         name, size = _image_of(annotation, number, images, path)
         points = parse_points(annotation["keypoints"], name, path)
-        yield name, person_score(annotation, points), ImageKeypoints(points, size)
+        people.append((name, person_score(annotation, points), ImageKeypoints(points, size)))
+    return [name for name, _ in images.values()], people
 
 
 def best_people(people: Iterable[tuple[str, float, ImageKeypoints]]) -> dict[str, ImageKeypoints]:
@@ -147,23 +152,9 @@ def write_keypoints(
     skeleton = [(a + 1, b + 1) for a, b in COCO_SKELETON]  # COCO counts from 1 here
     category = {"id": 1, "name": "person", "keypoints": COCO_KEYPOINTS, "skeleton": skeleton}
     content = {"info": dict(info or {}), "images": images, "annotations": annotations, "categories": [category]}
-    _write_in_one_step(path, json.dumps(content, allow_nan=False))
-
-
-def _write_in_one_step(path: str, text: str) -> None:
-    folder, name = os.path.split(path)
-    unfinished = os.path.join(folder, f".{name}-{uuid.uuid4().hex[:8]}.tmp")
     try:
-        os.makedirs(folder or ".", exist_ok=True)
-        try:
-            with open(unfinished, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())  # else a crash of the machine can leave an empty file of the final name
-            os.replace(unfinished, path)
-        finally:
-            if os.path.exists(unfinished):
-                os.remove(unfinished)
+        with written_in_one_step(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
+            file.write(json.dumps(content, allow_nan=False))
     except OSError as error:
         raise SetupError(
             f"Key point file '{path}' cannot be written ({error.strerror}); make room, or name a file in a folder "
@@ -176,6 +167,12 @@ def find_keypoint_file(file_name: str, folder: str) -> str | None:
     file_name = os.path.expanduser(file_name)
     candidates = (os.path.join(folder, file_name), file_name)
     return next((path for path in candidates if os.path.isfile(path)), None)
+
+
+def keypoint_path(file_name: str, folder: str) -> str:
+    """Where the key points of the images in ``folder`` are, or are to be written: the file that training would read
+    (:func:`find_keypoint_file`); if it is not there yet, ``file_name`` in the folder, or as it is if it is absolute."""
+    return find_keypoint_file(file_name, folder) or os.path.join(folder, os.path.expanduser(file_name))
 
 
 def match_keypoints(

@@ -4,24 +4,30 @@ Importing it registers the pose models.
 """
 
 from mgre.pose import hrnet, onnx_model, rtmpose
-from mgre.pose.base import POSE_MODELS, PoseModel
-from mgre.pose.extraction import Extraction, extract_keypoints, require_free
+from mgre.pose.base import POSE_MODELS, FoundKeypoints, PoseModel
+from mgre.pose.extraction import ImageSet, extract_keypoints, open_journals, sets_to_write
+from mgre.pose.images import find_images
 from mgre.pose.importers import IMPORTERS
-from mgre.pose.report import save_sheets, sheet_paths, summarise
+from mgre.pose.report import is_sheet, require_free_sheets, save_sheets, sheet_paths, summarise
 from mgre.pose.validation import check_keypoints
 
 __all__ = [
     "IMPORTERS",
     "POSE_MODELS",
-    "Extraction",
+    "FoundKeypoints",
+    "ImageSet",
     "PoseModel",
     "check_keypoints",
     "extract_keypoints",
+    "find_images",
     "hrnet",
+    "is_sheet",
     "onnx_model",
-    "require_free",
+    "open_journals",
+    "require_free_sheets",
     "rtmpose",
     "save_sheets",
+    "sets_to_write",
     "sheet_paths",
     "summarise",
 ]

@@ -5,10 +5,13 @@ Legend: N crops, K = 17 COCO key points (see :mod:`mgre.data.keypoints`).
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from fvcore.common.registry import Registry
+
+from mgre.data.keypoints import ImageKeypoints
 
 POSE_MODELS = Registry("POSE_MODELS")
 POSE_MODELS.__doc__ = """Pose models by the name that ``tools/extract_keypoints.py --model`` takes.
@@ -41,3 +44,16 @@ class PoseModel(ABC):
     def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Crops (H, W, 3), RGB uint8, each of its own size, to (N, K, 3): see :meth:`predict`."""
         return self.predict([self.prepare(crop) for crop in crops])
+
+
+@dataclass
+class FoundKeypoints:
+    """The key points of a data set's images, found or imported.
+
+    Attributes:
+        keypoints: by ``file_name``, relative to the images' folder.
+        faulty: why an image was skipped, by ``file_name``.
+    """
+
+    keypoints: dict[str, ImageKeypoints] = field(default_factory=dict)
+    faulty: dict[str, str] = field(default_factory=dict)

@@ -1,138 +1,223 @@
 """Finds the key points of many images, so that a run which is stopped goes on where it was.
 
-What is found is kept batch by batch in a journal beside the key point file. Batches are fixed slices of the sorted
-list of images, and a batch that was cut off is found anew as a whole: so an interrupted run ends in the same file, byte
-for byte, as an undisturbed one.
+What is found is kept batch by batch in a journal beside the key point file. On the next start
+
+- the batches of which no image has changed (name, bytes, time of change) stay; an image that could not be read is
+  tried again, and its batch is found anew if it can be read now;
+- the other images are found in batches of their sorted names.
+
+A network may give an image other last digits in another batch. So a run that was stopped ends in the same file, byte
+for byte, as an undisturbed one over the images as they are at the end, where both have the same list of file names and
+the same batch size (and machine, device and threads): batches are then the same slices of the sorted names. With
+another list or batch size what is done stays done too, and only those last digits may differ.
 """
 
-import hashlib
-import json
 import os
+import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
 from mgre.data.dataset import ImageError, load_image
 from mgre.data.keypoints import NUM_KEYPOINTS, ImageKeypoints, file_name_of, untrust_outside, write_keypoints
 from mgre.errors import DataError, SetupError
-from mgre.pose.base import PoseModel
+from mgre.pose.base import FoundKeypoints, PoseModel
+from mgre.pose.images import name_fault, size_fault
+from mgre.pose.journal import Journal, Record
 
-# A side of fewer pixels shows nobody.
-MIN_SIDE = 2
 # Batches that are read while one is in the model.
 NUM_READ_AHEAD = 2
 
+_OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|bad_?alloc|bad allocation", re.IGNORECASE)
 
-@dataclass
-class Extraction:
-    """What was found.
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images that share a key point file.
 
     Attributes:
-        keypoints: by ``file_name``, relative to the images' folder.
-        faulty: why an image was skipped, by ``file_name``.
+        folder: the file names in the key point file are relative to it.
+        paths: all images, in ``folder`` or below.
+        output: the key point file; the journal is ``<output>.unfinished``, and gone when the file is there.
     """
 
-    keypoints: dict[str, ImageKeypoints] = field(default_factory=dict)
-    faulty: dict[str, str] = field(default_factory=dict)
+    folder: str
+    paths: Sequence[str]
+    output: str
+
+    @property
+    def journal_path(self) -> str:
+        return f"{self.output}.unfinished"
+
+
+def sets_to_write(image_sets: Sequence[ImageSet], *, overwrite: bool) -> list[ImageSet]:
+    """Those whose key point file is not there yet; all, to overwrite.
+
+    Raises:
+        DataError: all are there, and not to be overwritten.
+    """
+    to_write = [image_set for image_set in image_sets if overwrite or not os.path.exists(image_set.output)]
+    if not to_write:
+        raise DataError(
+            f"'{image_sets[0].output}' is there already: add --overwrite to replace it, or choose another --output"
+        )
+    return to_write
+
+
+@contextmanager
+def open_journals(
+    image_sets: Sequence[ImageSet], model: PoseModel, *, overwrite: bool
+) -> Iterator[dict[ImageSet, Journal]]:
+    """The journals of all sets that are to be found, open and locked; made before the first image is read.
+
+    So the sets of a run that was stopped are those with a journal. Where there is one, a set that has a key point file
+    and no journal was finished by that run: it is left out, also to ``overwrite``.
+
+    Raises:
+        DataError: a journal is of another model or folder (unless to ``overwrite``), is in use, or is no journal.
+        SetupError: a journal cannot be written.
+    """
+    with ExitStack() as stack:
+        journals: dict[ImageSet, Journal] = {}
+
+        def open_journal(image_set: ImageSet) -> None:
+            # Relative to the output: a data set that was moved together with its journal is still the same one.
+            beside = os.path.dirname(os.path.realpath(image_set.output))
+            folder = os.path.relpath(os.path.realpath(image_set.folder), beside)
+            header = {"model": model.fingerprint, "folder": folder}
+            with _told_as_setup_error(image_set.output):
+                journal = Journal(image_set.journal_path, header, overwrite=overwrite)
+            stack.callback(journal.close)
+            journals[image_set] = journal
+
+        for image_set in image_sets:
+            if os.path.exists(image_set.journal_path):
+                open_journal(image_set)
+        goes_on = any(journal.resumed for journal in journals.values())
+        for image_set in image_sets:
+            if image_set not in journals and not (goes_on and os.path.exists(image_set.output)):
+                open_journal(image_set)
+        yield {image_set: journals[image_set] for image_set in image_sets if image_set in journals}
 
 
 def extract_keypoints(
-    build_model: Callable[[], PoseModel],
-    image_paths: Sequence[str],
-    folder: str,
-    output: str,
-    *,
-    batch_size: int = 32,
-    num_threads: int = 2,
-    overwrite: bool = False,
-) -> Extraction:
+    model: PoseModel, image_set: ImageSet, journal: Journal, *, batch_size: int = 32, num_threads: int = 2
+) -> FoundKeypoints:
     """Find the key points of images and write the COCO key point JSON that training reads, in one step.
 
     Args:
-        build_model: called when the output is known to be free.
-        image_paths: all images, in ``folder`` or below.
-        folder: the file names in the output are relative to it.
-        output: the file to write; the journal is ``<output>.unfinished``, and gone when the file is there.
+        journal: the set's, of :func:`open_journals`; removed at the end.
         batch_size: images that go into the model at a time.
         num_threads: threads that read images meanwhile.
-        overwrite: replace the output, or a journal of other settings.
 
     Raises:
-        DataError: the output is there already, or the journal is of another model, batch size or list of images.
-        SetupError: the output cannot be written.
+        SetupError: the output cannot be written, or the model runs out of memory; what is done is kept.
     """
-    require_free(output, overwrite=overwrite)
-    model = build_model()
-    names = sorted(file_name_of(path, folder) for path in image_paths)
-    batches = [names[start : start + batch_size] for start in range(0, len(names), batch_size)]
-    header = {
-        "model": model.fingerprint,
-        "batch_size": batch_size,
-        "images": hashlib.sha256("\n".join(names).encode()).hexdigest(),
-    }
-    try:
-        journal = _Journal(f"{output}.unfinished", header, overwrite=overwrite)
-        todo = [number for number in range(len(batches)) if number not in journal.entries]
-        num_done = len(names) - sum(len(batches[number]) for number in todo)
-        with tqdm(total=len(names), initial=num_done, unit="image", desc=os.path.basename(output)) as bar:
-            read = _read_ahead(model, [batches[number] for number in todo], folder, num_threads)
-            for number, images in zip(todo, read, strict=True):
-                journal.append(number, _find(model, images))
-                bar.update(len(images))
-        extraction = _collect(journal)
-        write_keypoints(output, extraction.keypoints, info={"description": f"Key points by {model.fingerprint}"})
-        os.remove(journal.path)
-    except OSError as error:
-        raise SetupError(
-            f"'{output}' cannot be written ({error.strerror}): make room there, or choose another --output"
-        ) from error
-    return extraction
-
-
-def require_free(output: str, *, overwrite: bool) -> None:
-    """
-    Raises:
-        DataError: the key point file ``output`` is there already, and not to be overwritten.
-    """
-    if os.path.exists(output) and not overwrite:
-        raise DataError(f"'{output}' is there already: add --overwrite to replace it, or choose another --output")
+    images = _images_of(image_set)
+    with _told_as_setup_error(image_set.output):
+        records = _kept(journal, images)
+        todo = [image for name, image in images.items() if name not in records]
+        batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
+        title = os.path.basename(image_set.output)
+        with tqdm(total=len(images), initial=len(records), unit="image", desc=title) as bar:
+            for readings in _read_ahead(model, batches, num_threads):
+                batch = _find(model, readings)
+                journal.append(batch)
+                records |= {record["name"]: record for record in batch}
+                bar.update(len(batch))
+        found = _collect(records)
+        info = {"description": f"Key points by {model.fingerprint}"}
+        write_keypoints(image_set.output, found.keypoints, info=info)
+        journal.remove()
+    return found
 
 
 @dataclass(frozen=True)
-class _Read:
-    """An image that was read: what the model takes of it, or why it cannot be used."""
+class _Image:
+    """An image file, by what a journal tells whether it has changed."""
 
+    path: str
     name: str
+    bytes: int
+    mtime_ns: int
+
+    def is_that_of(self, record: Record) -> bool:
+        return (self.bytes, self.mtime_ns) == (record["bytes"], record["mtime_ns"])
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What came of reading an image: what the model takes of it and its (H, W), or why it cannot be used."""
+
+    image: _Image
     size: tuple[int, int] = (0, 0)
     prepared: Any = None
     fault: str = ""
 
 
-def _read(model: PoseModel, folder: str, name: str) -> _Read:
+def _images_of(image_set: ImageSet) -> dict[str, _Image]:
+    """By ``file_name``, in its order."""
+    images = {}
+    for name, path in sorted((file_name_of(path, image_set.folder), path) for path in image_set.paths):
+        try:
+            state = os.stat(path)
+        except OSError:  # told when it is read
+            images[name] = _Image(path, name, -1, -1)
+        else:
+            images[name] = _Image(path, name, state.st_size, state.st_mtime_ns)
+    return images
+
+
+def _kept(journal: Journal, images: dict[str, _Image]) -> dict[str, Record]:
+    """The records of the batches that stay, by ``file_name``; later ones stand above earlier ones."""
+    kept: dict[str, Record] = {}
+    for batch in reversed(journal.batches):
+        if all(record["name"] not in kept and _holds(record, images.get(record["name"])) for record in batch):
+            kept |= {record["name"]: record for record in batch}
+    return kept
+
+
+def _holds(record: Record, image: _Image | None) -> bool:
+    """Whether what was found in an image is still so."""
+    unchanged = image is not None and image.is_that_of(record)
+    return unchanged and ("fault" not in record or isinstance(_load(image), str))
+
+
+def _load(image: _Image) -> np.ndarray | str:
+    """The crop (H, W, 3), RGB uint8, or what is wrong with the image."""
+    if fault := name_fault(image.name):
+        return fault
     try:
-        crop = np.asarray(load_image(os.path.join(folder, name)))
+        crop = np.asarray(load_image(image.path))
     except ImageError as error:
-        return _Read(name, fault=str(error))
-    size = crop.shape[:2]
-    if min(size) < MIN_SIDE:
-        return _Read(name, fault=f"Image '{os.path.join(folder, name)}' has {size[1]} x {size[0]} pixels")
-    return _Read(name, size, model.prepare(crop))
+        return str(error)
+    return size_fault(image.path, crop.shape[:2]) or crop
 
 
-def _read_ahead(
-    model: PoseModel, batches: Sequence[Sequence[str]], folder: str, num_threads: int
-) -> Iterator[list[_Read]]:
+def _read(model: PoseModel, image: _Image) -> _Reading:
+    crop = _load(image)
+    if isinstance(crop, str):
+        return _Reading(image, fault=crop)
+    try:
+        return _Reading(image, crop.shape[:2], model.prepare(crop))
+    except cv2.error as error:  # OpenCV 4 takes no side of 32768 pixels or more
+        return _Reading(image, fault=f"Image '{image.path}' cannot be resized ({error.err}); crop it to the person")
+
+
+def _read_ahead(model: PoseModel, batches: Sequence[Sequence[_Image]], num_threads: int) -> Iterator[list[_Reading]]:
     """The images of each batch in turn, read while the batches before are in the model."""
     with ThreadPoolExecutor(num_threads) as pool:
         waiting = deque()
         try:
             for batch in batches:
-                waiting.append([pool.submit(_read, model, folder, name) for name in batch])
+                waiting.append([pool.submit(_read, model, image) for image in batch])
                 if len(waiting) > NUM_READ_AHEAD:
                     yield [future.result() for future in waiting.popleft()]
             while waiting:
@@ -141,82 +226,52 @@ def _read_ahead(
             pool.shutdown(cancel_futures=True)
 
 
-def _find(model: PoseModel, images: Sequence[_Read]) -> list[dict[str, Any]]:
-    """The journal's entries of a batch, in its order."""
-    usable = [image for image in images if not image.fault]
-    points = model.predict([image.prepared for image in usable]) if usable else []
-    values = {
+def _find(model: PoseModel, readings: Sequence[_Reading]) -> list[Record]:
+    """The journal's records of a batch, in its order."""
+    usable = [reading for reading in readings if not reading.fault]
+    points = _predict(model, [reading.prepared for reading in usable]) if usable else []
+    found = {
         # A model sees a margin around the crop and may find a point there, where there is nothing to see.
-        image.name: untrust_outside(p.astype(np.float64).round(3), image.size).ravel().tolist()
-        for image, p in zip(usable, points, strict=True)
+        reading.image.name: untrust_outside(p.astype(np.float64).round(3), reading.size).ravel().tolist()
+        for reading, p in zip(usable, points, strict=True)
     }
-    return [
-        {"name": i.name, "fault": i.fault} if i.fault else {"name": i.name, "size": i.size, "points": values[i.name]}
-        for i in images
-    ]
+    records = []
+    for reading in readings:
+        image = reading.image
+        record = {"name": image.name, "bytes": image.bytes, "mtime_ns": image.mtime_ns}
+        result = {"fault": reading.fault} if reading.fault else {"size": reading.size, "points": found[image.name]}
+        records.append(record | result)
+    return records
 
 
-def _collect(journal: "_Journal") -> Extraction:
-    extraction = Extraction()
-    for _, entries in sorted(journal.entries.items()):
-        for entry in entries:
-            if "fault" in entry:
-                extraction.faulty[entry["name"]] = entry["fault"]
-            else:
-                points = np.array(entry["points"], dtype=np.float32).reshape(NUM_KEYPOINTS, 3)
-                extraction.keypoints[entry["name"]] = ImageKeypoints(points, tuple(entry["size"]))
-    return extraction
+def _predict(model: PoseModel, prepared: Sequence[Any]) -> np.ndarray:
+    try:
+        return model.predict(prepared)
+    except Exception as error:  # torch, numpy and onnxruntime have no common error for this
+        if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error))):
+            raise
+        raise SetupError(
+            f"the pose model ran out of memory with {len(prepared)} images at a time: start again with a smaller "
+            "--batch-size; what is done is kept"
+        ) from error
 
 
-class _Journal:
-    """What of an extraction is done: JSON lines, the first of which says what it is an extraction of.
-
-    Attributes:
-        entries: of each image of a batch, by the batch's number.
-    """
-
-    def __init__(self, path: str, header: dict[str, Any], *, overwrite: bool) -> None:
-        self.path = path
-        lines, end = self._read_lines()
-        if lines and lines[0] != header:
-            if not overwrite:
-                differing = ", ".join(key for key in header if header[key] != lines[0].get(key))
-                raise DataError(
-                    f"'{path}' is an unfinished extraction with another {differing}: go on with what it was begun "
-                    "with, or add --overwrite to begin anew"
-                )
-            lines, end = [], 0
-        self.entries = {line["batch"]: line["images"] for line in lines[1:]}
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        if lines:
-            os.truncate(path, end)  # a line that a kill cut off
+def _collect(records: dict[str, Record]) -> FoundKeypoints:
+    found = FoundKeypoints()
+    for name, record in sorted(records.items()):
+        if "fault" in record:
+            found.faulty[name] = record["fault"]
         else:
-            self._write(header, mode="wb")
+            points = np.array(record["points"], dtype=np.float32).reshape(NUM_KEYPOINTS, 3)
+            found.keypoints[name] = ImageKeypoints(points, tuple(record["size"]))
+    return found
 
-    def append(self, batch: int, images: list[dict[str, Any]]) -> None:
-        """Keep what was found in a batch; it is on disk when this returns."""
-        self.entries[batch] = images
-        self._write({"batch": batch, "images": images})
 
-    def _write(self, line: dict[str, Any], mode: str = "ab") -> None:
-        with open(self.path, mode) as file:
-            file.write(json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _read_lines(self) -> tuple[list[dict[str, Any]], int]:
-        """The complete lines, and the position after them."""
-        if not os.path.exists(self.path):
-            return [], 0
-        lines, end = [], 0
-        with open(self.path, "rb") as file:
-            for line in file:
-                try:
-                    content = json.loads(line)
-                except ValueError:
-                    break
-                if not line.endswith(b"\n"):
-                    break
-                lines.append(content)
-                end += len(line)
-        return lines, end
+@contextmanager
+def _told_as_setup_error(output: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SetupError(
+            f"'{output}' cannot be written ({error.strerror}): make room there, or choose another --output"
+        ) from error

@@ -29,9 +29,11 @@ from mgre.pose.weights import download, file_sha256
 WIDTHS = (32, 48)
 
 # mmpose's HRNet-W32, 256 x 192, trained on COCO as by the authors, who publish theirs on file hosts for browsers. The
-# name holds the first digits of the file's SHA-256.
+# name holds the first digits of the file's SHA-256, which is all that is published of it; the size is that of the
+# parameters.
 WEIGHTS_URL = "https://download.openmmlab.com/mmpose/top_down/hrnet/hrnet_w32_coco_256x192-c78dce93_20200708.pth"
 WEIGHTS_SHA256 = "c78dce93"
+WEIGHTS_SIZE = 114_364_132
 
 # Batch norm counts its training steps there; prediction does not use it, and files older than torch 0.4.1 have none.
 STEP_COUNTER = ".num_batches_tracked"
@@ -221,6 +223,6 @@ def hrnet(*, weights: str, device: str) -> PoseModel:
     their files by the size that a network was trained with, and a file holds it nowhere else. Weights trained with
     other heatmaps (UDP, DARK) load too, but are decoded as plain ones, a little less exactly.
     """
-    path = weights or download(WEIGHTS_URL, sha256=WEIGHTS_SHA256)
+    path = weights or download(WEIGHTS_URL, sha256=WEIGHTS_SHA256, size=WEIGHTS_SIZE)
     input_size = (384, 288) if "384x288" in os.path.basename(path) else (256, 192)
     return HRNetPoseModel(load_hrnet(path), device=device, input_size=input_size, weights_id=file_sha256(path)[:16])

@@ -1,8 +1,9 @@
 """Key points people already have, in the forms of other codes.
 
-An importer takes the ``source``, a file or a folder of files, and the ``folder`` of the data set's images, and returns
-the key points by ``file_name``: relative to ``folder``, forward slashes. Images of which the source says nothing are
-left out; what it says of images that are not in ``folder`` is passed over, with a warning.
+An importer takes the ``source``, a file or a folder of files, the paths of the data set's images and their ``folder``,
+and returns the key points by ``file_name``: relative to ``folder``, forward slashes. Images of which the source says
+nothing are left out, those that cannot be read are listed as faulty; what the source says of other images is passed
+over, with a warning.
 
 Points at exactly (0, 0) get score 0 in all forms: that is where COCO puts what is not labelled, and Ultralytics (which
 BoxMOT calls) points with a confidence under 0.5, whose confidence stays above our 0.3 at times.
@@ -12,13 +13,11 @@ import logging
 import ntpath
 import os
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
 
-from mgre.data.custom import IMAGE_SUFFIXES
 from mgre.data.dataset import ImageError
 from mgre.data.keypoints import (
     ImageKeypoints,
@@ -31,25 +30,24 @@ from mgre.data.keypoints import (
     untrust_outside,
 )
 from mgre.errors import DataError
+from mgre.pose.base import FoundKeypoints
+from mgre.pose.images import image_size, name_fault, size_fault
 
 logger = logging.getLogger(__name__)
 
-# DATASETS.KEYPOINT_MIN_SCORE's default.
-MIN_SCORE = 0.3
 
-
-def import_coco(source: str, folder: str) -> dict[str, ImageKeypoints]:
+def import_coco(source: str, image_paths: Sequence[str], folder: str, *, min_score: float) -> FoundKeypoints:
     """A COCO key point JSON: an object with ``images`` and ``annotations``, or a bare list of results in which
     ``image_id`` is a file name, as AlphaPose writes it.
 
-    File names may be bare where only one file below ``folder`` has that name. Of several people in an image the one
+    File names may be bare where only one of the images has that name. Of several people in an image the one
     with the largest score counts. Third values of 0, 1 and 2 only are COCO's visibility flags: all labelled points get
     score 1, hidden ones (1) too, because their places are as good.
 
     Raises:
         DataError: the file or an image is missing or malformed, or points cannot be those of their image.
     """
-    images = _ImageFolder(folder, source)
+    images = _Images(image_paths, folder, source)
     entries, annotations = _read_coco(source)
     people: list[tuple[str, tuple[int, int], Mapping[str, Any], np.ndarray]] = []
     for number, annotation in enumerate(annotations):
@@ -70,19 +68,20 @@ def import_coco(source: str, folder: str) -> dict[str, ImageKeypoints]:
             )
         if name := images.find(entry["file_name"]):
             size = images.size(name, [entry["height"], entry["width"]] if {"height", "width"} <= entry.keys() else None)
-            people.append((name, size, annotation, parse_points(annotation["keypoints"], name, source)))
+            if size:
+                people.append((name, size, annotation, parse_points(annotation["keypoints"], name, source)))
     if all(np.isin(points[:, 2], (0, 1, 2)).all() for *_, points in people):
         for *_, points in people:
             points[:, 2] = points[:, 2].clip(max=1)
     scored = []
     for name, size, annotation, points in people:
         keypoints = ImageKeypoints(_without_origin(points), size)
-        check_inside(keypoints, MIN_SCORE, name, source)
+        check_inside(keypoints, min_score, name, source)
         scored.append((name, person_score(annotation, points), keypoints))
-    return images.checked(best_people(scored))
+    return images.found(best_people(scored))
 
 
-def import_boxmot(source: str, folder: str) -> dict[str, ImageKeypoints]:
+def import_boxmot(source: str, image_paths: Sequence[str], folder: str, *, min_score: float) -> FoundKeypoints:
     """BoxMOT's ``metadata.json``, or the folder it is in.
 
     Its object ``images`` has, by the image's path in the data set, records with ``keypoints``: 17 times x, y,
@@ -98,20 +97,20 @@ def import_boxmot(source: str, folder: str) -> dict[str, ImageKeypoints]:
     records = content.get("images") if isinstance(content, dict) else None
     if not isinstance(records, dict):
         raise _fault(path, "BoxMOT's metadata.json needs an object 'images'")
-    images = _ImageFolder(folder, path)
+    images = _Images(image_paths, folder, path)
     found = {}
     for label, record in records.items():
         # A record may have masks alone.
         if not isinstance(record, dict) or not record.get("keypoints") or not (name := images.find(label)):
             continue
-        height, width = images.size(name, record.get("image_size"))
-        points = parse_points(_flat(record["keypoints"], name, path), name, path)
-        points[:, :2] *= (width, height)
-        found[name] = ImageKeypoints(untrust_outside(_without_origin(points), (height, width)), (height, width))
-    return images.checked(found)
+        if size := images.size(name, record.get("image_size")):
+            points = parse_points(_flat(record["keypoints"], name, path), name, path)
+            points[:, :2] *= size[::-1]
+            found[name] = ImageKeypoints(untrust_outside(_without_origin(points), size), size)
+    return images.found(found)
 
 
-def import_kpr(source: str, folder: str) -> dict[str, ImageKeypoints]:
+def import_kpr(source: str, image_paths: Sequence[str], folder: str, *, min_score: float) -> FoundKeypoints:
     """Keypoint Promptable ReID's folder of one JSON file for each image; ``source`` may be ``folder`` itself.
 
     The file of ``folder/query/a.jpg`` is ``source/query/a.jpg_keypoints.json`` (the published labels of Market-1501 and
@@ -126,71 +125,41 @@ def import_kpr(source: str, folder: str) -> dict[str, ImageKeypoints]:
     Raises:
         DataError: a file or an image is malformed, or no image has a file.
     """
-    images = _ImageFolder(folder, source)
+    images = _Images(image_paths, folder, source)
     found = {}
     for name in images.names:
         stem, suffix = os.path.splitext(os.path.join(source, name))
-        if suffix.lower() not in IMAGE_SUFFIXES:
-            continue
         endings = (f"{suffix}_keypoints.json", ".jpg_keypoints.json", "_keypoints.json", ".json")
         path = next((stem + ending for ending in endings if os.path.isfile(stem + ending)), None)
         person = _kpr_target(read_json(path), path) if path else None
-        if person is not None:
-            size = images.size(name)
+        if person is not None and (size := images.size(name)):
             points = parse_points(_flat(person["keypoints"], name, path), name, path)
             found[name] = ImageKeypoints(untrust_outside(_without_origin(points), size), size)
-    return images.checked(found)
+    return images.found(found)
 
 
-IMPORTERS: dict[str, Callable[[str, str], dict[str, ImageKeypoints]]] = {
+# By the name that ``tools/extract_keypoints.py --import`` takes.
+IMPORTERS: dict[str, Callable[..., FoundKeypoints]] = {
     "coco": import_coco,
     "boxmot": import_boxmot,
     "kpr": import_kpr,
 }
 
 
-def image_size(path: str) -> tuple[int, int]:
-    """(H, W) of an image, turned as its EXIF data say, from the file's header alone.
-
-    Raises:
-        ImageError: the header cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = _orientation(image) >= 5
-    except Exception as error:  # decoders raise many kinds, and each means that this file is at fault
-        reason = " ".join(str(error).split())
-        raise ImageError(
-            f"Image '{path}' cannot be read ({reason}); copy it again or remove it from the data set"
-        ) from error
-    return (width, height) if turned else (height, width)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF data say nothing against the pixels
-        return 1
-
-
-class _ImageFolder:
-    """The files below a data set's folder, by the names that a key point file gives them.
+class _Images:
+    """A data set's images, by the names that a key point file gives them.
 
     Attributes:
         names: relative to the folder, forward slashes, sorted.
     """
 
-    def __init__(self, folder: str, source: str) -> None:
-        self.names = sorted(
-            file_name_of(os.path.join(directory, name), folder)
-            for directory, _, names in os.walk(folder, followlinks=True)
-            for name in names
-        )
+    def __init__(self, image_paths: Sequence[str], folder: str, source: str) -> None:
+        self._paths = {file_name_of(path, folder): path for path in image_paths}
+        self.names = sorted(self._paths)
         self._folder = folder
         self._source = source
-        self._known = set(self.names)
         self._missing: list[str] = []
+        self._faulty: dict[str, str] = {}
         self._by_bare_name: dict[str, list[str]] = {}
         for name in self.names:
             self._by_bare_name.setdefault(posixpath.basename(name), []).append(name)
@@ -202,7 +171,7 @@ class _ImageFolder:
             raise _fault(
                 self._source, f"image '{label}' is not in the images' folder; write file names relative to that folder"
             )
-        if name in self._known:
+        if name in self._paths:
             return name
         candidates = self._by_bare_name.get(name, [])
         if len(candidates) > 1:
@@ -215,9 +184,17 @@ class _ImageFolder:
             self._missing.append(label)
         return candidates[0] if candidates else None
 
-    def size(self, name: str, said: Any = None) -> tuple[int, int]:
-        """(H, W) of an image; raises where the key point file ``said`` another [H, W]."""
-        size = image_size(os.path.join(self._folder, name))
+    def size(self, name: str, said: Any = None) -> tuple[int, int] | None:
+        """(H, W) of an image, None (noted) if it is faulty; raises where the key point file ``said`` another [H, W]."""
+        try:
+            size = image_size(self._paths[name])
+        except ImageError as error:
+            fault = str(error)
+        else:
+            fault = name_fault(name) or size_fault(self._paths[name], size)
+        if fault:
+            self._faulty[name] = fault
+            return None
         if said not in (None, list(size)):
             raise _fault(
                 self._source,
@@ -226,22 +203,23 @@ class _ImageFolder:
             )
         return size
 
-    def checked(self, found: dict[str, ImageKeypoints]) -> dict[str, ImageKeypoints]:
-        """``found``, if there are any; tells of images that are not there."""
+    def found(self, keypoints: dict[str, ImageKeypoints]) -> FoundKeypoints:
+        """``keypoints`` and the faulty images, if there are any of them; tells of images that are not there."""
         if self._missing:
             logger.warning(
-                "%s has key points of %d images that are not in %s, first %s: they are left out",
+                "%s has key points of %d images that are not among those of %s, first %s: they are left out",
                 self._source,
                 len(self._missing),
                 self._folder,
                 self._missing[0],
             )
-        if not found:
+        if not keypoints:
+            reason = "check that both are of the same data set and that the form is the one you named"
+            reason = next((f"first fault: {fault}" for fault in self._faulty.values()), reason)
             raise DataError(
-                f"'{self._source}' has key points of no image in '{self._folder}'; check that both are of the same "
-                "data set and that the form is the one you named"
+                f"'{self._source}' has key points of no image in '{self._folder}' that can be read; {reason}"
             )
-        return found
+        return FoundKeypoints(keypoints, self._faulty)
 
 
 def _fault(source: str, fault: str) -> DataError:

@@ -1,28 +1,67 @@
 """What a user sees of a key point file: figures, and sheets of crops with skeletons and the regions' boxes."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
+from PIL import Image, PngImagePlugin
 from tabulate import tabulate
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.transforms.functional import pil_to_tensor, resize
 
-from mgre.data.dataset import load_image
+from mgre.data.dataset import ImageError, load_image
 from mgre.data.keypoints import COCO_KEYPOINTS, ImageKeypoints
+from mgre.errors import DataError, SetupError
+from mgre.files import written_in_one_step
 from mgre.geometry import boxes_from_keypoints
 from mgre.regions import Region
 from mgre.visualization import contact_sheet, draw_regions, draw_skeleton
 
-# Images on a sheet, and the height in pixels at which they are shown, about.
+# Images on a sheet, and the (H, W) in pixels into which each is fitted.
 NUM_SHOWN = 24
-SHOWN_HEIGHT = 288
+SHOWN_SIZE = (288, 192)
+
+SHEETS = ("sample", "worst")
+# What a sheet's file says of itself, so that it is never taken for a crop or for somebody else's picture.
+SHEET_MARK = {"Software": "MGRe key point sheet"}
 
 
 def sheet_paths(key_points: str) -> dict[str, str]:
     """Paths of the sheets beside a key point file: "sample" of the whole of it, and "worst" by the mean score."""
     stem = os.path.splitext(key_points)[0]
-    return {kind: f"{stem}_{kind}.png" for kind in ("sample", "worst")}
+    return {kind: f"{stem}_{kind}.png" for kind in SHEETS}
+
+
+def is_sheet(path: str) -> bool:
+    """Whether an image is a sheet, of whatever key point file."""
+    if not path.endswith(tuple(f"_{kind}.png" for kind in SHEETS)):
+        return False
+    try:
+        with Image.open(path) as image:
+            return image.info.items() >= SHEET_MARK.items()
+    except Exception:  # no image: told where it is read as one
+        return False
+
+
+def require_free_sheets(key_points: str, image_paths: Collection[str], *, overwrite: bool) -> None:
+    """
+    Args:
+        key_points: the file beside which the sheets are to be saved.
+        image_paths: those the key points are of; never overwritten.
+
+    Raises:
+        DataError: there is something else than a sheet.
+    """
+    images = {os.path.realpath(path) for path in image_paths}
+    for path in sheet_paths(key_points).values():
+        if not os.path.exists(path) or is_sheet(path):
+            continue
+        if os.path.realpath(path) in images:
+            raise DataError(f"a sheet would replace the image '{path}': choose another --output")
+        if not overwrite:
+            raise DataError(
+                f"a sheet would replace '{path}', which is none: add --overwrite, or choose another --output"
+            )
 
 
 def summarise(keypoints: Mapping[str, ImageKeypoints], *, min_score: float) -> str:
@@ -49,29 +88,58 @@ def save_sheets(
     *,
     regions: Sequence[Region],
     min_score: float,
-) -> None:
-    """Save the sheets.
+) -> dict[str, str]:
+    """Save the sheets, each in one step.
 
     Args:
-        keypoints: by ``file_name``, one image at least.
+        keypoints: by ``file_name``.
         folder: the file names are relative to it.
         paths: see :func:`sheet_paths`.
         regions: whose boxes are drawn.
         min_score: points of a lower score are not trusted; they are not drawn, and make no box.
+
+    Returns:
+        Why an image could not be shown, by ``file_name``.
+
+    Raises:
+        SetupError: a sheet cannot be written.
     """
     names = list(keypoints)
     picked = np.linspace(0, len(names) - 1, min(NUM_SHOWN, len(names))).round().astype(int)
     by_score = sorted(names, key=lambda name: float(keypoints[name].points[:, 2].mean()))
     shown = {"sample": [names[index] for index in picked], "worst": by_score[:NUM_SHOWN]}
+    faulty: dict[str, str] = {}
     for kind, members in shown.items():
-        tiles = [_tile(os.path.join(folder, name), keypoints[name], regions, min_score) for name in members]
-        contact_sheet(tiles, [region.name for region in regions]).save(paths[kind])
+        tiles = []
+        for name in members:
+            try:
+                tiles.append(_tile(os.path.join(folder, name), keypoints[name], regions, min_score))
+            except ImageError as error:
+                faulty[name] = str(error)
+        if tiles:
+            _save(contact_sheet(tiles, [region.name for region in regions]), paths[kind])
+    return faulty
 
 
 def _tile(path: str, found: ImageKeypoints, regions: Sequence[Region], min_score: float) -> torch.Tensor:
-    height, width = found.size
-    xy = torch.from_numpy(found.points[:, :2]) / torch.tensor([width, height])
+    image = pil_to_tensor(load_image(path))
+    scale = min(shown / side for shown, side in zip(SHOWN_SIZE, image.shape[1:], strict=True))
+    image = resize(image, [max(1, round(scale * side)) for side in image.shape[1:]], antialias=True)
+    xy = torch.from_numpy(found.points[:, :2]) / torch.tensor(found.size[::-1])
     points = torch.cat((xy, torch.from_numpy(found.trusted(min_score)).float()[:, None]), dim=1)
     boxes, _ = boxes_from_keypoints(points[None], regions)  # a region that has none is not drawn
-    scale = max(1, round(SHOWN_HEIGHT / height))
-    return draw_skeleton(draw_regions(pil_to_tensor(load_image(path)), boxes[0], scale=scale), points)
+    return draw_skeleton(draw_regions(image, boxes[0], scale=1), points)
+
+
+def _save(sheet: Image.Image, path: str) -> None:
+    marks = PngImagePlugin.PngInfo()
+    for key, value in SHEET_MARK.items():
+        marks.add_text(key, value)
+    try:
+        with written_in_one_step(path) as unfinished:
+            sheet.save(unfinished, format="PNG", pnginfo=marks)
+    except OSError as error:
+        raise SetupError(
+            f"the sheet '{path}' cannot be written ({error.strerror or error}), but the key points are there: make "
+            "room and give permission, and start the same command with --sheets"
+        ) from error

@@ -2,17 +2,21 @@
 
 Some faults are seen in the file itself, others only in what most of its images have in common: people in crops stand
 upright, their heads above their feet, and pose models are surer of faces that look into the camera.
+
+What is not looked at is the pictures. So points that stand in another image's entry are seen only where something else
+in the file tells: other image sizes, a person's score that is the mean of other points, or the order of the entries.
+Where all crops have one size and the entries moved as a whole, only the sheets show it.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mgre.data.keypoints import ImageKeypoints, best_people, check_inside, file_name_of, read_people
 from mgre.errors import DataError
-from mgre.pose.importers import image_size
+from mgre.pose.images import image_size
 
 ERROR, WARNING = "error", "warning"
 
@@ -32,6 +36,10 @@ MAX_SHARE_FROM_BEHIND = 0.6
 MAX_SCORE = 1.5
 # Coordinates up to here, in pixels, are normalised ones that overhang.
 MAX_NORMALISED = 1.5
+# Points are looked for this many entries away from their own: a list that lost or gained a few images.
+MAX_SHIFT = 3
+# By how much a person's score may differ from the mean of the points' and still be that, rounded to three digits.
+SCORE_ROUNDING = 1e-3
 # Feet are in the lower half of a crop of a person: if nearly no point is, the pixels are those of a smaller image.
 LOWER_HALF, NEARLY_ALL = 0.5, 95
 
@@ -59,13 +67,21 @@ class Finding:
         return f"{self.level}: {self.message}"
 
 
-def check_keypoints(path: str, image_paths: Sequence[str], folder: str, *, min_score: float = 0.3) -> list[Finding]:
+def check_keypoints(
+    path: str,
+    image_paths: Sequence[str],
+    folder: str,
+    *,
+    train_paths: Collection[str] | None = None,
+    min_score: float = 0.3,
+) -> list[Finding]:
     """Test a COCO key point JSON against a data set.
 
     Args:
         path: the key point file.
-        image_paths: the images that should have key points.
+        image_paths: the images that may have key points.
         folder: file names in the file are relative to it.
+        train_paths: those of them that need key points, because they are trained on; None: all.
         min_score: points of a lower score are not trusted.
 
     Returns:
@@ -73,15 +89,19 @@ def check_keypoints(path: str, image_paths: Sequence[str], folder: str, *, min_s
         be read at all.
     """
     try:
-        people = list(read_people(path))
+        names, people = read_people(path)
     except DataError as error:
         return [Finding(ERROR, str(error))]
     keypoints = best_people(people)
     paths = {file_name_of(image_path, folder): image_path for image_path in image_paths}
+    train_names = (
+        set(paths) if train_paths is None else {file_name_of(train_path, folder) for train_path in train_paths}
+    )
     findings = [
-        *_check_names(keypoints, paths),
+        *_check_names(keypoints, paths, train_names, min_score),
         *_check_sizes(keypoints, paths),
         *_check_repeated(Counter(name for name, _, _ in people)),
+        *_check_entries(names, people),
     ]
     if keypoints:
         crops = _Crops(keypoints, min_score)
@@ -145,7 +165,9 @@ def _tell(names: Sequence[str], total: int) -> str:
     return f"{len(names)} of {total} images ({len(names) / total:.1%}; first {named})"
 
 
-def _check_names(keypoints: Mapping[str, ImageKeypoints], paths: Mapping[str, str]) -> Iterator[Finding]:
+def _check_names(
+    keypoints: Mapping[str, ImageKeypoints], paths: Mapping[str, str], train_names: Collection[str], min_score: float
+) -> Iterator[Finding]:
     missing = [name for name in paths if name not in keypoints]
     unknown = [name for name in keypoints if name not in paths]
     if len(missing) == len(paths) and unknown:
@@ -155,11 +177,39 @@ def _check_names(keypoints: Mapping[str, ImageKeypoints], paths: Mapping[str, st
             f"data set's {len(paths)} (first {next(iter(paths), 'none')}); file names are relative to the data set",
         )
         return
-    if missing:
-        level = ERROR if len(missing) > MOST * len(paths) else WARNING
-        yield Finding(level, f"{_tell(missing, len(paths))} of the data set have no key points; find theirs too")
+    yield from _check_missing(keypoints, missing, train_names, len(paths), min_score)
     if unknown:
         yield Finding(WARNING, f"{_tell(unknown, len(keypoints))} of the file are not in the data set")
+
+
+def _check_missing(
+    keypoints: Mapping[str, ImageKeypoints],
+    missing: Sequence[str],
+    train_names: Collection[str],
+    num_images: int,
+    min_score: float,
+) -> Iterator[Finding]:
+    """Training stops where most of its images have no trusted point; images to test on need none."""
+    num_train, num_test = len(train_names), num_images - len(train_names)
+    needed = [name for name in missing if name in train_names]
+    not_needed = [name for name in missing if name not in train_names]
+    which = "training split" if num_test else "data set"
+    if needed:
+        level = ERROR if len(needed) > MOST * num_train else WARNING
+        yield Finding(level, f"{_tell(needed, num_train)} of the {which} have no key points; find theirs too")
+    if not_needed:
+        yield Finding(
+            WARNING,
+            f"{_tell(not_needed, num_test)} to test on have no key points; training needs none of them, but the IoU of "
+            "the regions is measured only where there are some",
+        )
+    doubted = [name for name in train_names if name in keypoints and not keypoints[name].trusted(min_score).any()]
+    if max(len(needed), len(doubted)) <= MOST * num_train < len(needed) + len(doubted):
+        yield Finding(
+            ERROR,
+            f"{len(needed) + len(doubted)} of {num_train} images of the {which} have no trusted point: {len(needed)} "
+            f"have no key points, and all scores of {len(doubted)} are too low",
+        )
 
 
 def _check_sizes(keypoints: Mapping[str, ImageKeypoints], paths: Mapping[str, str]) -> Iterator[Finding]:
@@ -186,6 +236,39 @@ def _check_repeated(counts: Mapping[str, int]) -> Iterator[Finding]:
     repeated = [name for name, count in counts.items() if count > 1]
     if repeated:
         yield Finding(WARNING, f"{_tell(repeated, len(counts))} have several people; the best score counts")
+
+
+def _check_entries(names: Sequence[str], people: Sequence[tuple[str, float, ImageKeypoints]]) -> Iterator[Finding]:
+    """Points that stand in the entry of a neighbouring image.
+
+    Seen by the person's score, where it is the mean of the points' that were found with it, as most tools write it; and
+    by an order of entries that is the images' order but for its beginning.
+    """
+    if len(people) < MIN_IMAGES:
+        return
+    scores = np.array([score for _, score, _ in people])
+    means = np.array([keypoints.points[:, 2].mean() for _, _, keypoints in people])
+    others = np.abs(scores - means) > SCORE_ROUNDING
+    order = {name: index for index, name in enumerate(names)}
+    positions = np.array([order[name] for name, _, _ in people])
+    for shift in (sign * step for step in range(1, MAX_SHIFT + 1) for sign in (1, -1)):
+        where = f"{abs(shift)} {'after' if shift > 0 else 'before'} it"
+        moved = others & (np.abs(scores - np.roll(means, -shift)) <= SCORE_ROUNDING)
+        if moved.sum() >= MIN_IMAGES and moved.sum() > MOST * others.sum():
+            told = _tell([people[index][0] for index in np.flatnonzero(moved)], len(people))
+            yield Finding(
+                ERROR,
+                f"points stand in other images' entries: the score of {told} is the mean of the points of the entry "
+                f"{where}; write each image's points to its own entry",
+            )
+            return
+        if len(names) == len(people) and (positions == np.roll(np.arange(len(names)), -shift)).all():
+            yield Finding(
+                ERROR,
+                f"each entry of 'annotations' names the image {where} in the order of 'images': are its image_ids off "
+                f"by {abs(shift)}?",
+            )
+            return
 
 
 def _check_scores(crops: _Crops) -> Iterator[Finding]:

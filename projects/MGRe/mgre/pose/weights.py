@@ -31,7 +31,7 @@ def download(url: str, *, sha256: str, size: int | None = None, member: str = ""
     Args:
         url: where the file is published, http or https.
         sha256: of the file, in hex: all 64 digits or the first ones.
-        size: of the file, in bytes; for the log.
+        size: of the file, in bytes, about; for the log.
         member: where ``url`` gives a .zip archive, the name in it (without folders) of the file that is meant:
             ``sha256`` and ``size`` are this file's, and only it is kept, under the archive's name and its own suffix.
 
@@ -50,7 +50,8 @@ def download(url: str, *, sha256: str, size: int | None = None, member: str = ""
     by_hand = f"download it elsewhere and put it{where} at '{kept}', or give a weight file with --weights"
     if urlsplit(url).scheme not in ("http", "https"):
         raise WeightsError(f"cannot download '{url}', which is neither http nor https: {by_hand}")
-    logger.info("Downloading %s%s to %s", url, f" ({size / 1e6:.1f} MB)" if size else "", kept)
+    about = f" (about {size / 1e6:.0f} MB)" if size else ""
+    logger.info("Downloading '%s'%s from %s", kept, about, url)
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:  # in the cache, so that the move is one step

@@ -1,0 +1,10 @@
+"""Types of command line arguments, for argparse."""
+
+import argparse
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not allowed: give a whole number of 1 or more")
+    return int(text)

@@ -1,0 +1,77 @@
+"""Image files: which there are below a folder, and which cannot have key points."""
+
+import os
+from collections.abc import Iterator
+
+from PIL import ExifTags, Image
+
+from mgre.data.custom import IMAGE_SUFFIXES
+from mgre.data.dataset import ImageError
+from mgre.errors import DataError
+
+# A side of fewer pixels shows nobody.
+MIN_SIDE = 2
+
+
+def find_images(folder: str, *, _above: tuple[str, ...] = ()) -> Iterator[str]:
+    """The paths of all images in ``folder`` and below; links are followed, hidden files and folders left out.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    real = os.path.realpath(folder)
+    if real in _above:  # a link that leads back up
+        return
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(
+            f"folder '{folder}' cannot be read ({error.strerror}): mend the path or its permissions"
+        ) from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from find_images(entry.path, _above=(*_above, real))
+        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+            yield entry.path
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """(H, W) of an image, turned as its EXIF data say, from the file's header alone.
+
+    Raises:
+        ImageError: the header cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = _orientation(image) >= 5
+    except Exception as error:  # decoders raise many kinds, and each means that this file is at fault
+        reason = " ".join(str(error).split())
+        raise ImageError(
+            f"Image '{path}' cannot be read ({reason}); copy it again or remove it from the data set"
+        ) from error
+    return (width, height) if turned else (height, width)
+
+
+def name_fault(name: str) -> str:
+    """What is wrong with a ``file_name``, or nothing."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # Python keeps bytes that are not UTF-8 as lone surrogates
+        return f"Image {name!a} has a name that is not UTF-8, which JSON cannot hold; rename it"
+    return ""
+
+
+def size_fault(path: str, size: tuple[int, int]) -> str:
+    """What is wrong with the (H, W) of the image ``path``, or nothing."""
+    return f"Image '{path}' has {size[1]} x {size[0]} pixels" if min(size) < MIN_SIDE else ""
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF data say nothing against the pixels
+        return 1

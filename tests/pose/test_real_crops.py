@@ -1,0 +1,234 @@
+"""The tool and the check on real crops: 50 identities of PKU-Reid with MoveNet's key points, where they are there."""
+
+import copy
+import importlib.util
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mgre.data.dataset import load_image
+from mgre.data.keypoints import FLIP_PAIRS, load_keypoints
+from mgre.engine import main
+from mgre.pose import POSE_MODELS
+from PIL import Image
+
+PKU_REID = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "pku-reid-50"
+SIZE = (128, 48)
+
+pytestmark = pytest.mark.skipif(not PKU_REID.is_dir(), reason=f"needs the crops of PKU-Reid in {PKU_REID}")
+
+
+@pytest.fixture
+def extract(capsys):
+    """Run the tool; its exit status and what it printed."""
+    spec = importlib.util.spec_from_file_location("extract_keypoints", "tools/extract_keypoints.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def call(*words):
+        capsys.readouterr()
+        status = main(lambda: tool.run(tool.parse_args([str(word) for word in words])))
+        return status, capsys.readouterr()
+
+    return call
+
+
+# -- each kind of model, from the command to the sheets -------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["rtmpose", "onnx", "hrnet"])
+def test_each_kind_of_model_runs_end_to_end(extract, tmp_path, write_pose_onnx, hrnet_weights, kind):
+    if kind == "rtmpose":
+        pytest.importorskip("rtmlib")
+    weights = hrnet_weights if kind == "hrnet" else write_pose_onnx(tmp_path / "pose.onnx", size=(256, 192))
+    root = PKU_REID
+    if kind == "hrnet":  # a second for each crop on a slow machine: five are enough
+        root = tmp_path / "crops"
+        for folder, num_images in {"bounding_box_train": 3, "query": 1, "bounding_box_test": 1}.items():
+            (root / folder).mkdir(parents=True)
+            for path in sorted((PKU_REID / folder).glob("*.jpg"))[:num_images]:
+                shutil.copy(path, root / folder)
+    output = tmp_path / "found.json"
+    status, printed = extract(
+        *("--config-file", "configs/MGRe/custom.yml", "--model", kind, "--weights", weights, "--output", output),
+        *("DATASETS.CUSTOM.ROOT", root),
+    )
+    assert status == 0, printed.err
+
+    names = {path.relative_to(root).as_posix() for path in root.glob("*/*.jpg")}
+    found = load_keypoints(str(output))
+    assert set(found) == names and len(names) == (5 if kind == "hrnet" else 800)
+    assert ["images", str(len(names))] in [line.split() for line in printed.out.splitlines()]
+    assert re.search(r"^left_wrist +\d\.\d\d +\d+\.\d$", printed.out, re.MULTILINE)
+    assert "image/s" in printed.err and f"{len(names)}/{len(names)}" in printed.err
+    assert not os.path.exists(f"{output}.unfinished")
+    # The points of some of them, found one by one.
+    model = POSE_MODELS.get(kind)(weights=weights, device="cpu")
+    for name in sorted(names)[:: 1 + len(names) // 4]:
+        (expected,) = model([np.asarray(load_image(str(root / name)))])
+        outside = ((expected[:, :2] < 0) | (expected[:, :2] > SIZE[::-1])).any(axis=1)
+        expected[outside, 2] = 0
+        assert found[name].size == SIZE
+        np.testing.assert_allclose(found[name].points, expected, atol=2e-3)
+    for sheet in ("sample", "worst"):
+        with Image.open(tmp_path / f"found_{sheet}.png") as image:
+            columns = min(8, len(names))
+            assert (
+                image.width == max(columns * (108 + 4) + 4, 448) and image.height > 288
+            )  # 128 x 48 shown as 288 x 108
+        assert f"sheet       {tmp_path / f'found_{sheet}.png'}" in printed.out
+
+
+# -- the check ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return json.loads((PKU_REID / "keypoints.json").read_text())
+
+
+@pytest.fixture
+def check(extract, tmp_path):
+    """Check a key point file, as a path in the config; the exit status and the lines that were printed."""
+
+    def run(content):
+        path = tmp_path / "keypoints.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        status, printed = extract(
+            *("--config-file", "configs/MGRe/custom.yml", "--check"),
+            *("DATASETS.CUSTOM.ROOT", PKU_REID, "DATASETS.KEYPOINTS", path),
+        )
+        assert printed.err == ""
+        return status, printed.out.splitlines()
+
+    return run
+
+
+def test_the_shipped_file_is_accepted(extract):
+    status, printed = extract("--config-file", "configs/MGRe/custom.yml", "--check", "DATASETS.CUSTOM.ROOT", PKU_REID)
+    assert status == 0
+    assert printed.out.splitlines()[-1] == f"'{PKU_REID / 'keypoints.json'}' is accepted"
+    assert "error: " not in printed.out
+
+
+def with_points(change):
+    """Damage the points (N, 17, 3) of all images."""
+
+    def damage(content):
+        entries = content["annotations"]
+        points = np.array([entry["keypoints"] for entry in entries]).reshape(-1, 17, 3)
+        for entry, changed in zip(entries, change(points), strict=True):
+            entry["keypoints"] = np.asarray(changed).ravel().tolist()
+        return content
+
+    return damage
+
+
+def with_entries(change):
+    """Damage the list 'images' or 'annotations' of the content in place."""
+
+    def damage(content):
+        change(content)
+        return content
+
+    return damage
+
+
+def exchanged(points):
+    return points[:, [0, *(index for left, right in FLIP_PAIRS for index in (right, left))]]
+
+
+def posetrack(points):
+    """The neck and the top of the head instead of the eyes."""
+    points = points.copy()
+    nose, shoulders = points[:, 0, :2], points[:, 5:7, :2].mean(axis=1)
+    points[:, 1, :2] = 0.7 * shoulders + 0.3 * nose
+    points[:, 2, :2] = nose - 0.4 * (shoulders - nose)
+    return points
+
+
+def rename(content):
+    for image in content["images"]:
+        image["file_name"] = f"other/{image['file_name']}"
+
+
+def resize(content):
+    for image in content["images"]:
+        image.update(width=64, height=160)
+
+
+def drop_train(content):
+    del content["annotations"][: len(content["annotations"]) // 2]  # training images stand first
+
+
+def shift_image_ids(content):
+    for entry in content["annotations"]:
+        entry["image_id"] = (entry["image_id"] + 1) % len(content["images"])
+
+
+def lose_image(content):
+    del content["images"][100]
+
+
+def repeat_id(content):
+    content["images"][100]["id"] = content["images"][99]["id"]
+
+
+DAMAGED = {
+    "cut short": (lambda content: json.dumps(content)[:-100], "is not JSON"),
+    "no list": (lambda content: content["images"], "is not COCO key point JSON: it has no list"),
+    "lost image": (with_entries(lose_image), "belongs to image_id 100, which is not in 'images'"),
+    "repeated id": (with_entries(repeat_id), "gives id 99 to two images"),
+    "16 points": (with_points(lambda points: points[:, :16]), "are 48 values, not 51"),
+    "not a number": (with_points(lambda points: points * np.nan), "have a NaN or infinite value"),
+    "negative": (with_points(lambda points: points * [1, 1, -1]), "have a negative score"),
+    "x and y": (with_points(lambda points: points[..., [1, 0, 2]]), "x and y look swapped"),
+    "normalised": (with_points(lambda points: points / [48, 128, 1]), "coordinates are normalised"),
+    "heatmap's": (with_points(lambda points: points / [4, 4, 1]), "coordinates are of smaller images"),
+    "larger images'": (with_points(lambda points: points * [2, 2, 1]), "outside the image of 48 x 128 pixels"),
+    "y goes up": (with_points(lambda points: [0, 128, 0] + points * [1, -1, 1]), "upside down"),
+    "hips are knees": (
+        with_points(lambda points: points[:, [*range(11), 13, 14, 11, 12, 15, 16]]),
+        "hips, knees and ankles are not below each other",
+    ),
+    "PoseTrack": (with_points(posetrack), "joints of PoseTrack, not of COCO"),
+    "hips": (
+        with_points(lambda points: points[:, [*range(11), 12, 11, 14, 13, 16, 15]]),
+        "left and right of the shoulders and of the eyes, ears or hips disagree",
+    ),
+    "left and right": (with_points(exchanged), "left and right are exchanged in the file"),
+    "stuck": (with_points(lambda points: points[:1].repeat(len(points), axis=0)), "only 1 different sets of points"),
+    "no scores": (with_points(lambda points: points * [1, 1, 0]), "have no trusted point: all scores are too low"),
+    "half of it": (with_entries(drop_train), "400 of 608 images .* of the training split have no key points"),
+    "another set": (with_entries(rename), "of another data set: none of its 800 images"),
+    "resized": (with_entries(resize), "width or height are not the image's in 800 of 800 images"),
+    "the next one's points": (
+        with_points(lambda points: np.roll(points, 1, axis=0)),
+        "points stand in other images' entries",
+    ),
+    "ids off by one": (with_entries(shift_image_ids), "are its image_ids off by 1"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_each_damage_has_its_own_message(check, shipped, damage):
+    change, message = DAMAGED[damage]
+    status, lines = check(change(copy.deepcopy(shipped)))
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert status == 1 and lines[-1].endswith("keypoints.json' is refused")
+    assert any(re.search(message, error) for error in errors), lines
+    others = [other for name, (_, other) in DAMAGED.items() if name != damage]
+    assert not [other for other in others for error in errors if re.search(other, error)]
+
+
+def test_the_training_split_alone_is_accepted(check, shipped):
+    kept = [image for image in shipped["images"] if image["file_name"].startswith("bounding_box_train/")]
+    ids = {image["id"] for image in kept}
+    entries = [entry for entry in shipped["annotations"] if entry["image_id"] in ids]
+    status, lines = check({**shipped, "images": kept, "annotations": entries})
+    assert status == 0
+    assert any(re.match(r"warning: 192 of 192 images .* to test on have no key points", line) for line in lines)
