@@ -1,6 +1,7 @@
 # make quickstart: train, evaluate and re-rank MGRe on drawn pedestrians, in minutes, on a CPU
 # make test:       the tests
-# Both make .venv and install what they need when it is not there yet.
+# make torture:    a small training killed at 30 random moments and resumed, compared with an undisturbed one
+# All make .venv and install what they need when it is not there yet.
 
 PYTHON ?= python3
 # The NVIDIA driver brings nvidia-smi; faiss and onnxruntime come in one build with CUDA and one without.
@@ -8,13 +9,16 @@ EXTRA := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 POSE := $(if $(filter gpu,$(EXTRA)),pose-gpu,pose)
 READY := .venv/.ready-$(EXTRA)
 
-.PHONY: quickstart test lint
+.PHONY: quickstart test torture lint
 
 quickstart: $(READY)
 	.venv/bin/python tools/quickstart.py
 
 test: $(READY)
 	.venv/bin/python -m pytest -n 2
+
+torture: $(READY)
+	.venv/bin/python tools/torture.py
 
 lint: $(READY)
 	.venv/bin/ruff check .

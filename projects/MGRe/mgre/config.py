@@ -74,6 +74,10 @@ def add_mgre_config(cfg: CfgNode) -> None:
     # Train although more than half of the training images have no key points.
     cfg.DATASETS.ALLOW_MISSING_KEYPOINTS = False
 
+    # Images that cannot be read: "stop" before training where a header is at fault, and at any other where it is met;
+    # "skip" takes the identity's next image in training, and leaves them out of the test set.
+    cfg.DATASETS.UNREADABLE_IMAGES = "stop"
+
     # Data set "CustomReID": a folder of one's own.
     cfg.DATASETS.CUSTOM = CfgNode()
     # The folder, in the Market-1501 layout or with the CSV below.
@@ -91,6 +95,10 @@ def add_mgre_config(cfg: CfgNode) -> None:
     cfg.DATASETS.SYNTHETIC.IMAGES_PER_CAMERA = 3
     # Pixels (height, width).
     cfg.DATASETS.SYNTHETIC.SIZE = (128, 64)
+
+    # -- Checkpoints -----------------------------------------------------------------------------
+    # How many of the newest periodic checkpoints stay, model_best and model_final besides; 0: all.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 0
 
     # -- Evaluation ------------------------------------------------------------------------------
     # Mean IoU of each region's predicted box with the key points' box, where test images have key points.
@@ -171,6 +179,7 @@ def _check_names(cfg: CfgNode) -> None:
     _check_choice("MODEL.HEADS.POOL_LAYER", cfg.MODEL.HEADS.POOL_LAYER, tuple(pooling.__all__))
     _check_choice("MODEL.HEADS.CLS_LAYER", cfg.MODEL.HEADS.CLS_LAYER, tuple(any_softmax.__all__))
     _check_choice("MODEL.HEADS.NECK_FEAT", cfg.MODEL.HEADS.NECK_FEAT, ("before", "after"))
+    _check_choice("DATASETS.UNREADABLE_IMAGES", cfg.DATASETS.UNREADABLE_IMAGES, ("stop", "skip"))
     _check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
     _check_choice("SOLVER.SCHED", cfg.SOLVER.SCHED, ("MultiStepLR", "CosineAnnealingLR"))
     _check_choice("SOLVER.WARMUP_METHOD", cfg.SOLVER.WARMUP_METHOD, ("constant", "linear", "exp"))
@@ -193,6 +202,7 @@ def _check_ranges(cfg: CfgNode) -> None:
     }
     for key, value in positive.items():
         _require(value > 0, key, value, "more than 0")
+    _require(cfg.SOLVER.CHECKPOINTS_KEPT >= 0, "SOLVER.CHECKPOINTS_KEPT", cfg.SOLVER.CHECKPOINTS_KEPT, "0 or more")
     _require(cfg.DATALOADER.NUM_WORKERS >= 0, "DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, "0 or more")
     _require(
         cfg.MODEL.HEADS.EMBEDDING_DIM >= 0, "MODEL.HEADS.EMBEDDING_DIM", cfg.MODEL.HEADS.EMBEDDING_DIM, "0 or more"
