@@ -68,7 +68,7 @@ def load(path: Path) -> dict:
 @pytest.mark.parametrize(
     ("workers", "steps", "overrides"),
     [
-        (0, range(5), ()),  # the last step of an epoch (1, 3) and one within (0, 2, 4)
+        (0, range(6), ()),  # the last step of an epoch (1, 3), of all (5), and one within (0, 2, 4)
         (2, (0, 3), ("SOLVER.WARMUP_ITERS", "3", "SOLVER.SCHED", "CosineAnnealingLR")),
     ],
 )

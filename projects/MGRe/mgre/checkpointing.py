@@ -20,7 +20,7 @@ from fastreid.utils.checkpoint import Checkpointer
 
 from mgre.compat.engine import highest_of_all
 from mgre.data.sampling import epoch_sampler
-from mgre.errors import DamagedFileError
+from mgre.errors import DamagedFileError, WeightsError
 from mgre.randomness import random_states, set_random_states
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class TrainingCheckpointer(Checkpointer):
             return self.load(path, checkpointables=[])
         for file in files:
             try:
-                self.resumed = self.load(str(file))
+                self.resumed = self._load_training(file)
             except DamagedFileError as error:
                 if file == files[-1]:
                     raise
@@ -91,6 +91,19 @@ class TrainingCheckpointer(Checkpointer):
                 self.resumed_from = str(file)
                 break
         return self.resumed
+
+    def _load_training(self, file: Path) -> dict[str, Any]:
+        try:
+            progress = self.load(str(file))
+            for key in ("epoch", "iteration", "iters_per_epoch", "sampler_seed"):
+                if not isinstance(progress.get(key, 0), int):
+                    raise TypeError(f"'{key}' is no whole number")
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+            raise WeightsError(
+                f"checkpoint '{file}' is not of this training ({' '.join(str(error).split())}): resume with the config "
+                "it was trained with, or choose another OUTPUT_DIR"
+            ) from error
+        return progress
 
     def remove_unfinished(self) -> None:
         """Remove what a killed save has left."""
@@ -130,7 +143,12 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
         # At the very last, since to build a trainer draws numbers.
         states = progress.get("random_states", ())
         if len(states) == comm.get_world_size():
-            set_random_states(states[comm.get_rank()])
+            try:
+                set_random_states(states[comm.get_rank()])
+            except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+                raise WeightsError(
+                    f"checkpoint '{self.checkpointer.resumed_from}' has no random states: {error}"
+                ) from error
         elif states:
             logger.warning(
                 "The checkpoint is of %d processes, this training has %d: it goes on, but not with the same batches",

@@ -26,6 +26,8 @@ SAMPLERS = (
     "ImbalancedDatasetSampler",
 )
 NORMS = ("BN", "syncBN", "GhostBN", "FrozenBN", "GN")
+# Of a config file: far more than there are keys, far fewer than a few lines of YAML aliases can stand for.
+MAX_VALUES = 10_000
 # The toolbox's pooling layers that leave one number a channel.
 POOL_LAYERS = tuple(name for name in pooling.__all__ if name not in ("Identity", "Flatten"))
 
@@ -123,7 +125,10 @@ def load_config(config_file: str = "", overrides: Sequence[str] = ()) -> CfgNode
     for node in (cfg.MODEL.BACKBONE, cfg.MODEL.HEADS):
         if node.NORM == "SyncBN":  # what detectron2 and the papers call the toolbox's "syncBN"
             node.NORM = "syncBN"
-    check_config(cfg)
+    try:
+        check_config(cfg)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:  # a member of a list may be of any type
+        raise ConfigError(f"a value in the config is of another type than it should be: {error}") from error
     cfg.freeze()
     return cfg
 
@@ -274,6 +279,17 @@ def _check_choice(key: str, name: str, known: Sequence[str]) -> None:
         )
 
 
+def _is_larger_than(size: int, value: Any) -> bool:
+    """Whether a nesting of lists and dicts has more than ``size`` values; what is at two places counts twice."""
+    rest, seen = [value], 0
+    while rest and seen <= size:
+        node = rest.pop()
+        seen += 1
+        if isinstance(node, dict | list | tuple | set):
+            rest.extend(node.values() if isinstance(node, dict) else node)
+    return seen > size
+
+
 def _leaf_keys(node: dict, prefix: str = "") -> Iterator[str]:
     for key, value in node.items():
         if isinstance(value, dict):
@@ -296,16 +312,18 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
         loaded = CfgNode.load_yaml_with_base(config_file)
     except FileNotFoundError as error:
         raise ConfigError(f"config file '{config_file}': its _BASE_ '{error.filename}' does not exist") from error
-    except (yaml.YAMLError, TypeError, AssertionError) as error:
+    except (yaml.YAMLError, OSError, RecursionError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise ConfigError(
             f"config file '{config_file}' is not a YAML mapping of keys: {' '.join(str(error).split())}"
         ) from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"config file '{config_file}' is not a YAML mapping of keys: {str(loaded)[:60]!r}")
+    if _is_larger_than(MAX_VALUES, loaded):
+        raise ConfigError(f"config file '{config_file}' has more than {MAX_VALUES} values, its aliases written out")
     _check_keys(list(_leaf_keys(loaded)), cfg, f"'{config_file}'")
     try:
         cfg.merge_from_other_cfg(CfgNode(loaded))
-    except (ValueError, AssertionError, KeyError, AttributeError) as error:
+    except (ValueError, AssertionError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"config file '{config_file}': {' '.join(str(error).split())}") from error
 
 

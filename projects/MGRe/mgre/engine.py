@@ -227,12 +227,12 @@ class Trainer(DefaultTrainer):
     def _name_held_image(self, error: RuntimeError) -> DataError:
         """The error of a worker that has died, with the image it held."""
         dataset = self.data_loader.dataset
-        held = [dataset.held_path(int(pid)) for pid in re.findall(r"\d+", str(error).partition(")")[0])]
+        pids = re.search(r"\(pid\D*([\d, ]+)", str(error))
+        held = [dataset.held_path(int(pid)) for pid in re.findall(r"\d+", pids.group(1) if pids else "")]
         images = ", ".join(f"'{path}'" for path in held if path)
         return DataError(
-            f"a process that loads images has died ({' '.join(str(error).split())}); "
-            + (f"it held {images}: look at that image" if images else "it held no image")
-            + ", and at the machine's memory; DATALOADER.NUM_WORKERS sets the number of these processes"
+            f"a process that loads images has died ({' '.join(str(error).split())}); it held {images or 'no image'}: "
+            "look at that, and at the machine's memory, of which fewer DATALOADER.NUM_WORKERS take less"
         )
 
     def after_step(self) -> None:

@@ -46,9 +46,9 @@ def read_weights(path: str) -> dict[str, Any]:
 
 def _check_sums(path: str) -> None:
     """torch reads a changed tensor as it is; the archive that it is in has check sums."""
-    if not zipfile.is_zipfile(path):
-        return  # torch's older format, or no weights
     try:
+        if not zipfile.is_zipfile(path):
+            return  # torch's older format, or no weights
         with zipfile.ZipFile(path) as archive:
             changed = archive.testzip()
     except Exception as error:  # a changed directory or header gives many kinds
