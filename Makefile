@@ -1,6 +1,7 @@
 # make quickstart: train, evaluate and re-rank MGRe on drawn pedestrians, in minutes, on a CPU
 # make test:       the tests
 # make reproduce-quick: the paper's experiments on drawn pedestrians, within an hour
+# make torture:    a small training killed at 30 random moments and resumed, compared with an undisturbed one
 # Each makes .venv and installs what it needs when that is not there yet.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ EXTRA := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 POSE := $(if $(filter gpu,$(EXTRA)),pose-gpu,pose)
 READY := .venv/.ready-$(EXTRA)
 
-.PHONY: quickstart test lint reproduce-quick
+.PHONY: quickstart test lint reproduce-quick torture
 
 quickstart: $(READY)
 	.venv/bin/python tools/quickstart.py
@@ -20,6 +21,9 @@ test: $(READY)
 reproduce-quick: $(READY)
 	.venv/bin/python tools/reproduce.py table4 table5 table6 table7 figure4 figure5 figure6 \
 		--config-file configs/MGRe/reproduce-quick.yml --output logs/reproduce-quick
+
+torture: $(READY)
+	.venv/bin/python tools/torture.py
 
 lint: $(READY)
 	.venv/bin/ruff check .

@@ -150,6 +150,19 @@ def load_tool() -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture
+def tiny_run(small_run: list[str]) -> list[str]:
+    """``small_run`` with a model of 0.2 M parameters, whose checkpoints are quickly written."""
+    options = {
+        "MODEL.MGRE.BACKBONE": "build_osnet_backbone",
+        "MODEL.BACKBONE.DEPTH": "x0_25",
+        "MODEL.HEADS.EMBEDDING_DIM": "16",
+        "MODEL.MGRE.LOCATION.CONV_CHANNELS": "8",
+        "MODEL.MGRE.LOCATION.HIDDEN_DIM": "16",
+    }
+    return [*small_run, *(word for pair in options.items() for word in pair)]
+
+
+@pytest.fixture
 def data_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What mgre.data logs, also where another test has set up loggers that do not propagate."""
     logger = logging.getLogger("mgre.data")

@@ -28,6 +28,8 @@ SAMPLERS = (
     "ImbalancedDatasetSampler",
 )
 NORMS = ("BN", "syncBN", "GhostBN", "FrozenBN", "GN")
+# Of a config file: far more than there are keys, far fewer than a few lines of YAML aliases can stand for.
+MAX_VALUES = 10_000
 # The toolbox's pooling layers that leave one number a channel.
 POOL_LAYERS = tuple(name for name in pooling.__all__ if name not in ("Identity", "Flatten"))
 
@@ -86,6 +88,10 @@ def add_mgre_config(cfg: CfgNode) -> None:
     # Train although more than half of the training images have no key points.
     cfg.DATASETS.ALLOW_MISSING_KEYPOINTS = False
 
+    # Images that cannot be read: "stop" before training where a header is at fault, and at any other where it is met;
+    # "skip" takes the identity's next image in training, and leaves them out of the test set.
+    cfg.DATASETS.UNREADABLE_IMAGES = "stop"
+
     # Data set "CustomReID": a folder of one's own.
     cfg.DATASETS.CUSTOM = CfgNode()
     # The folder, in the Market-1501 layout or with the CSV below.
@@ -114,6 +120,8 @@ def add_mgre_config(cfg: CfgNode) -> None:
     # -- Training --------------------------------------------------------------------------------
     # Epochs of warm-up, whole or not: they give SOLVER.WARMUP_ITERS, which counts steps; 0 takes that as it is.
     cfg.SOLVER.WARMUP_EPOCHS = 0.0
+    # How many of the newest periodic checkpoints stay, model_best and model_final besides; 0: all.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 0
 
     # -- Evaluation ------------------------------------------------------------------------------
     # Mean IoU of each region's predicted box with the key points' box, where test images have key points.
@@ -145,7 +153,10 @@ def load_config(config_file: str = "", overrides: Sequence[str] = ()) -> CfgNode
     for node in (cfg.MODEL.BACKBONE, cfg.MODEL.HEADS):
         if node.NORM == "SyncBN":  # what detectron2 and the papers call the toolbox's "syncBN"
             node.NORM = "syncBN"
-    check_config(cfg)
+    try:
+        check_config(cfg)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:  # a member of a list may be of any type
+        raise ConfigError(f"a value in the config is of another type than it should be: {error}") from error
     cfg.freeze()
     return cfg
 
@@ -201,6 +212,7 @@ def _check_names(cfg: CfgNode) -> None:
     _check_choice("MODEL.HEADS.POOL_LAYER", cfg.MODEL.HEADS.POOL_LAYER, tuple(pooling.__all__))
     _check_choice("MODEL.HEADS.CLS_LAYER", cfg.MODEL.HEADS.CLS_LAYER, tuple(any_softmax.__all__))
     _check_choice("MODEL.HEADS.NECK_FEAT", cfg.MODEL.HEADS.NECK_FEAT, ("before", "after"))
+    _check_choice("DATASETS.UNREADABLE_IMAGES", cfg.DATASETS.UNREADABLE_IMAGES, ("stop", "skip"))
     _check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
     _check_choice("SOLVER.SCHED", cfg.SOLVER.SCHED, ("MultiStepLR", "CosineAnnealingLR"))
     _check_choice("SOLVER.WARMUP_METHOD", cfg.SOLVER.WARMUP_METHOD, ("constant", "linear", "exp"))
@@ -224,6 +236,7 @@ def _check_ranges(cfg: CfgNode) -> None:
     }
     for key, value in positive.items():
         _require(value > 0, key, value, "more than 0")
+    _require(cfg.SOLVER.CHECKPOINTS_KEPT >= 0, "SOLVER.CHECKPOINTS_KEPT", cfg.SOLVER.CHECKPOINTS_KEPT, "0 or more")
     _require(cfg.DATALOADER.NUM_WORKERS >= 0, "DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, "0 or more")
     _require(
         cfg.MODEL.HEADS.EMBEDDING_DIM >= 0, "MODEL.HEADS.EMBEDDING_DIM", cfg.MODEL.HEADS.EMBEDDING_DIM, "0 or more"
@@ -317,6 +330,17 @@ def _check_choice(key: str, name: str, known: Sequence[str]) -> None:
         )
 
 
+def _is_larger_than(size: int, value: Any) -> bool:
+    """Whether a nesting of lists and dicts has more than ``size`` values; what is at two places counts twice."""
+    rest, seen = [value], 0
+    while rest and seen <= size:
+        node = rest.pop()
+        seen += 1
+        if isinstance(node, dict | list | tuple | set):
+            rest.extend(node.values() if isinstance(node, dict) else node)
+    return seen > size
+
+
 def _leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         if isinstance(value, dict):
@@ -332,12 +356,14 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
         loaded = CfgNode.load_yaml_with_base(config_file)
     except FileNotFoundError as error:
         raise ConfigError(f"config file '{config_file}': its _BASE_ '{error.filename}' does not exist") from error
-    except (yaml.YAMLError, TypeError, AssertionError) as error:
+    except (yaml.YAMLError, OSError, RecursionError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise ConfigError(
             f"config file '{config_file}' is not a YAML mapping of keys: {' '.join(str(error).split())}"
         ) from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"config file '{config_file}' is not a YAML mapping of keys: {str(loaded)[:60]!r}")
+    if _is_larger_than(MAX_VALUES, loaded):
+        raise ConfigError(f"config file '{config_file}' has more than {MAX_VALUES} values, its aliases written out")
     _merge(cfg, dict(_leaves(loaded)), f"config file '{config_file}'")
 
 

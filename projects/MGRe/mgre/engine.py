@@ -10,12 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import fastreid
 import torch
+import torch.distributed as dist
 from fastreid.config import CfgNode
 from fastreid.engine import DefaultTrainer, default_argument_parser, default_setup
-from fastreid.engine import launch as toolbox_launch
+from fastreid.engine.hooks import PeriodicCheckpointer, PeriodicWriter
 from fastreid.engine.train_loop import HookBase
 from fastreid.modeling.heads.embedding_head import EmbeddingHead
 from fastreid.utils import comm
@@ -23,14 +25,19 @@ from fastreid.utils.checkpoint import Checkpointer
 from fastreid.utils.env import seed_all_rng
 from fastreid.utils.logger import setup_logger
 from torch import nn
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
 
+from mgre import distributed
+from mgre.checkpointing import CheckpointHook, StopOnSignal, TrainingCheckpointer
 from mgre.compat.checkpoint import written_whole
 from mgre.config import load_config
 from mgre.data import KeypointDataset, build_test_loader, build_train_loader, list_images
-from mgre.errors import ConfigError, MGReError, SetupError, WeightsError
+from mgre.data.checks import check_headers
+from mgre.data.sampling import epoch_sampler
+from mgre.errors import ConfigError, DataError, LossError, MGReError, SetupError, WeightsError, printable
 from mgre.evaluation.regions import evaluate_regions, has_regions
+from mgre.randomness import random_states
 
 __all__ = [
     "InferenceCheckpointer",
@@ -122,8 +129,34 @@ def scale_warmup(cfg: CfgNode, iters_per_epoch: int) -> CfgNode:
     return cfg
 
 
+class ReportUnreadable(HookBase):
+    """Says after each epoch how many unreadable images training has skipped."""
+
+    num_reported = 0
+
+    def after_epoch(self) -> None:
+        dataset = self.trainer.data_loader.dataset
+        if not dataset.skip_unreadable:
+            return
+        paths = sorted({path for part in comm.all_gather(dataset.unreadable_paths()) for path in part})
+        if len(paths) > self.num_reported:
+            self.num_reported = len(paths)
+            logger.warning(
+                "%d of %d training images could not be read so far; others of the same identity took their place: %s",
+                len(paths),
+                len(dataset),
+                ", ".join(map(printable, paths)),
+            )
+
+
 class Trainer(DefaultTrainer):
-    """The toolbox's trainer; data sets, images and key points come through :mod:`mgre.data`."""
+    """The toolbox's trainer; data sets, images and key points come through :mod:`mgre.data`.
+
+    Attributes:
+        first_iter: the first step to train, counted from 0; above 0 after a resume.
+    """
+
+    first_iter = 0
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)
@@ -143,8 +176,25 @@ class Trainer(DefaultTrainer):
         return build_test_loader(cfg, dataset_name)
 
     def build_hooks(self) -> list[HookBase]:
-        hooks = super().build_hooks()
+        self.checkpointer = TrainingCheckpointer(
+            self.model,
+            self.cfg.OUTPUT_DIR,
+            save_to_disk=comm.is_main_process(),
+            num_kept=self.cfg.SOLVER.CHECKPOINTS_KEPT,
+            **self._stateful_parts(),
+        )
+        self._checkpoints = checkpoints = CheckpointHook(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
+        # Before the writers, as in the toolbox, and after the evaluation, whose figure decides on the best.
+        hooks.insert(next((i for i, h in enumerate(hooks) if isinstance(h, PeriodicWriter)), len(hooks)), checkpoints)
+        hooks += [ReportUnreadable(), StopOnSignal(checkpoints)]
         return [ProgressBar(), *hooks] if comm.is_main_process() else hooks
+
+    def _stateful_parts(self) -> dict[str, Any]:
+        parts = {"optimizer": self.optimizer, **self.scheduler}
+        if self.grad_scaler is not None and self.grad_scaler.is_enabled():
+            parts["grad_scaler"] = self.grad_scaler
+        return parts
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -164,6 +214,10 @@ class Trainer(DefaultTrainer):
 
         The IoU is among the results of its data set, as the toolbox's metrics are, and on all processes.
         """
+        # Each process has batch norm statistics of its own; the first one's are those that are saved.
+        if comm.get_world_size() > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
         results = super().test(cfg, model)
         if cfg.TEST.RERANK.ENABLED:
             rerank = cfg.TEST.RERANK
@@ -191,6 +245,77 @@ class Trainer(DefaultTrainer):
                         f"the last checkpoint in OUTPUT_DIR '{self.cfg.OUTPUT_DIR}' is of another model or data set: "
                         "resume with the config it was trained with, or choose another OUTPUT_DIR"
                     )
+
+        if self.checkpointer.resumed is not None:
+            self._go_to(self.checkpointer.resumed)
+
+    def _go_to(self, progress: dict[str, Any]) -> None:
+        """Let the training go on with the step at which ``progress`` was saved."""
+        self.first_iter = self.start_epoch * self.iters_per_epoch
+        if progress.get("iters_per_epoch") == self.iters_per_epoch:
+            self.first_iter = progress["iteration"]
+        elif "iters_per_epoch" in progress:
+            logger.warning(
+                "The checkpoint is of epochs of %d steps, this training's have %d: it goes on at the start of an epoch",
+                progress["iters_per_epoch"],
+                self.iters_per_epoch,
+            )
+        sampler = epoch_sampler(self.data_loader)
+        sampler.seed = progress.get("sampler_seed", sampler.seed)
+        sampler.go_to(self.first_iter)
+        logger.info(
+            "Resuming from '%s': %d of %d steps are done (%d of %d epochs)",
+            self.checkpointer.resumed_from,
+            self.first_iter,
+            self.max_iter,
+            self.start_epoch,
+            self.max_epoch,
+        )
+
+    # The toolbox trains whole epochs: the steps of the first one that are done already are passed over.
+
+    def before_train(self) -> None:
+        self.start_iter = max(self.start_iter, self.first_iter)
+        super().before_train()
+
+    def before_step(self) -> None:
+        if self.iter >= self.first_iter:
+            super().before_step()
+        else:
+            self.storage.iter = self.iter
+
+    def run_step(self) -> None:
+        if self.iter < self.first_iter:
+            return
+        buffers = list(self.model.buffers())
+        before = [buffer.clone() for buffer in buffers], random_states()
+        try:
+            super().run_step()
+        except LossError as error:
+            # No weight has changed yet, but the forward pass has, for one, moved the statistics of batch norm.
+            for buffer, value in zip(buffers, before[0], strict=True):
+                buffer.copy_(value)
+            path = self._checkpoints.save_interrupted(steps=self.iter, epochs=self.epoch, states=before[1])
+            raise LossError(f"{error}; the state before this step is in '{path}'") from error
+        except RuntimeError as error:
+            if "DataLoader worker" in str(error):
+                raise self._name_held_image(error) from error
+            raise
+
+    def _name_held_image(self, error: RuntimeError) -> DataError:
+        """The error of a worker that has died, with the image it held."""
+        dataset = self.data_loader.dataset
+        pids = re.search(r"\(pid\D*([\d, ]+)", str(error))
+        held = [dataset.held_path(int(pid)) for pid in re.findall(r"\d+", pids.group(1) if pids else "")]
+        images = ", ".join(f"'{path}'" for path in held if path)
+        return DataError(
+            f"a process that loads images has died ({' '.join(str(error).split())}); it held {images or 'no image'}: "
+            "look at that, and at the machine's memory, of which fewer DATALOADER.NUM_WORKERS take less"
+        )
+
+    def after_step(self) -> None:
+        if self.iter >= self.first_iter:
+            super().after_step()
 
     def train(self) -> dict | None:
         if self.start_epoch >= self.max_epoch:
@@ -246,6 +371,9 @@ def run(args: argparse.Namespace) -> dict | None:
     if args.eval_only:
         results = Trainer.test(cfg, load_model(cfg))
     else:
+        if cfg.DATASETS.UNREADABLE_IMAGES == "stop":
+            paths = sorted({path for members in list_images(cfg).values() for path in members})
+            check_headers(paths, cfg.OUTPUT_DIR)
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         results = trainer.train()
@@ -276,20 +404,13 @@ def load_model(cfg: CfgNode) -> nn.Module:
 
 
 def launch(function: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
-    """Call ``function(args)`` in the processes that the flags ask for: one, or one for each GPU of each machine."""
+    """Call ``function(args)`` in the processes that the flags, or torchrun, ask for: one, or one for each GPU."""
     device = torch.device(_load_config(args).MODEL.DEVICE)
     if device.type == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the toolbox's loaders and launcher go by the machine, not the config
     elif args.num_gpus > torch.cuda.device_count():
         raise SetupError(f"--num-gpus {args.num_gpus}, but there are {torch.cuda.device_count()} CUDA devices here")
-    toolbox_launch(
-        function,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    distributed.start(function, args)
 
 
 def _load_config(args: argparse.Namespace) -> CfgNode:
@@ -323,14 +444,21 @@ def _quieten_console(output_dir: str, shown: tuple[str, ...]) -> None:
 def main(function: Callable[[], object]) -> int:
     """Run a tool; the exit status: the function's own if it returns one, else 0, and 1 after an error.
 
+    A training that a signal has stopped ends with 128 + the signal's number.
+
     What a user can mend ends in one line on stderr, not in a traceback.
     """
     logging.getLogger("fastreid.engine.train_loop").addFilter(_drop_traceback)
     try:
         status = function()
+    except ProcessExitedException as error:
+        if error.exit_code >= 0:
+            return error.exit_code  # the process has said why
+        print(f"error: {error} (out of memory?); the other processes were ended", file=sys.stderr)
+        return 128 - error.exit_code
     except (MGReError, ProcessRaisedException) as error:
         # Another process hands its error over as a whole traceback: the last line is the message.
-        message = str(error).strip().splitlines()[-1]
+        message = printable(str(error) if isinstance(error, MGReError) else str(error).strip().splitlines()[-1])
         origin = re.match(r"mgre\.[\w.]+Error: ", message)
         if not isinstance(error, MGReError) and not origin:
             raise

@@ -24,7 +24,24 @@ class WeightsError(MGReError):
     """A weight file is missing, damaged or belongs to another architecture."""
 
 
+class DamagedFileError(WeightsError):
+    """A weight file is cut short, or its content has changed since it was written."""
+
+
+class TrainingError(MGReError):
+    """A training cannot go on."""
+
+
+class LossError(TrainingError):
+    """A loss is NaN or infinite."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """For an error's message: " (nearest: ...)" with the known name that is most like ``name``, or nothing."""
     matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (nearest: {matches[0]})" if matches else ""
+
+
+def printable(text: str) -> str:
+    """``text`` with escapes in the place of what moves a terminal's cursor or hides: file names may hold anything."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -23,9 +23,20 @@ def written_whole(path: str, mode: str) -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+        _keep_name(path)
     finally:
         with suppress(FileNotFoundError):
             os.remove(part)
+
+
+def _keep_name(path: str) -> None:
+    """Let the file's new name outlast a power cut too."""
+    with suppress(OSError):  # not every file system has folders that can be synchronised
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 class _PathManager(PathManager):

@@ -5,7 +5,7 @@ import logging
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from fastreid.utils.params import ContiguousParams
 from torch.nn.parallel import DistributedDataParallel
 
 from mgre.compat.patching import adapt
-from mgre.errors import SetupError
+from mgre.errors import LossError, SetupError
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,16 @@ class _DistributedDataParallel(DistributedDataParallel):
     def __init__(self, module: torch.nn.Module, device_ids: list[int] | None = None, **kwargs: Any) -> None:
         on_cpu = next(module.parameters()).device.type == "cpu"
         super().__init__(module, device_ids=None if on_cpu else device_ids, **kwargs)
+
+
+def highest_of_all(value: int) -> int:
+    """The highest ``value`` of all processes, on each of them."""
+    if comm.get_world_size() == 1:
+        return value
+    # On the CPU, by the group through which the toolbox gathers each step's losses.
+    tensor = torch.tensor(value)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=comm._get_global_gloo_group())
+    return int(tensor)
 
 
 def distribute_without_cuda() -> None:
@@ -160,6 +170,83 @@ def surface_training_errors() -> None:
     adapt(train_loop.TrainerBase, "after_train", keep_first_error)
 
 
+class Batches:
+    """Iterates over a loader, which begins to load when the first batch is asked for.
+
+    Attributes:
+        paths: the image files of the last batch, if it says.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.paths: Sequence[str] = ()
+        self._iterator: Iterator | None = None
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> Any:
+        if self._iterator is None:
+            self._iterator = iter(self.loader)
+        batch = next(self._iterator)
+        if isinstance(batch, dict):
+            self.paths = batch.get("img_paths", ())
+        return batch
+
+
+def load_when_asked() -> None:
+    """The trainers' loaders load nothing before the first step.
+
+    The toolbox's start when a trainer is made, which is before it can know at which step a resumed training goes on.
+    """
+
+    def make(init: Callable) -> Callable:
+        @functools.wraps(init)
+        def initialised(
+            trainer: train_loop.SimpleTrainer, model: torch.nn.Module, data_loader: Any, *args: Any, **kwargs: Any
+        ) -> None:
+            init(trainer, model, Batches(data_loader), *args, **kwargs)
+            trainer.data_loader = data_loader
+
+        return initialised
+
+    adapt(train_loop.SimpleTrainer, "__init__", make)
+
+
+def name_losses_without_value() -> None:
+    """A loss that is NaN or infinite stops all processes, with its name and the images of its batch.
+
+    The toolbox's message has the losses' means over the processes, reaches the main process alone, and leaves the
+    others waiting.
+    """
+
+    def make(write_metrics: Callable) -> Callable:
+        @functools.wraps(write_metrics)
+        def written(trainer: train_loop.SimpleTrainer, loss_dict: dict[str, torch.Tensor], data_time: float) -> None:
+            finite = torch.stack([loss.detach().isfinite().all() for loss in loss_dict.values()]).tolist()
+            wrong = [name for name, is_finite in zip(loss_dict, finite, strict=True) if not is_finite]
+            if highest_of_all(len(wrong)):
+                paths = getattr(trainer._data_loader_iter, "paths", ())
+                _stop_at_losses(trainer.iter, {name: loss_dict[name].item() for name in wrong}, paths if wrong else ())
+            write_metrics(trainer, loss_dict, data_time)
+
+        return written
+
+    adapt(train_loop.SimpleTrainer, "_write_metrics", make)
+
+
+def _stop_at_losses(step: int, wrong: dict[str, float], paths: Sequence[str]) -> None:
+    everywhere = comm.all_gather((wrong, list(paths)))
+    losses = {name: value for part, _ in everywhere for name, value in part.items()}
+    images = [path for _, part in everywhere for path in part]
+    logger.error("The images of the batch whose loss is no number: %s", ", ".join(images) or "not known")
+    raise LossError(
+        f"{', '.join(f'{name} is {value}' for name, value in losses.items())} in step {step + 1}, in a batch with "
+        f"{', '.join(images[:2]) or 'unknown images'}{f' and {len(images) - 2} more' if len(images) > 2 else ''}: "
+        "lower SOLVER.BASE_LR, warm up longer, or look at these images"
+    )
+
+
 def print_short_runs() -> None:
     """The printed log of a run of one or two steps.
 
@@ -204,6 +291,8 @@ ADAPTATIONS = (
     make_output_dir,
     mix_precision_anywhere,
     surface_training_errors,
+    load_when_asked,
+    name_losses_without_value,
     print_short_runs,
     log_evaluations,
 )

@@ -2,6 +2,9 @@
 
 import functools
 import inspect
+import os
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,13 +26,32 @@ class _DataLoader(data_utils.DataLoaderX):
     def __new__(cls, local_rank: int, **kwargs: Any) -> DataLoader:
         if torch.cuda.is_available():
             return super().__new__(cls)
-        return DataLoader(**(kwargs | {"pin_memory": False}))
+        return DataLoader(**(kwargs | {"pin_memory": False, "worker_init_fn": _outlast_signals}))
+
+    def __init__(self, local_rank: int, **kwargs: Any) -> None:
+        super().__init__(local_rank, **kwargs, worker_init_fn=_outlast_signals)
+
+
+def _outlast_signals(worker: int) -> None:
+    """Let a worker be ended by its process alone, which still needs it for the step it is in."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # When a process exits, it sends SIGTERM to its workers and waits for them.
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def load_without_cuda() -> None:
-    """A plain DataLoader where there is no CUDA.
+    """A plain DataLoader where there is no CUDA; its workers leave signals to their process.
 
-    The toolbox's DataLoaderX copies batches to the GPU ahead of time, on a CUDA stream that it opens in any case.
+    The toolbox's DataLoaderX copies batches to the GPU ahead of time, on a CUDA stream that it opens in any case. A
+    terminal's Ctrl-C and a scheduler's SIGTERM go to the workers too, which would end before the step does.
     """
     adapt(data_utils, "DataLoaderX", lambda original: _DataLoader)
 

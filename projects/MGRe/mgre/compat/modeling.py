@@ -3,19 +3,26 @@
 import functools
 import math
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import fastreid
 import torch
+import torch.distributed as dist
 from fastreid.config import CfgNode
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, vision_transformer
 from fastreid.modeling.backbones.regnet.config import cfg as regnet_cfg
+from fastreid.modeling.losses import circle_loss
 from fastreid.modeling.meta_arch import MGN, Baseline
+from fastreid.utils import comm
 from torch import nn
 
 from mgre.compat.patching import adapt
 from mgre.errors import WeightsError
+
+# ``fastreid.modeling.losses.triplet_loss`` is the function, which hides the module of its name.
+triplet_loss = sys.modules["fastreid.modeling.losses.triplet_loss"]
 
 
 def leave_batches_alone() -> None:
@@ -127,4 +134,40 @@ def _fit_positions(state: dict[str, torch.Tensor], backbone: nn.Module) -> dict[
     return state
 
 
-ADAPTATIONS = (leave_batches_alone, find_regnet_configs, load_any_pretrained_file)
+def compare_across_processes() -> None:
+    """The losses that compare a batch's images see the images of all processes.
+
+    The toolbox's see those of their own process, so that two processes find easier examples than one with both their
+    batches. Gradients are those of DistributedDataParallel's mean over the processes.
+    """
+
+    def make(loss: Callable) -> Callable:
+        @functools.wraps(loss)
+        def compared(embedding: torch.Tensor, targets: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            return loss(_of_all_processes(embedding), _of_all_processes(targets), *args, **kwargs)
+
+        return compared
+
+    for module, name in (
+        (triplet_loss, "triplet_loss"),
+        (circle_loss, "pairwise_circleloss"),
+        (circle_loss, "pairwise_cosface"),
+    ):
+        adapt(module, name, make)
+
+
+def _of_all_processes(own: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes' tensors, of equal shapes, in the order of their ranks."""
+    world_size = comm.get_world_size()
+    if world_size == 1:
+        return own
+    gathered = [torch.empty_like(own) for _ in range(world_size)]
+    dist.all_gather(gathered, own.detach().contiguous())
+    if own.requires_grad:
+        # Each process has the whole loss, but the gradient of its own rows alone; their mean over the processes would
+        # be too small by the number of processes. The value stays what it is, to the bit.
+        gathered[comm.get_rank()] = own + (world_size - 1) * (own - own.detach())
+    return torch.cat(gathered)
+
+
+ADAPTATIONS = (leave_batches_alone, find_regnet_configs, load_any_pretrained_file, compare_across_processes)

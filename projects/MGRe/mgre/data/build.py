@@ -18,10 +18,12 @@ from fastreid.utils import comm
 from fastreid.utils.logger import log_first_n
 from torch.utils.data import DataLoader
 
+from mgre.data.checks import leave_out_unreadable
 from mgre.data.dataset import KeypointDataset, ReIDDataset
 from mgre.data.keypoints import ImageKeypoints, file_name_of, find_keypoint_file, load_keypoints, match_keypoints
 from mgre.data.occlusion import Occlusion
 from mgre.data.published import PUBLISHED_SETS, count_differences
+from mgre.data.sampling import draw_by_epoch
 from mgre.data.transforms import build_keypoint_transforms
 from mgre.data.validation import ValidationSplit, base_of_validation
 from mgre.errors import ConfigError, DataError, MGReError, SetupError, nearest
@@ -149,7 +151,8 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
         )
     else:
         train_set = ReIDDataset(items, transform)
-    return build_reid_train_loader(cfg, train_set=train_set, transforms=transform)
+    train_set.skip_unreadable = cfg.DATASETS.UNREADABLE_IMAGES == "skip"
+    return draw_by_epoch(build_reid_train_loader(cfg, train_set=train_set, transforms=transform))
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]:
@@ -166,6 +169,8 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]
     if comm.is_main_process():
         dataset.show_test()
     query, gallery = (_split(dataset, dataset_name, split) for split in ("query", "gallery"))
+    if cfg.DATASETS.UNREADABLE_IMAGES == "skip":
+        query, gallery = (leave_out_unreadable(items, cfg.OUTPUT_DIR) for items in (query, gallery))
     items = query + gallery
     keypoints = _test_keypoints(cfg, dataset, items)
     if keypoints:

@@ -2,16 +2,25 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from fastreid.data.common import CommDataset
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from mgre.data.keypoints import NUM_KEYPOINTS, ImageKeypoints
+from mgre.data.sampling import Draw
 from mgre.data.transforms import KeypointTransforms
 from mgre.errors import DataError
+from mgre.randomness import seeded
+
+Item = tuple[str, Any, Any]
+
+# Of this many workers it is known which image they hold.
+MAX_WORKERS = 256
 
 
 class ImageError(DataError):
@@ -33,11 +42,51 @@ class ReIDDataset(CommDataset):
 
     Attributes:
         occlusion: if it is set, what :meth:`load` gives goes through it, with the image's path.
+        skip_unreadable: take the identity's next image in the place of one that cannot be read.
     """
 
     occlusion: Callable[[str, dict[str, Tensor]], dict[str, Tensor]] | None = None
+    skip_unreadable = False
+
+    def __init__(self, img_items: Sequence[Item], transform: Callable | None = None, relabel: bool = True) -> None:
+        super().__init__(img_items, transform, relabel)
+        # Shared with the workers, which have copies of all else.
+        self._unreadable = torch.zeros(len(img_items), dtype=torch.bool).share_memory_()
+        self._held = torch.full((MAX_WORKERS, 2), -1).share_memory_()  # process id, index
+
+    def unreadable_paths(self) -> list[str]:
+        """The images that were skipped so far, by all workers of this process."""
+        return [self.img_items[index][0] for index in self._unreadable.nonzero().flatten().tolist()]
+
+    def held_path(self, pid: int) -> str | None:
+        """The image that the worker with this process id was loading when it was last heard of."""
+        return next((self.img_items[i][0] for process, i in self._held.tolist() if process == pid and i >= 0), None)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        worker = get_worker_info()
+        if worker is not None and worker.id < MAX_WORKERS:
+            self._held[worker.id] = torch.tensor((os.getpid(), index))
+        with seeded(index.seed) if isinstance(index, Draw) else nullcontext():
+            sample = self._sample(int(index))
+        if worker is not None and worker.id < MAX_WORKERS:
+            self._held[worker.id, 1] = -1
+        return sample
+
+    def _sample(self, index: int) -> dict[str, Any]:
+        if not self.skip_unreadable:
+            return self._load_item(index)
+        identity = self.img_items[index][1]
+        first_error = None
+        for candidate in (*range(index, len(self)), *range(index)):
+            if self.img_items[candidate][1] == identity:
+                try:
+                    return self._load_item(candidate)
+                except ImageError as error:
+                    self._unreadable[candidate] = True
+                    first_error = first_error or error
+        raise first_error
+
+    def _load_item(self, index: int) -> dict[str, Any]:
         path, identity, camera = self.img_items[index]
         loaded = self.load(path)
         return {
@@ -67,14 +116,14 @@ class KeypointDataset(ReIDDataset):
 
     def __init__(
         self,
-        img_items: Sequence[tuple[str, Any, Any]],
+        img_items: Sequence[Item],
         transform: KeypointTransforms,
         *,
         keypoints: Mapping[str, ImageKeypoints],
         min_score: float,
         relabel: bool = True,
     ) -> None:
-        super().__init__(img_items, transform, relabel=relabel)
+        super().__init__(img_items, transform, relabel)
         self.keypoints = keypoints
         self.min_score = min_score
 

@@ -204,7 +204,7 @@ def read_json(path: str, *, remedy: str = "set DATASETS.KEYPOINTS to the file yo
         raise DataError(f"Key point file '{path}' does not exist; {remedy}") from error
     except OSError as error:
         raise DataError(f"Key point file '{path}' cannot be read ({error.strerror}); mend its permissions") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"Key point file '{path}' is not JSON ({error}); write or copy it again") from error
 
 
@@ -279,7 +279,8 @@ def parse_points(values: Sequence[Any], name: str, path: str) -> np.ndarray:
         )
     if not all(isinstance(value, int | float) for value in values):
         raise DataError(f"{where} are not all numbers; write x, y in pixels and a score from 0 to 1")
-    points = np.array(values, dtype=np.float32).reshape(NUM_KEYPOINTS, 3)
+    with np.errstate(over="ignore"):  # what overflows is infinite, which is refused
+        points = np.array(values, dtype=np.float32).reshape(NUM_KEYPOINTS, 3)
     if not np.isfinite(points).all():
         raise DataError(f"{where} have a NaN or infinite value; leave the annotation out or give the point score 0")
     if (points[:, 2] < 0).any():

@@ -3,13 +3,14 @@
 import logging
 import os
 import pickle
+import zipfile
 from collections import Counter
 from typing import Any
 
 import torch
 from torch import nn
 
-from mgre.errors import WeightsError
+from mgre.errors import DamagedFileError, WeightsError
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +22,12 @@ def read_weights(path: str) -> dict[str, Any]:
     """The content of a weight file, on the CPU. Only tensors and plain containers are read: no code in it is run.
 
     Raises:
-        WeightsError: the file is missing, damaged, or holds something else.
+        DamagedFileError: the file is cut short or changed.
+        WeightsError: it is missing, or holds something else.
     """
     if not os.path.isfile(path):
         raise WeightsError(f"weight file '{path}' does not exist: check the path")
+    _check_sums(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -41,8 +44,21 @@ def read_weights(path: str) -> dict[str, Any]:
     return content
 
 
-def _damaged(path: str) -> WeightsError:
-    return WeightsError(
+def _check_sums(path: str) -> None:
+    """torch reads a changed tensor as it is; the archive that it is in has check sums."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return  # torch's older format, or no weights
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+    except Exception as error:  # a changed directory or header gives many kinds
+        raise _damaged(path) from error
+    if changed:
+        raise _damaged(path)
+
+
+def _damaged(path: str) -> DamagedFileError:
+    return DamagedFileError(
         f"weight file '{path}' is damaged or cut short ({os.path.getsize(path)} bytes): copy or download it again, "
         "or use another checkpoint"
     )

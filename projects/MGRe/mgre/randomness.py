@@ -1,0 +1,55 @@
+"""Random states of a process: taken, put back, and set for a while."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_states() -> dict[str, Any]:
+    """The states of Python's, numpy's and torch's generators, and of the present CUDA device where CUDA is in use.
+
+    Plain containers and tensors, which ``torch.load(weights_only=True)`` reads.
+    """
+    version, python, python_gauss = random.getstate()
+    name, numpy, position, has_gauss, numpy_gauss = np.random.get_state()
+    return {
+        "python": (version, torch.tensor(python), python_gauss),
+        "numpy": (name, torch.from_numpy(numpy.astype(np.int64)), position, has_gauss, numpy_gauss),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Put back what :func:`random_states` took."""
+    version, python, gauss = states["python"]
+    random.setstate((version, tuple(python.tolist()), gauss))
+    name, numpy, *rest = states["numpy"]
+    np.random.set_state((name, numpy.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] is not None and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Python, numpy and torch (on the CPU) draw from ``seed`` on here, and afterwards as if nothing had been drawn.
+
+    Args:
+        seed: 0 to 2**32 - 1.
+    """
+    # CUDA's stays alone: torch.manual_seed would set it too.
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])

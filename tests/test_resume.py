@@ -1,0 +1,149 @@
+"""A training that is stopped and resumed ends as one that was not."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from fastreid.engine import default_argument_parser
+from mgre.engine import Trainer, run
+
+BASE = "configs/MGRe/Base-MGRe.yml"
+
+
+@pytest.fixture
+def train(tiny_run, tmp_path, take_down_logs):
+    """Run train_net's ``run`` with the tiny run's overrides, three epochs of two steps, into ``tmp_path / name``."""
+
+    def call(name: str, *overrides: str, flags: tuple[str, ...] = ()) -> dict:
+        options = [*tiny_run, "SOLVER.MAX_EPOCH", "3", "OUTPUT_DIR", str(tmp_path / name), *overrides]
+        take_down_logs()
+        return run(default_argument_parser().parse_args(["--config-file", BASE, *flags, *options]))
+
+    return call
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Let the training get a signal in the step with that number, once."""
+
+    def stop(step: int, number: int = signal.SIGTERM) -> None:
+        run_step = Trainer.run_step
+
+        def stopped(trainer: Trainer) -> None:
+            run_step(trainer)
+            if trainer.iter == step:
+                monkeypatch.setattr(Trainer, "run_step", run_step)
+                os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(Trainer, "run_step", stopped)
+
+    return stop
+
+
+def assert_same(left: object, right: object, where: str = "") -> None:
+    """Tensors bit by bit, also where they are no numbers, in any nesting."""
+    assert type(left) is type(right), where
+    if isinstance(left, torch.Tensor):
+        assert left.dtype == right.dtype and left.shape == right.shape, where
+        assert left.numpy().tobytes() == right.numpy().tobytes(), where
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left:
+            assert_same(left[key], right[key], f"{where}/{key}")
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), where
+        for index, pair in enumerate(zip(left, right, strict=True)):
+            assert_same(*pair, f"{where}/{index}")
+    else:
+        assert left == right, where
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("workers", "steps", "overrides"),
+    [
+        (0, range(6), ()),  # the last step of an epoch (1, 3), of all (5), and one within (0, 2, 4)
+        (2, (0, 3), ("SOLVER.WARMUP_ITERS", "3", "SOLVER.SCHED", "CosineAnnealingLR")),
+    ],
+)
+def test_cut_anywhere_it_ends_as_the_undisturbed_run(train, stop_after, tmp_path, workers, steps, overrides):
+    overrides = ("DATALOADER.NUM_WORKERS", str(workers), *overrides)
+    metrics = train("straight", *overrides)
+    for step in steps:
+        stop_after(step)
+        with pytest.raises(SystemExit) as stopped:
+            train("cut", *overrides, flags=("--resume",))
+        assert stopped.value.code == 128 + 15
+        assert load(tmp_path / "cut" / "model_interrupted.pth")["iteration"] == step + 1
+    assert train("cut", *overrides, flags=("--resume",)) == metrics
+    straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
+    assert straight["optimizer"]["state"][0]["step"] == 6
+    # Everything: weights, optimizer, schedule, random states, best score.
+    assert_same(straight, cut)
+
+
+def test_the_other_signal_and_the_message(train, stop_after, tmp_path, capsys):
+    stop_after(2, signal.SIGINT)
+    with pytest.raises(SystemExit) as stopped:
+        train("cut")
+    assert stopped.value.code == 128 + 2
+    output = capsys.readouterr().out
+    assert "Stopped by SIGINT after step 3 of 6" in output and "--resume goes on from there" in output
+    assert "Traceback" not in output
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train("cut", flags=("--resume",))
+    assert "3 of 6 steps are done (1 of 3 epochs)" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "cut" / "metrics.json").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if "total_loss" in line] == [1, 3, 5]  # each epoch's last step, once
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(train, tmp_path, capsys):
+    options = ("SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.CHECKPOINTS_KEPT", "2")
+    train("straight", *options)
+    out = tmp_path / "straight"
+    assert {path.name for path in out.glob("*.pth")} == {
+        *("model_0000.pth", "model_0001.pth"),
+        *("model_best.pth", "model_final.pth"),
+    }
+    final = load(out / "model_final.pth")
+    for name in ("model_final", "model_best"):
+        path = out / f"{name}.pth"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1  # a bit in a tensor
+        path.write_bytes(content)
+        os.utime(path, (2e9, 2e9))
+    train("straight", *options, flags=("--resume",))
+    output = capsys.readouterr().out
+    assert "model_final.pth' is damaged" in output and "model_best.pth' is damaged" in output
+    assert "Resuming from" in output and "model_0001.pth': 4 of 6 steps are done" in output
+    assert_same(load(out / "model_final.pth"), final)
+
+
+def test_a_worse_epoch_after_a_resume_leaves_the_best_checkpoint(train, tmp_path, monkeypatch):
+    def evaluate(metric: float):
+        return classmethod(lambda cls, cfg, model: {"metric": metric})
+
+    options = ("SOLVER.CHECKPOINT_PERIOD", "1")
+    monkeypatch.setattr(Trainer, "test", evaluate(50.0))
+    train("out", *options, "SOLVER.MAX_EPOCH", "1")
+    monkeypatch.setattr(Trainer, "test", evaluate(40.0))
+    train("out", *options, flags=("--resume",))
+    best, last = (load(tmp_path / "out" / f"model_{name}.pth") for name in ("best", "final"))
+    assert (best["metric"], best["epoch"]) == (50.0, 0)
+    assert (last["metric"], last["epoch"], last["best_metric"]) == (40.0, 2, 50.0)
+
+
+def test_another_length_of_epochs_goes_on_at_an_epochs_start(train, stop_after, capsys):
+    stop_after(2)
+    with pytest.raises(SystemExit):
+        train("cut")
+    train("cut", "SOLVER.IMS_PER_BATCH", "4", flags=("--resume",))
+    output = capsys.readouterr().out
+    assert "of epochs of 2 steps, this training's have 4" in output
+    assert "4 of 12 steps are done (1 of 3 epochs)" in output
