@@ -31,6 +31,7 @@ def call(tool, *words: str) -> int:
 
 
 def command_lines(tool, capsys, *words: str) -> list[list[str]]:
+    capsys.readouterr()
     assert call(tool, *words, "--dry-run") == 0
     return [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
 

@@ -23,14 +23,13 @@ import torch
 import torch.nn.functional as F
 from fastreid.config import CfgNode
 from fastreid.evaluation.evaluator import inference_context
-from fastreid.modeling import build_model
 from timm.models import FeatureListNet
 from torch import nn
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from mgre.data import build_test_loader
-from mgre.engine import InferenceCheckpointer
+from mgre.engine import load_model
 from mgre.errors import ConfigError, DataError, SetupError
 from mgre.modeling.backbone import STAGES, MGReBackbone, StagedBackbone, stage_outputs
 from mgre.modeling.timm_backbone import TimmBackbone
@@ -163,7 +162,7 @@ def save_figure4(cfgs: Mapping[str, CfgNode], folder: Path, *, num_identities: i
             f"the test set {first.DATASETS.TESTS[0]} has no identity with a query image and a gallery image of another "
             "camera, which Figure 4 compares: take another set with DATASETS.TESTS"
         )
-    models = {name: _load_model(cfg) for name, cfg in cfgs.items()}
+    models = {name: load_model(cfg).eval() for name, cfg in cfgs.items()}
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for query, gallery in tqdm(pairs, desc="activation maps", unit="identity", disable=None):
@@ -274,12 +273,3 @@ def _pick_pairs(items: Sequence[tuple[str, Any, Any]], num_query: int, num_ident
     found = [pairs[identity] for identity in sorted(pairs)]
     picked = torch.linspace(0, len(found) - 1, min(num_identities, len(found))).long()
     return [found[i] for i in picked]
-
-
-def _load_model(cfg: CfgNode) -> nn.Module:
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint has all weights
-    model = build_model(cfg).eval()
-    InferenceCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    return model

@@ -23,7 +23,8 @@ def run(args: argparse.Namespace) -> int:
     experiments = [make_experiment(name, plan) for name in names]
     jobs = [job for experiment in experiments for job in experiment.jobs]
     if args.dry_run:
-        print("\n".join(dict.fromkeys(job.command_line for job in jobs if not job.finished)))
+        for line in dict.fromkeys(job.command_line for job in jobs if not job.finished):
+            print(line)
         return 0
     failures = run_jobs(jobs)
     for experiment in experiments:
