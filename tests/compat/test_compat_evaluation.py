@@ -8,7 +8,7 @@ from fastreid.config import get_cfg
 from fastreid.evaluation import ReidEvaluator, rank, reid_evaluation, roc
 from fastreid.utils import compute_dist
 from mgre.compat import evaluation
-from mgre.errors import DataError
+from mgre.errors import ConfigError, DataError
 from mgre.evaluation import distances
 from mgre.evaluation.distances import DistanceRows
 
@@ -173,6 +173,30 @@ def test_single_shot_protocol_of_cuhk03():
     )
     assert cmc.tolist() == [0, 1, 1]
     assert mean_precision == pytest.approx(0.5)
+
+
+def test_single_shot_protocol_samples_as_the_toolbox_does():
+    rng = np.random.default_rng(0)
+    queries, gallery = torch.randn(6, 5), torch.randn(40, 5)
+    labels = [rng.integers(0, 4, 6), rng.integers(0, 4, 40), np.zeros(6, int), rng.integers(0, 2, 40)]
+    rows = reid_evaluation.build_dist(queries, gallery, metric="cosine")
+    array = compute_dist.build_dist.__wrapped__(queries, gallery, metric="cosine")
+    results = []
+    for dist in (rows, array):
+        np.random.seed(0)
+        results.append(rank.evaluate_rank(dist, *labels, 5, use_metric_cuhk03=True))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    assert results[0][1] == pytest.approx(results[1][1], abs=1e-12)
+
+
+def test_distances_take_what_the_toolboxs_take():
+    features = torch.randn(9, 5).requires_grad_()
+    for metric in ("cosine", "euclidean", "jaccard"):
+        found = compute_dist.build_dist(features[:4], features[4:].double().float(), metric=metric, k1=4, k2=2)
+        assert found.shape == (4, 5)
+    assert compute_dist.compute_jaccard_distance(features.double(), k1=4, k2=2).shape == (9, 9)
+    with pytest.raises(ConfigError, match="'manhattan'; allowed: cosine, euclidean, jaccard"):
+        compute_dist.build_dist(features, features, metric="manhattan")
 
 
 @pytest.mark.parametrize("has_bool", [False, True])

@@ -33,6 +33,15 @@ def test_cosine_equals_the_toolbox():
     )
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e-13, 1e6])
+@pytest.mark.parametrize("of", ["queries", "gallery"])
+def test_cosine_equals_the_toolbox_at_any_scale(scale, of):
+    queries, gallery = features(7, 0), features(11, 1)
+    queries, gallery = (queries * scale, gallery) if of == "queries" else (queries, gallery * scale)
+    expected = compute_dist.compute_cosine_distance(queries, gallery)
+    np.testing.assert_allclose(np.asarray(cosine_rows(queries, gallery)), expected, rtol=0, atol=1e-6)
+
+
 def test_a_zero_vector_is_at_cosine_distance_1_of_all():
     gallery = features(4, 0)
     gallery[2] = 0
@@ -44,7 +53,7 @@ def test_weighted_sums_are_those_of_the_arrays():
     queries, gallery = features(7, 0), features(11, 1)
     first, second = cosine_rows(queries, gallery), euclidean_rows(queries, gallery)
     np.testing.assert_array_equal(
-        np.asarray(first * (1 - 0.3) + second * 0.3), np.asarray(first) * (1 - 0.3) + np.asarray(second) * 0.3
+        np.asarray(0.7 * first + second * 0.3), np.asarray(first) * 0.7 + np.asarray(second) * 0.3
     )
 
 

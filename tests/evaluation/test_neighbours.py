@@ -1,7 +1,10 @@
+import inspect
+
 import faiss
 import numpy as np
 import pytest
 import torch
+from faiss import gpu_wrappers
 from mgre.evaluation import neighbours
 from mgre.evaluation.neighbours import indicator, nearest_neighbours, pair_products, squared_distances
 
@@ -39,11 +42,27 @@ def test_the_search_on_a_gpu_is_faiss(monkeypatch):
     # What faiss-gpu offers, by the CPU's search of the same interface.
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
     monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "resources", raising=False)
-    monkeypatch.setattr(faiss, "knn_gpu", lambda resources, xq, xb, k: faiss.knn(xq, xb, k), raising=False)
+    parameters = inspect.signature(gpu_wrappers.knn_gpu).parameters
+    assert [*parameters][:4] == ["res", "xq", "xb", "k"]
+    assert parameters["metric"].default == faiss.METRIC_L2
+
+    def knn_gpu(resources, xq, xb, k, metric):
+        return faiss.knn(xq, xb, k, metric=metric)
+
+    monkeypatch.setattr(faiss, "knn_gpu", knn_gpu, raising=False)
     features = random_features(40)
-    found = nearest_neighbours(features, 6)
+    found = nearest_neighbours(features, 6), nearest_neighbours(features, 6, by_product=True)
     monkeypatch.undo()
-    np.testing.assert_array_equal(found, nearest_neighbours(features, 6))
+    np.testing.assert_array_equal(found[0], nearest_neighbours(features, 6))
+    np.testing.assert_array_equal(found[1], nearest_neighbours(features, 6, by_product=True))
+
+
+@pytest.mark.parametrize("block", [16, 4096])
+def test_by_product_equals_sorting_all_products(monkeypatch, block):
+    monkeypatch.setattr(neighbours, "BLOCK", block)
+    features = random_features(50)
+    expected = (-(features.double() @ features.double().T)).argsort(dim=1)[:, :7].numpy()
+    np.testing.assert_array_equal(nearest_neighbours(features, 7, by_product=True), expected)
 
 
 @pytest.mark.gpu

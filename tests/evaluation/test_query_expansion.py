@@ -17,6 +17,14 @@ def test_equals_the_toolbox(times, k, alpha):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_zero_vector_is_at_cosine_0():
+    """By hand: the query's neighbours are itself and the image at cosine 0.3; the zero vector has no part."""
+    query = torch.tensor([[1.0, 0.0, 0.0]])
+    gallery = torch.tensor([[0.3, 0.91**0.5, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    expanded, _ = expand(query, gallery, qe_k=2, alpha=1.0)
+    torch.testing.assert_close(expanded, torch.tensor([[(1 + 0.3 * 0.3) / 2, 0.3 * 0.91**0.5 / 2, 0.0]]))
+
+
 def test_more_neighbours_than_images_are_all_images():
     features = torch.eye(3) + 0.5
     (expanded, rest) = expand(features[:1], features[1:], qe_k=10, alpha=0.0)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from fastreid.evaluation.rerank import re_ranking
 from fastreid.utils import compute_dist
+from mgre.errors import DataError
 from mgre.evaluation.neighbours import nearest_neighbours, squared_distances
 from mgre.evaluation.reranking import compare, encode, encode_images, jaccard_rows
 from torch.nn import functional as F
@@ -106,3 +107,11 @@ def test_each_image_is_at_distance_0_of_itself_and_at_1_of_whom_it_shares_nobody
     np.testing.assert_allclose(distances, distances.T, atol=1e-6)
     assert (distances[:30, 30:] == 1).all()
     np.testing.assert_allclose(encoding.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_no_numbers_are_told(value):
+    features = clustered(30)
+    features[11, 3] = value
+    with pytest.raises(DataError, match="image 11 are NaN or infinite"):
+        encode_images(features, k1=5, k2=2)

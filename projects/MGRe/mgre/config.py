@@ -231,6 +231,8 @@ def _check_ranges(cfg: CfgNode) -> None:
         "TEST.EVAL_PERIOD": cfg.TEST.EVAL_PERIOD,
         "TEST.RERANK.K1": cfg.TEST.RERANK.K1,
         "TEST.RERANK.K2": cfg.TEST.RERANK.K2,
+        "TEST.AQE.QE_K": cfg.TEST.AQE.QE_K,
+        "TEST.AQE.QE_TIME": cfg.TEST.AQE.QE_TIME,
         "DATALOADER.NUM_INSTANCE": cfg.DATALOADER.NUM_INSTANCE,
         "DATASETS.VALIDATION.NUM_IDS": cfg.DATASETS.VALIDATION.NUM_IDS,
     }

@@ -10,11 +10,13 @@ from fastreid.evaluation import query_expansion, rank, reid_evaluation, roc
 from fastreid.utils import compute_dist
 
 from mgre.compat.patching import Overlay, adapt
-from mgre.errors import DataError
+from mgre.errors import ConfigError, DataError
 from mgre.evaluation import ranking
 from mgre.evaluation.distances import DistanceRows, cosine_rows, euclidean_rows
 from mgre.evaluation.query_expansion import expand
 from mgre.evaluation.reranking import compare, encode_images, jaccard_rows
+
+METRICS = ("cosine", "euclidean", "jaccard")
 
 
 def compile_nothing() -> None:
@@ -64,10 +66,13 @@ def measure_rows() -> None:
     """
 
     def build_rows(
-        feat_1: torch.Tensor, feat_2: torch.Tensor, metric: str = "euclidean", **kwargs: int
+        feat_1: torch.Tensor, feat_2: torch.Tensor, metric: str = "euclidean", k1: int = 20, k2: int = 6, **kwargs: Any
     ) -> DistanceRows:
+        if metric not in METRICS:
+            raise ConfigError(f"the metric is '{metric}'; allowed: {', '.join(METRICS)}")
+        feat_1, feat_2 = feat_1.detach(), feat_2.detach()
         if metric == "jaccard":
-            return jaccard_rows(torch.cat((feat_1, feat_2)), len(feat_1), **kwargs)
+            return jaccard_rows(torch.cat((feat_1, feat_2)).float().cpu(), len(feat_1), k1=k1, k2=k2)
         return {"cosine": cosine_rows, "euclidean": euclidean_rows}[metric](feat_1, feat_2)
 
     def make_array(build_dist: Callable) -> Callable:
@@ -82,7 +87,7 @@ def measure_rows() -> None:
         def computed(
             features: torch.Tensor, k1: int = 20, k2: int = 6, search_option: int = 0, fp16: bool = False
         ) -> np.ndarray:
-            encoding = encode_images(features, k1=k1, k2=k2)
+            encoding = encode_images(features.detach().float().cpu(), k1=k1, k2=k2)
             return np.asarray(compare(encoding, encoding), dtype=np.float16 if fp16 else np.float32)
 
         return computed
@@ -107,7 +112,7 @@ def expand_by_neighbours() -> None:
 
 
 def measure_all_for_roc() -> None:
-    """The ROC is made from the whole array of distances."""
+    """The ROC is made from the whole array of distances, by the toolbox's Python function."""
 
     def make(evaluate_roc: Callable) -> Callable:
         @functools.wraps(evaluate_roc)

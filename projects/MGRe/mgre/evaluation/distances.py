@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-# Numbers in a block of rows: 16 MiB in float32, few enough to stay small.
+# Numbers in a block of rows, if that is MIN_ROWS at least: 16 MiB in float32.
 BLOCK_SIZE = 1 << 22
 # A matrix product is slower with fewer rows, which have to wait for the gallery, and with all of the gallery at once.
 MIN_ROWS, TILE = 512, 2048
@@ -47,6 +47,8 @@ class DistanceRows:
             return block
 
         return DistanceRows(self.shape, rows)
+
+    __rmul__ = __mul__
 
     def __add__(self, other: DistanceRows) -> DistanceRows:
         def rows(start: int, stop: int) -> np.ndarray:
@@ -91,7 +93,7 @@ def squared_norms(features: torch.Tensor) -> torch.Tensor:
 
 
 def _inverse_norms(features: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(features, dim=1).clamp(min=torch.finfo(features.dtype).tiny).reciprocal()
+    return torch.linalg.vector_norm(features, dim=1).clamp(min=1e-12).reciprocal()  # as normalize does
 
 
 def _products(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from mgre.evaluation.distances import squared_norms
 BLOCK = 2048
 
 
-def nearest_neighbours(features: torch.Tensor, k: int) -> np.ndarray:
+def nearest_neighbours(features: torch.Tensor, k: int, *, by_product: bool = False) -> np.ndarray:
     """The K images nearest to each one by Euclidean distance, itself among them, nearest first.
 
     Exact: all pairs are compared, in float32. Where faiss has a GPU it searches there; on the CPU the product of two
@@ -25,20 +25,23 @@ def nearest_neighbours(features: torch.Tensor, k: int) -> np.ndarray:
     Args:
         features: (N, D), float32.
         k: K, or more than N: then all images are neighbours.
+        by_product: by the inner product instead, the largest first.
 
     Returns:
-        (N, K), int64. At equal distances the lower number comes first; if not all of them fit into K, any do.
+        (N, K), int64. At equal distances, on the CPU, the lower number comes first; if not all of them fit into K, any
+        do.
     """
     k = min(k, len(features))
     if faiss.get_num_gpus() > 0:
         vectors = np.ascontiguousarray(features.cpu().numpy())
-        return faiss.knn_gpu(faiss.StandardGpuResources(), vectors, vectors, k)[1]
-    return _search_blocks(features, k)
+        metric = faiss.METRIC_INNER_PRODUCT if by_product else faiss.METRIC_L2
+        return faiss.knn_gpu(faiss.StandardGpuResources(), vectors, vectors, k, metric=metric)[1]
+    return _search_blocks(features, k, by_product=by_product)
 
 
-def _search_blocks(features: torch.Tensor, k: int) -> np.ndarray:
+def _search_blocks(features: torch.Tensor, k: int, *, by_product: bool = False) -> np.ndarray:
     # By closeness(i, j) = x_i . x_j - |x_j|^2 / 2, which orders j as the distance does: they differ by |x_i|^2 / 2.
-    half_squares = squared_norms(features) / 2
+    half_squares = torch.zeros(len(features)) if by_product else squared_norms(features) / 2
     closeness = torch.full((len(features), k), -torch.inf)
     neighbours = torch.zeros((len(features), k), dtype=torch.int64)
 

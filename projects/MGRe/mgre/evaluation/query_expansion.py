@@ -21,7 +21,8 @@ def expand(
     features = torch.cat((query_feat, gallery_feat))
     for _ in range(qe_times):
         directions = F.normalize(features, dim=1)
-        nearest = nearest_neighbours(directions, qe_k)
+        # Not by the distance, at which a zero vector is nearer than a direction of a small cosine.
+        nearest = nearest_neighbours(directions, qe_k, by_product=True)
         weights = indicator(nearest).astype("float32")
         weights.data = pair_products(directions, weights) ** alpha
         features = torch.from_numpy(weights @ features.numpy() / nearest.shape[1])

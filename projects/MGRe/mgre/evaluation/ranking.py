@@ -36,9 +36,9 @@ def eval_market1501(
 ) -> tuple[np.ndarray, list[float], list[float]]:
     """The figures of the Market-1501 protocol (Zheng et al., ICCV 2015), as the toolbox's function of this name.
 
-    It differs from the toolbox's where that stops: a query with fewer than ``max_rank`` gallery images left to rank is
-    ranked among those, and the curve stays at its last value beyond them. Images at the same distance are ranked in the
-    gallery's order; the toolbox leaves their order to an unstable sort.
+    It differs where a query has fewer than ``max_rank`` gallery images left to rank, at which the toolbox's stops, or
+    cuts the curve: here it is ranked among those, and the curve stays at its last value beyond them. Images at the same
+    distance are ranked in the gallery's order; the toolbox leaves their order to an unstable sort.
 
     Args:
         distmat: (Q, G) distances, less is nearer. Of :class:`DistanceRows` only a block exists at a time.
@@ -54,7 +54,8 @@ def eval_market1501(
     Raises:
         DataError: no query has a match, or a distance is not a number.
     """
-    gallery = _Gallery(g_pids, g_camids)
+    q_pids, q_camids = np.asarray(q_pids), np.asarray(q_camids)
+    gallery = _Gallery(np.asarray(g_pids), np.asarray(g_camids))
     first_ranks, precisions, penalties = [], [], []
 
     def rank_rows(start: int, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +131,7 @@ def _match_ranks(
     distances = distances[np.lexsort((distances, matches // num_columns))]
 
     # What lies beyond the last match cannot move a match's rank.
-    farthest = np.full(num_rows, -np.inf, dtype=block.dtype)
+    farthest = np.zeros(num_rows, dtype=block.dtype)
     farthest[counts > 0] = distances[ends[counts > 0] - 1]
     near = block.reshape(num_rows, num_columns) <= farthest[:, None]
     near[rows[junk], columns[junk]] = False

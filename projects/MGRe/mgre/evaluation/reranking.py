@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from mgre.errors import DataError
 from mgre.evaluation.distances import DistanceRows
 from mgre.evaluation.neighbours import indicator, nearest_neighbours, squared_distances
 
@@ -35,7 +36,17 @@ def jaccard_rows(features: torch.Tensor, num_query: int, *, k1: int, k2: int) ->
 
 
 def encode_images(features: torch.Tensor, *, k1: int, k2: int) -> sparse.csr_array:
-    """The encoding (N, N) of images by their features (N, D): their neighbours are found, then :func:`encode`."""
+    """The encoding (N, N) of images by their features (N, D): their neighbours are found, then :func:`encode`.
+
+    Raises:
+        DataError: a feature is not a finite number.
+    """
+    finite = torch.isfinite(features).all(dim=1)
+    if not finite.all():
+        raise DataError(
+            f"the features of image {int((~finite).nonzero()[0])} are NaN or infinite: look in the training log for a "
+            "loss that grew without bound"
+        )
     return encode(nearest_neighbours(features, k1), lambda pairs: squared_distances(features, pairs), k1=k1, k2=k2)
 
 
