@@ -28,6 +28,15 @@ def test_a_box_without_an_area_is_left_out_and_the_others_keep_their_colours():
     assert not draw_regions(torch.zeros(3, 20, 10), boxes[:1], scale=4).any()
 
 
+def test_a_box_at_the_place_of_another_is_drawn_inside_it():
+    boxes = torch.tensor([[0.2, 0.1, 0.8, 0.5], [0.0, 0.0, 0.1, 0.1], [0.2, 0.1, 0.8, 0.5]])
+    drawn = draw_regions(torch.zeros(3, 20, 10), boxes, scale=10)
+    rows = [(drawn == torch.tensor(ImageColor.getrgb(COLORS[i]))[:, None, None]).all(dim=0)[:, 50] for i in (0, 2)]
+    # The upper edge at 0.1 of 200 pixels, two pixels wide, and the other one two pixels below.
+    np.testing.assert_allclose([row.nonzero().min() for row in rows], [20, 22], atol=1)
+    assert rows[1].nonzero().min() - rows[0].nonzero().min() == 2
+
+
 def test_the_trusted_points_and_limbs_of_a_skeleton_are_drawn():
     keypoints = torch.zeros(17, 3)
     keypoints[5] = torch.tensor([0.25, 0.5, 1])  # left shoulder

@@ -90,7 +90,7 @@ def draw_dot() -> Callable[..., np.ndarray]:
 @pytest.fixture(scope="session")
 def hrnet_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A weight file of HRNet-W32 with random numbers, in its authors' form; all tensors are parts of a few, so that the
-    file is small."""
+    file is small. Its scores are so large that rounding to three decimals hides none of their digits."""
     rng = torch.Generator().manual_seed(0)
     noise = 0.05 * torch.randn(600_000, generator=rng)
     positive = 1 + 0.1 * torch.randn(600, generator=rng)

@@ -44,7 +44,7 @@ def extract(capsys):
 def test_each_kind_of_model_runs_end_to_end(extract, tmp_path, write_pose_onnx, hrnet_weights, kind):
     if kind == "rtmpose":
         pytest.importorskip("rtmlib")
-    weights = hrnet_weights if kind == "hrnet" else write_pose_onnx(tmp_path / "pose.onnx", size=(256, 192))
+    weights = hrnet_weights if kind == "hrnet" else write_pose_onnx(tmp_path / "pose.onnx")
     root = PKU_REID
     if kind == "hrnet":  # a second for each crop on a slow machine: five are enough
         root = tmp_path / "crops"
@@ -63,7 +63,7 @@ def test_each_kind_of_model_runs_end_to_end(extract, tmp_path, write_pose_onnx, 
     found = load_keypoints(str(output))
     assert set(found) == names and len(names) == (5 if kind == "hrnet" else 800)
     assert ["images", str(len(names))] in [line.split() for line in printed.out.splitlines()]
-    assert re.search(r"^left_wrist +\d\.\d\d +\d+\.\d$", printed.out, re.MULTILINE)
+    assert re.search(r"^left_wrist +\d+\.\d\d +\d+\.\d$", printed.out, re.MULTILINE)
     assert "image/s" in printed.err and f"{len(names)}/{len(names)}" in printed.err
     assert not os.path.exists(f"{output}.unfinished")
     # The points of some of them, found one by one.
@@ -73,7 +73,7 @@ def test_each_kind_of_model_runs_end_to_end(extract, tmp_path, write_pose_onnx, 
         outside = ((expected[:, :2] < 0) | (expected[:, :2] > SIZE[::-1])).any(axis=1)
         expected[outside, 2] = 0
         assert found[name].size == SIZE
-        np.testing.assert_allclose(found[name].points, expected, atol=2e-3)
+        np.testing.assert_allclose(found[name].points, expected, rtol=1e-4, atol=2e-3)  # in another batch
     for sheet in ("sample", "worst"):
         with Image.open(tmp_path / f"found_{sheet}.png") as image:
             columns = min(8, len(names))
@@ -162,7 +162,9 @@ def resize(content):
 
 
 def drop_train(content):
-    del content["annotations"][: len(content["annotations"]) // 2]  # training images stand first
+    trained = [image["id"] for image in content["images"] if image["file_name"].startswith("bounding_box_train/")]
+    dropped = set(trained[:400])
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] not in dropped]
 
 
 def shift_image_ids(content):
@@ -216,13 +218,13 @@ DAMAGED = {
 
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_each_damage_has_its_own_message(check, shipped, damage):
-    change, message = DAMAGED[damage]
+    change, _ = DAMAGED[damage]
     status, lines = check(change(copy.deepcopy(shipped)))
     errors = [line for line in lines if line.startswith("error: ")]
     assert status == 1 and lines[-1].endswith("keypoints.json' is refused")
-    assert any(re.search(message, error) for error in errors), lines
-    others = [other for name, (_, other) in DAMAGED.items() if name != damage]
-    assert not [other for other in others for error in errors if re.search(other, error)]
+    # The first one is the cause; another one may be a consequence.
+    assert [name for name, (_, known) in DAMAGED.items() if re.search(known, errors[0])] == [damage], lines
+    assert len(errors) <= 2
 
 
 def test_the_training_split_alone_is_accepted(check, shipped):

@@ -9,6 +9,9 @@ from torchvision.utils import draw_bounding_boxes, draw_keypoints, make_grid
 
 from mgre.data.keypoints import COCO_SKELETON
 
+# Of the boxes, in pixels.
+LINE_WIDTH = 2
+
 # Pixels that a name in a sheet's legend has, with its colour, at least.
 LEGEND_WIDTH = 112
 
@@ -22,7 +25,7 @@ def draw_regions(image: torch.Tensor, boxes: torch.Tensor, *, scale: int = 3) ->
     Args:
         image: (3, H, W), RGB, 0 to 255.
         boxes: (R, 4), (x_min, y_min, x_max, y_max), normalised; what lies outside the image is cut off, and a box
-            without an area is not drawn.
+            without an area is not drawn. One at the place of an earlier one is drawn inside it.
         scale: enlargement.
 
     Returns:
@@ -32,10 +35,12 @@ def draw_regions(image: torch.Tensor, boxes: torch.Tensor, *, scale: int = 3) ->
     canvas = resize(image.clamp(0, 255).to(torch.uint8), [height, width], antialias=True)
     limit = torch.tensor([width, height, width, height], device=boxes.device) - 1
     pixels = torch.minimum((boxes.clamp(min=0) * (limit + 1)).round(), limit)
+    num_same = (pixels[:, None] == pixels).all(dim=2).tril(diagonal=-1).sum(dim=1)
+    pixels += LINE_WIDTH * num_same[:, None] * torch.tensor([1, 1, -1, -1], device=boxes.device)
     shown = (pixels[:, 2:] > pixels[:, :2]).all(dim=1).nonzero().flatten().tolist()
     if not shown:
         return canvas
-    return draw_bounding_boxes(canvas, pixels[shown], colors=[COLORS[i % len(COLORS)] for i in shown], width=2)
+    return draw_bounding_boxes(canvas, pixels[shown], colors=[COLORS[i % len(COLORS)] for i in shown], width=LINE_WIDTH)
 
 
 def draw_skeleton(image: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
