@@ -37,6 +37,7 @@ from mgre.errors import ConfigError, SetupError
 from mgre.evaluation import reranking
 from mgre.evaluation.distances import DistanceRows, cosine_rows
 from mgre.evaluation.ranking import eval_market1501
+from mgre.visualization import new_figure
 from tabulate import tabulate
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -309,11 +310,7 @@ def write_results(rows: list[Row], output: str, machine: str) -> None:
 
 
 def _plot(rows: list[Row], path: str) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SetupError(f"the plot needs the package {error.name}: pip install matplotlib") from error
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = new_figure(figsize=(10, 4))
     for axes, (quantity, unit) in zip(figure.subplots(1, 2), {"seconds": "s", "memory": "MiB"}.items(), strict=True):
         for color, task in zip(("C0", "C1", "C2", "C3"), TASKS, strict=True):
             for side, style in (("ours", "o-"), ("toolbox", "x--")):

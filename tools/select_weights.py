@@ -83,13 +83,14 @@ def run(args: argparse.Namespace) -> None:
     # Stages that are not built keep the config's.
     chosen = configured | dict(zip(stages, named["chosen"], strict=True))
     comment = f"Chosen by tools/select_weights.py on {name}: mAP {100 * score(named['chosen']):.2f} there."
-    write_config(f"{path}.yml", args.config_file, list(chosen.values()), comment)
     rows = [(label, weights, score(weights)) for label, weights in named.items()]
     write_scores(f"{path}.csv", stages, rows)
     write_scores(f"{path}_curves.csv", stages, [(s, w, score(w)) for s, curve in curves.items() for w in curve])
     table = [[label, *weights, f"{100 * precision:.2f}"] for label, weights, precision in rows]
     print(f"\n{tabulate(table, headers=[name, *stages, 'mAP, %'])}\n\n{path}.yml, .csv, _curves.csv")
     plot(f"{path}_curves.png", score, curves, named["config"], name)
+    # Last: when it is there, all is.
+    write_config(f"{path}.yml", args.config_file, list(chosen.values()), comment)
 
 
 def plot(path: str, score: Score, curves: dict[str, list[Weights]], fixed: Weights, title: str) -> None:

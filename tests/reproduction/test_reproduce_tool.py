@@ -1,12 +1,21 @@
 """tools/reproduce.py on a tiny data set, and its command lines."""
 
 import json
+import os
 import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
+from mgre.config import load_config
 from mgre.engine import main
 from mgre.reproduction import jobs as jobs_module
+from mgre.reproduction import reports
 from mgre.reproduction.command import run
+from mgre.reproduction.cost import CostRow
 from mgre.reproduction.jobs import Job, run_jobs
 
 BASE = "configs/MGRe/reproduce-quick.yml"
@@ -21,80 +30,157 @@ def tool(load_tool):
 def plan(small_run, tmp_path):
     """Options of the tool for tiny trainings below ``tmp_path``."""
     pairs = dict(zip(small_run[::2], small_run[1::2], strict=True))
-    pairs = {key: value for key, value in pairs.items() if key not in ("OUTPUT_DIR", "SEED")}
-    overrides = [word for pair in pairs.items() for word in pair]
+    overrides = [word for key, value in pairs.items() if key not in ("OUTPUT_DIR", "SEED") for word in (key, value)]
     return ["--config-file", BASE, "--output", str(tmp_path / "runs"), *overrides]
+
+
+@pytest.fixture
+def finish(tmp_path):
+    """Leave the results of a training, as if it had been run elsewhere; "occluded" those of its evaluation."""
+
+    def leave(name: str, results: dict, *, seed: int = 0, occluded: bool = False) -> Path:
+        folder = tmp_path / "runs" / "reproduce-quick" / name / f"seed{seed}"
+        path = folder / "occluded" / "evaluation.json" if occluded else folder / "results.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results))
+        return folder
+
+    return leave
 
 
 def call(tool, *words: str) -> int:
     return main(lambda: run(tool.parse_args(list(words))))
 
 
-def command_lines(tool, capsys, *words: str) -> list[list[str]]:
+def command_lines(tool, capsys, *words: str) -> list[list[list[str]]]:
+    """By line, the commands that follow each other, by words without the interpreter."""
     capsys.readouterr()
     assert call(tool, *words, "--dry-run") == 0
-    return [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    lines = [[shlex.split(command) for command in line.split(" && ")] for line in capsys.readouterr().out.splitlines()]
+    assert all(command[0] == sys.executable for line in lines for command in line)
+    return [[command[1:] for command in line] for line in lines]
 
 
-def test_trains_once_and_picks_up_what_is_there(tool, plan, tmp_path, capsys):
-    """Table 7's trainings, run as a scheduler would, by their command lines."""
+def value_of(key: str, command: list[str]) -> str:
+    """The value that counts: the last one."""
+    return command[len(command) - command[::-1].index(key)]
+
+
+def read_table(path: Path) -> dict[str, list[str]]:
+    """The cells of a Markdown table, by the first one."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in path.read_text().splitlines()[4:]]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_trains_once_and_picks_up_what_is_there(tool, plan, finish, tmp_path, capsys):
     lines = command_lines(tool, capsys, "table7", *plan)
-    folders = [line[line.index("OUTPUT_DIR") + 1] for line in lines]
     stem = tmp_path / "runs" / "reproduce-quick"
     names = ["baseline", "baseline-joint", "without-joint", "mgre"]
-    assert folders == [str(stem / name / "seed0") for name in names]
+    assert [value_of("OUTPUT_DIR", line[0]) for line in lines] == [str(stem / name / "seed0") for name in names]
 
     # Two of them were run elsewhere.
     for name, precision in (("baseline", 40.0), ("mgre", 60.0)):
-        (stem / name / "seed0").mkdir(parents=True)
-        (stem / name / "seed0" / "results.json").write_text(json.dumps({"mAP": precision, "Rank-1": 1.0}))
-    lines = command_lines(tool, capsys, "table7", *plan)
-    assert len(lines) == 2
+        finish(name, {"mAP": precision, "Rank-1": 1.0})
+    assert len(command_lines(tool, capsys, "table7", *plan)) == 2
     assert call(tool, "table7", *plan) == 0
-    table = (tmp_path / "runs" / "table7.md").read_text()
-    rows = {}
-    for line in table.splitlines()[4:]:
-        title, _, _, precision = (cell.strip() for cell in line.split("|")[1:5])
-        rows[title] = precision
-    assert rows["Baseline"] == "40.0" and rows["MGRe"] == "60.0"
+    rows = read_table(tmp_path / "runs" / "table7.md")
+    assert rows["Baseline"][2] == "40.0" and rows["MGRe"][2] == "60.0"
     run_here = {"baseline-joint": "Baseline + joint optimisation", "without-joint": "MGRe without joint optimisation"}
     for name, title in run_here.items():
         results = json.loads((stem / name / "seed0" / "results.json").read_text())
-        assert rows[title] == f"{results['mAP']:.1f}" and 0 < results["mAP"] <= 100
+        assert rows[title][2] == f"{results['mAP']:.1f}" and 0 < results["mAP"] <= 100
     assert command_lines(tool, capsys, "table7", *plan) == []
 
-    # The same folder with other settings would mix two experiments.
+    # The same folders with other settings would mix two experiments: with an override more, with one less.
     assert call(tool, "table7", *plan, "SOLVER.BASE_LR", "0.5") == 1
-    assert "was run with SOLVER.BASE_LR" in capsys.readouterr().err
+    assert "was run with SOLVER.BASE_LR 0.002, not 0.5" in capsys.readouterr().err
+    less = [word for key, value in zip(plan[4::2], plan[5::2], strict=True) if key != "SOLVER.IMS_PER_BATCH"
+            for word in (key, value)]  # fmt: skip
+    assert call(tool, "table7", *plan[:4], *less) == 1
+    assert "was run with SOLVER.IMS_PER_BATCH 8, not 32" in capsys.readouterr().err
 
 
 def test_every_training_of_all_experiments_is_one_command_line(tool, capsys, tmp_path):
     lines = command_lines(tool, capsys, "all", "--num-seeds", "2", "--output", str(tmp_path))
-    trained = [line for line in lines if "--resume" in line]
-    folders = {line[line.index("OUTPUT_DIR") + 1] for line in trained}
-    assert len(folders) == len(trained)
+    trained = [line[0] for line in lines]
+    assert all("--resume" in command for command in trained)
+    assert len({value_of("OUTPUT_DIR", command) for command in trained}) == len(trained)
     # By hand. Market-1501: 6 of Table 4, 2 of 5, MGN, 2 of 7, 3 dimensions; DukeMTMC: 6; CUHK03 twice and MSMT17: 1.
     assert len(trained) == 2 * (6 + 2 + 1 + 2 + 3 + 6 + 3) + 1  # Figure 6 takes one seed
-    occluded = [line for line in lines if "--eval-only" in line]
+    followed = [line for line in lines if len(line) > 1]
+    occluded = [line for line in followed if "--eval-only" in line[1]]
     assert len(occluded) == 2 * 3
-    for line in occluded:
-        assert line[line.index("MODEL.WEIGHTS") + 1].endswith("seed0/model_final.pth") or "seed1" in str(line)
-        assert line[line.index("TEST.OCCLUSION.ENABLED") + 1] == "True"
-    assert sum("tools/select_weights.py" in line for line in lines) == 1
+    for training, evaluation in occluded:
+        assert value_of("MODEL.WEIGHTS", evaluation) == f"{value_of('OUTPUT_DIR', training)}/model_final.pth"
+        assert value_of("TEST.OCCLUSION.ENABLED", evaluation) == "True"
+        assert value_of("SEED", evaluation) == value_of("SEED", training)
+    assert [line[1][0] for line in followed if line not in occluded] == ["tools/select_weights.py"]
 
 
-def test_a_backbone_too_narrow_for_mgn_leaves_its_row_empty(tool, plan, tmp_path, capsys):
-    assert not any("MGN" in line for line in command_lines(tool, capsys, "table6", *plan))
-    stem = tmp_path / "runs" / "reproduce-quick"
+def test_validation_identities_are_of_the_set_that_was_asked_for(tool, plan, capsys):
+    ((training, weights),) = command_lines(tool, capsys, "figure6", *plan)
+    for command in (training, weights):
+        assert value_of("DATASETS.NAMES", command) == value_of("DATASETS.TESTS", command) == "('CustomReIDVal',)"
+
+
+@pytest.mark.parametrize(("experiment", "key"), [("table4", "MODEL.MGRE.STAGES"), ("figure5", "MODEL.HEADS.EMBEDDING_DIM"), ("table2", "SEED")])  # fmt: skip
+def test_what_an_experiment_is_about_cannot_be_overridden(tool, plan, capsys, experiment, key):
+    assert call(tool, experiment, *plan, key, "1") == 1
+    assert f"{key} is what" in capsys.readouterr().err
+
+
+def test_a_backbone_too_narrow_for_mgn_leaves_its_row_empty(tool, plan, finish, tmp_path, capsys):
+    assert not any("MGN" in command for line in command_lines(tool, capsys, "table6", *plan) for command in line)
     for name, clean, occluded in (("baseline", 50.0, 30.0), ("mgre", 60.0, 55.0)):
-        for folder, precision in ((stem / name / "seed0", clean), (stem / name / "seed0" / "occluded", occluded)):
-            folder.mkdir(parents=True)
-            (folder / "results.json").write_text(json.dumps({"mAP": precision}))
+        finish(name, {"mAP": clean})
+        finish(name, {"mAP": occluded}, occluded=True)
     assert call(tool, "table6", *plan) == 0
-    table = (tmp_path / "runs" / "table6.csv").read_text().splitlines()
-    assert table[3].startswith('"Baseline, fall"') and table[3].endswith(",-20.0")
-    assert table[4].rstrip(",").split(",")[:2] == ["MGN", "CustomReID"] and table[4].rstrip(",").count(",") == 1
-    assert table[9].endswith(",-5.0")
+    rows = read_table(tmp_path / "runs" / "table6.md")
+    assert rows["Baseline, fall"] == ["CustomReID", "1", "-20.0"]
+    assert rows["MGN"] == rows["MGN, fall"] == ["CustomReID", "", ""]
+    assert rows["MGRe, fall"] == ["CustomReID", "1", "-5.0"]
+
+
+def test_each_test_set_has_its_row(tool, plan, finish, tmp_path):
+    sets = ["DATASETS.TESTS", "('CustomReID', 'SyntheticPedestrians')"]
+    finish("mgre", {"CustomReID": {"mAP": 61.0}, "SyntheticPedestrians": {"mAP": 71.0}})
+    assert call(tool, "table2", *plan, *sets) == 0
+    lines = (tmp_path / "runs" / "table2.csv").read_text().splitlines()
+    assert lines[1:] == ["MGRe,CustomReID,1,61.0", "MGRe,SyntheticPedestrians,1,71.0"]
+
+
+def test_figure_5_is_a_table_and_a_plot(tool, plan, finish, tmp_path):
+    for name, precision in (("dimension512", 50.0), ("dimension1024", 55.0), ("mgre", 60.0), ("dimension4096", 58.0)):
+        for seed in range(2):
+            finish(name, {"mAP": precision + seed, "Rank-1": 80.0}, seed=seed)
+    assert call(tool, "figure5", *plan, "--num-seeds", "2") == 0
+    rows = read_table(tmp_path / "runs" / "figure5.md")
+    assert list(rows) == ["512", "1024", "2048", "4096"]
+    assert rows["2048"] == ["CustomReID", "2", "60.5 ± 0.7", "80.0 ± 0.0"]
+    assert (tmp_path / "runs" / "figure5.png").stat().st_size > 1000
+
+
+def test_figure_4_shows_the_trainings_last_checkpoints(tool, plan, finish, tmp_path, monkeypatch, capsys):
+    asked = {}
+
+    def save(cfgs, folder):
+        asked.update({title: cfg.MODEL.WEIGHTS for title, cfg in cfgs.items()})
+        return [folder / "figure4_1.png"]
+
+    monkeypatch.setattr(reports, "save_figure4", save)
+    folders = {"MGRe": finish("mgre", {"mAP": 1.0}), "Baseline": finish("baseline", {"mAP": 1.0})}
+    assert call(tool, "figure4", *plan) == 0
+    assert asked == {title: str(folder / "model_final.pth") for title, folder in folders.items()}
+    assert str(tmp_path / "runs" / "figure4" / "figure4_1.png") in capsys.readouterr().out
+
+
+def test_table_8_is_measured_at_once(tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        reports, "measure_costs", lambda *args, **kwargs: [CostRow("MGRe", 5.8, 36.0, 0.9, 1.0, 7.89, 1.79, 1.69)]
+    )
+    assert call(tool, "table8", "--output", str(tmp_path), "MODEL.DEVICE", "cpu") == 0
+    assert "| MGRe" in (tmp_path / "table8.md").read_text()
+    assert command_lines(tool, capsys, "table8", "--output", str(tmp_path)) == []
 
 
 @pytest.mark.parametrize("words", [["tabel4"], ["SEED", "1"]])
@@ -103,16 +189,54 @@ def test_an_unknown_experiment_is_told(tool, capsys, words):
     assert f"'{words[0]}' is no experiment" in capsys.readouterr().err
 
 
+def test_no_seeds_are_told(tool, capsys):
+    assert call(tool, "figure4", "--num-seeds", "0") == 1
+    assert "--num-seeds is 0; allowed: 1 or more" in capsys.readouterr().err
+
+
 def test_a_failed_job_is_told_and_leaves_the_others(tmp_path, monkeypatch):
     script = tmp_path / "job.py"
     script.write_text(
         "import pathlib, sys\nfolder = pathlib.Path(sys.argv[1])\n"
         "if 'bad' in folder.name: sys.exit('error: nothing to see')\n(folder / 'results.json').write_text('{}')\n"
     )
-    made = [Job(name, (str(script), str(tmp_path / name)), tmp_path / name) for name in ("bad", "good")]
-    failures = run_jobs(made)
+    bad, good = (Job(name, (str(script), str(tmp_path / name)), tmp_path / name) for name in ("bad", "good"))
+    follower = Job("follower", (str(script), str(tmp_path / "f")), tmp_path / "f", after=bad)
+    failures = run_jobs([bad, follower, good])
     assert len(failures) == 1 and failures[0].startswith("bad: error: nothing to see (status 1")
-    assert made[1].finished and not made[0].finished
+    assert good.finished and not bad.finished and not (tmp_path / "f").exists()
     assert "nothing to see" in (tmp_path / "bad" / "console.txt").read_text()
-    monkeypatch.setattr(jobs_module.subprocess, "run", None)  # nothing is left to run of the good one
-    assert run_jobs(made[1:]) == []
+    monkeypatch.setattr(jobs_module, "_call", None)  # nothing is left to run of the good one
+    assert run_jobs([good]) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_job_save_its_state(tmp_path, number):
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import pathlib, signal, sys, time\nfolder = pathlib.Path(sys.argv[1])\n"
+        "def save(number, frame):\n    time.sleep(1.5)\n    (folder / 'saved').write_text(str(number))\n    sys.exit(9)\n"
+        "for n in (signal.SIGINT, signal.SIGTERM): signal.signal(n, save)\n"
+        "(folder / 'started').touch()\ntime.sleep(60)\n"
+    )
+    driver = (
+        "from pathlib import Path; from mgre.reproduction.jobs import Job, run_jobs;"
+        f"run_jobs([Job('slow', ({str(slow)!r}, {str(tmp_path)!r}), Path({str(tmp_path)!r}))])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", driver], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for _ in range(600):
+        if (tmp_path / "started").exists():
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    _, told = process.communicate(timeout=60)
+    assert (tmp_path / "saved").read_text() == str(int(number))
+    assert process.returncode == 128 + number and "the same command goes on" in told
+
+
+def test_a_plan_needs_no_gpu(tool, capsys, tmp_path):
+    with pytest.raises(Exception, match="sees no CUDA device"):
+        load_config("configs/MGRe/market.yml")
+    assert len(command_lines(tool, capsys, "table2", "--output", str(tmp_path))) == 2

@@ -279,6 +279,11 @@ def _check_mgre(cfg: CfgNode) -> None:
             f"MODEL.MGRE.REGIONS '{mgre.REGIONS}' has regions without key points, which nothing can locate: "
             "MODEL.MGRE.BOXES has to be prior"
         )
+    if mgre.BOXES == "keypoints" and cfg.TEST.FLIP.ENABLED:
+        raise ConfigError(
+            "TEST.FLIP.ENABLED True mirrors the test images, but not the key points that MODEL.MGRE.BOXES keypoints "
+            "takes the boxes from: set one of them otherwise"
+        )
     if regions and not mgre.REGION_FEATURES and (mgre.BOXES != "location" or not mgre.LOCATION.LOSS_WEIGHT):
         raise ConfigError(
             "MODEL.MGRE.REGION_FEATURES False leaves the location loss alone of the regions: it takes "
@@ -343,10 +348,11 @@ def _is_larger_than(size: int, value: Any) -> bool:
     return seen > size
 
 
-def _leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings, each with its keys joined by dots."""
     for key, value in node.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -366,7 +372,7 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
         raise ConfigError(f"config file '{config_file}' is not a YAML mapping of keys: {str(loaded)[:60]!r}")
     if _is_larger_than(MAX_VALUES, loaded):
         raise ConfigError(f"config file '{config_file}' has more than {MAX_VALUES} values, its aliases written out")
-    _merge(cfg, dict(_leaves(loaded)), f"config file '{config_file}'")
+    _merge(cfg, dict(leaves(loaded)), f"config file '{config_file}'")
 
 
 def _merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
@@ -376,16 +382,16 @@ def _merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
 
 
 def _merge(cfg: CfgNode, values: dict[str, Any], source: str) -> None:
-    leaves = dict(_leaves(cfg))
+    known = dict(leaves(cfg))
     for key, value in values.items():
-        if key not in leaves:
-            raise ConfigError(f"unknown config key {key} in {source}{nearest(key, leaves)}")
-        if isinstance(leaves[key], float) and str(value).lstrip("+-").isdigit():
+        if key not in known:
+            raise ConfigError(f"unknown config key {key} in {source}{nearest(key, known)}")
+        if isinstance(known[key], float) and str(value).lstrip("+-").isdigit():
             value = float(value)  # yacs takes no whole number for a number
         try:
             cfg.merge_from_list([key, value])
         except ValueError as error:
-            allowed = _describe_type(leaves[key], value)
+            allowed = _describe_type(known[key], value)
             raise ConfigError(f"{key} is {value!r} in {source}; allowed: {allowed}") from error
 
 

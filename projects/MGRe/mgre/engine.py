@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import fastreid
@@ -30,13 +31,13 @@ from tqdm import tqdm
 
 from mgre import distributed
 from mgre.checkpointing import CheckpointHook, StopOnSignal, TrainingCheckpointer
-from mgre.compat.checkpoint import written_whole
 from mgre.config import load_config
 from mgre.data import KeypointDataset, build_test_loader, build_train_loader, list_images
 from mgre.data.checks import check_headers
 from mgre.data.sampling import epoch_sampler
 from mgre.errors import ConfigError, DataError, LossError, MGReError, SetupError, WeightsError, printable
 from mgre.evaluation.regions import evaluate_regions, has_regions
+from mgre.files import written_in_one_step
 from mgre.randomness import random_states
 
 __all__ = [
@@ -65,8 +66,8 @@ SHOWN = (
     "fastreid.utils.events",
     "mgre",
 )
-# The last evaluation's metrics, in OUTPUT_DIR.
-RESULTS_FILE = "results.json"
+# The metrics of a training that is done, and of --eval-only, in OUTPUT_DIR.
+RESULTS_FILE, EVALUATION_FILE = "results.json", "evaluation.json"
 # Of the progress in the log, where there is no terminal for a bar.
 SECONDS_BETWEEN_LINES = 60.0
 
@@ -365,9 +366,12 @@ def setup(args: argparse.Namespace, *, shown: tuple[str, ...] = SHOWN) -> CfgNod
 def run(args: argparse.Namespace) -> dict | None:
     """Train, or with ``--eval-only`` evaluate MODEL.WEIGHTS; the metrics, on the main process.
 
-    They are also left in OUTPUT_DIR, as :data:`RESULTS_FILE`, which is there when all is done.
+    They are also left in OUTPUT_DIR, as :data:`RESULTS_FILE` or :data:`EVALUATION_FILE`, when all is done.
     """
     cfg = setup(args)
+    file_name = EVALUATION_FILE if args.eval_only else RESULTS_FILE
+    if comm.is_main_process():  # those of another run, which this one may not come to replace
+        Path(cfg.OUTPUT_DIR, file_name).unlink(missing_ok=True)
     if args.eval_only:
         results = Trainer.test(cfg, load_model(cfg))
     else:
@@ -378,13 +382,13 @@ def run(args: argparse.Namespace) -> dict | None:
         trainer.resume_or_load(resume=args.resume)
         results = trainer.train()
     if comm.is_main_process() and results:
-        _write_results(os.path.join(cfg.OUTPUT_DIR, RESULTS_FILE), results)
+        _write_results(os.path.join(cfg.OUTPUT_DIR, file_name), results)
     return results
 
 
 def _write_results(path: str, results: dict) -> None:
     """Metrics by name, or by data set and name where there are several test sets."""
-    with written_whole(path, "w") as file:
+    with written_in_one_step(path) as unfinished, open(unfinished, "w") as file:
         json.dump(results, file, indent=2, default=float)
 
 

@@ -1,6 +1,7 @@
 """Pictures of regions and key points."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image, ImageDraw
@@ -8,6 +9,10 @@ from torchvision.transforms.functional import pad, resize, to_pil_image
 from torchvision.utils import draw_bounding_boxes, draw_keypoints, make_grid
 
 from mgre.data.keypoints import COCO_SKELETON
+from mgre.errors import SetupError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Of the boxes, in pixels.
 LINE_WIDTH = 2
@@ -17,6 +22,19 @@ LEGEND_WIDTH = 112
 
 # One colour a region, in the region set's order.
 COLORS = ("#ffd400", "#ff3b30", "#34c8ff", "#4cd964", "#ff7ad9", "#b48cff", "#ffffff", "#ff9500")
+
+
+def new_figure(**options: Any) -> "Figure":
+    """A figure of matplotlib with these options, without a window.
+
+    Raises:
+        SetupError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise SetupError(f"pictures and plots need the package {error.name}: pip install matplotlib") from error
+    return Figure(layout="constrained", **options)
 
 
 def draw_regions(image: torch.Tensor, boxes: torch.Tensor, *, scale: int = 3) -> torch.Tensor:

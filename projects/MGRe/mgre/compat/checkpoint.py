@@ -14,8 +14,7 @@ from mgre.errors import WeightsError
 
 
 @contextmanager
-def written_whole(path: str, mode: str) -> Iterator[IO]:
-    """A file to write, which appears under its name when it is complete."""
+def _written_whole(path: str, mode: str) -> Iterator[IO]:
     part = f"{path}.part"
     try:
         with open(part, mode) as file:
@@ -43,7 +42,7 @@ class _PathManager(PathManager):
     @staticmethod
     def open(path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> Any:
         if "w" in mode and "://" not in path:
-            return written_whole(path, mode)
+            return _written_whole(path, mode)
         return PathManager.open(path, mode, buffering, **kwargs)
 
 

@@ -311,7 +311,7 @@ def _train_keypoints(
     if looked_for and not (keypoints and allow_missing):
         raise DataError(
             f"No key point file: {', '.join(looked_for)} does not exist; set DATASETS.KEYPOINTS to the file, "
-            "or train without the location loss: MODEL.MGRE.LOCATION.LOSS_WEIGHT 0"
+            "or train without them: MODEL.MGRE.LOCATION.LOSS_WEIGHT 0, and no MODEL.MGRE.BOXES keypoints"
         )
     _check_coverage(cfg, keypoints, sum(len(items) for items in items_of.values()), "training")
     return keypoints

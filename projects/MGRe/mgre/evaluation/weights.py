@@ -27,10 +27,12 @@ from fastreid.evaluation.evaluator import inference_context
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mgre.errors import ConfigError, SetupError
+from mgre.errors import ConfigError
 from mgre.evaluation.distances import DistanceRows, cosine_rows
 from mgre.evaluation.ranking import eval_market1501
+from mgre.files import written_in_one_step
 from mgre.modeling import MGRe
+from mgre.visualization import new_figure
 
 Weights = tuple[float, ...]
 Score = Callable[[Weights], float]
@@ -172,11 +174,7 @@ def plot_curves(
     Raises:
         SetupError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SetupError(f"the plot needs the package {error.name}: pip install matplotlib") from error
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(figsize=(6, 4))
     axes = figure.subplots()
     for stage, points in curves.items():
         values, scores = zip(*points, strict=True)
@@ -195,7 +193,7 @@ def write_config(path: str, base: str, stage_weights: Sequence[float], comment: 
         "_BASE_": os.path.relpath(base, os.path.dirname(path) or "."),
         "MODEL": {"MGRE": {"STAGE_WEIGHTS": list(stage_weights)}},
     }
-    with open(path, "w", encoding="utf-8") as file:
+    with written_in_one_step(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
         file.write(f"# {comment}\n{yaml.safe_dump(content, default_flow_style=None, sort_keys=False)}")
 
 

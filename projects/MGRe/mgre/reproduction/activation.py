@@ -33,6 +33,7 @@ from mgre.engine import load_model
 from mgre.errors import ConfigError, DataError, SetupError
 from mgre.modeling.backbone import STAGES, MGReBackbone, StagedBackbone, stage_outputs
 from mgre.modeling.timm_backbone import TimmBackbone
+from mgre.visualization import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,9 +112,8 @@ def activation_sheet(
     Raises:
         SetupError: matplotlib is not installed.
     """
-    figure_class = _import_figure()
     columns = ["image", "same identity", *next(iter(maps.values()))]
-    figure = figure_class(figsize=(1.1 * len(columns), 2.2 * len(maps) + 0.3), layout="constrained")
+    figure = new_figure(figsize=(1.1 * len(columns), 2.2 * len(maps) + 0.3))
     axes = figure.subplots(len(maps), len(columns), squeeze=False)
     photo, other = (_to_pixels(picture) for picture in (image, reference))
     for row, (name, maps_of_model) in zip(axes, maps.items(), strict=True):
@@ -182,14 +182,6 @@ def _import_grad_cam() -> type:
     except ImportError as error:
         raise SetupError("activation maps need the package captum: pip install 'captum>=0.9'") from error
     return LayerGradCam
-
-
-def _import_figure() -> type:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SetupError("pictures of activation maps need the package matplotlib: pip install matplotlib") from error
-    return Figure
 
 
 @contextmanager

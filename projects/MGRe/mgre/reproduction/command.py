@@ -5,7 +5,7 @@ import sys
 
 from mgre.errors import ConfigError, MGReError, nearest
 from mgre.reproduction.experiments import EXPERIMENTS
-from mgre.reproduction.jobs import run_jobs
+from mgre.reproduction.jobs import command_lines, run_jobs
 from mgre.reproduction.reports import Plan, make_experiment
 
 
@@ -18,12 +18,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: an experiment is unknown, a config is wrong, or a training was run with other settings.
     """
+    if args.num_seeds < 1:
+        raise ConfigError(f"--num-seeds is {args.num_seeds}; allowed: 1 or more")
     names, overrides = split_words(args.words)
     plan = Plan(args.config_file, range(args.num_seeds), overrides, args.output)
     experiments = [make_experiment(name, plan) for name in names]
     jobs = [job for experiment in experiments for job in experiment.jobs]
     if args.dry_run:
-        for line in dict.fromkeys(job.command_line for job in jobs if not job.finished):
+        for line in command_lines(jobs):
             print(line)
         return 0
     failures = run_jobs(jobs)

@@ -6,26 +6,34 @@ A job is finished when its result file is there, whoever started it: the command
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import yaml
 from fastreid.config import CfgNode
 from tqdm import tqdm
 
-from mgre.config import load_config
-from mgre.engine import RESULTS_FILE
-from mgre.errors import ConfigError, DataError
+from mgre.config import leaves, load_config
+from mgre.engine import EVALUATION_FILE, RESULTS_FILE
+from mgre.errors import ConfigError, DataError, SetupError
 from mgre.reproduction.experiments import Training
 
 ABLATIONS = "configs/MGRe/ablations"
-# These change the speed and not the result.
-SPEED_KEYS = ("MODEL.DEVICE", "DATALOADER.NUM_WORKERS", "TEST.IMS_PER_BATCH")
 TRAIN_NET, SELECT_WEIGHTS = "tools/train_net.py", "tools/select_weights.py"
+# These change where and how fast a training runs, not its result; the last two are found out by the training itself.
+FREE_KEYS = (
+    *("OUTPUT_DIR", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS", "TEST.IMS_PER_BATCH", "SOLVER.CHECKPOINTS_KEPT"),
+    *("MODEL.HEADS.NUM_CLASSES", "SOLVER.WARMUP_ITERS"),
+)
+# Which data a training is about is the user's to say, and an experiment's to narrow.
+DATA_KEYS = ("DATASETS.NAMES", "DATASETS.TESTS")
 
 
 @dataclass(frozen=True)
@@ -33,16 +41,18 @@ class Job:
     """A command line, and where its results come.
 
     Attributes:
-        title: for the progress bar.
+        title: for the progress.
         words: the tool and its options, without the interpreter.
         folder: its OUTPUT_DIR.
         result: the file in it that is written last.
+        after: a job that has to be finished before.
     """
 
     title: str
     words: tuple[str, ...]
     folder: Path
     result: str = RESULTS_FILE
+    after: "Job | None" = None
 
     @property
     def finished(self) -> bool:
@@ -50,13 +60,17 @@ class Job:
 
     @property
     def command_line(self) -> str:
-        return shlex.join(["python", *self.words])
+        return shlex.join([sys.executable, *self.words])
+
+    @property
+    def checkpoint(self) -> str:
+        return str(self.folder / "model_final.pth")
 
     def load_trained(self) -> CfgNode:
         """The config of a training with its last checkpoint as MODEL.WEIGHTS."""
         config_file = self.words[self.words.index("--config-file") + 1]
         start = self.words.index("--resume") + 1
-        return load_config(config_file, [*self.words[start:], "MODEL.WEIGHTS", str(self.folder / "model_final.pth")])
+        return load_config(config_file, [*self.words[start:], "MODEL.WEIGHTS", self.checkpoint])
 
     def read_results(self) -> dict[str, Any]:
         """The figures of a finished job; empty where it is not finished.
@@ -77,31 +91,43 @@ def train(training: Training, config_file: str, *, seed: int, overrides: Sequenc
     """A training and its evaluation, in ``output``/<data set's config>/<training>/seed<seed>.
 
     Raises:
-        ConfigError: it was run there with another value of an override.
+        ConfigError: an override is the training's own to set, or the folder has a training with other settings.
     """
     folder = output / Path(config_file).stem / training.name / f"seed{seed}"
-    own = [*ablation_overrides(training.ablation), *training.overrides, *overrides, "SEED", str(seed)]
-    _check_same(folder, config_file, own)
-    words = (TRAIN_NET, "--config-file", config_file, "--resume", *own, "OUTPUT_DIR", str(folder))
-    return Job(f"{Path(config_file).stem}, {training.title}, seed {seed}", words, folder)
+    own = [*ablation_overrides(training.ablation), *training.overrides, "SEED", str(seed)]
+    clashes = sorted(set(own[::2]).intersection(overrides[::2]).difference(DATA_KEYS))
+    if clashes:
+        raise ConfigError(f"{clashes[0]} is what '{training.title}' sets itself: leave that override out")
+    words = [*overrides, *own]
+    _check_same(folder, load_planned(config_file, words))
+    return Job(
+        f"{Path(config_file).stem}, {training.title}, seed {seed}",
+        (TRAIN_NET, "--config-file", config_file, "--resume", *words, "OUTPUT_DIR", str(folder)),
+        folder,
+    )
 
 
 def evaluate(trained: Job, *overrides: str, name: str) -> Job:
     """An evaluation of a training's last checkpoint under other settings, in the folder ``name`` of its own."""
     tool, *words = trained.words
     folder = trained.folder / name
-    extra = ("MODEL.WEIGHTS", str(trained.folder / "model_final.pth"), *overrides, "OUTPUT_DIR", str(folder))
     options = [word for word in words if word != "--resume"]
-    return Job(f"{trained.title}, {name}", (tool, "--eval-only", *options, *extra), folder)
+    extra = ("MODEL.WEIGHTS", trained.checkpoint, *overrides, "OUTPUT_DIR", str(folder))
+    return Job(
+        f"{trained.title}, {name}", (tool, "--eval-only", *options, *extra), folder, EVALUATION_FILE, after=trained
+    )
 
 
 def select_weights(trained: Job) -> Job:
     """The choice of the final feature's weights by a training's last checkpoint."""
     _, *words = trained.words
     options = [word for word in words if word != "--resume"]
-    extra = ("MODEL.WEIGHTS", str(trained.folder / "model_final.pth"))
     return Job(
-        f"{trained.title}, weights", (SELECT_WEIGHTS, *options, *extra), trained.folder, "stage_weights_curves.csv"
+        f"{trained.title}, weights",
+        (SELECT_WEIGHTS, *options, "MODEL.WEIGHTS", trained.checkpoint),
+        trained.folder,
+        "stage_weights.yml",
+        after=trained,
     )
 
 
@@ -111,62 +137,98 @@ def load_planned(config_file: str, overrides: Sequence[str]) -> CfgNode:
 
 
 def ablation_overrides(name: str) -> list[str]:
-    """The keys of an ablation's config, and of those of the same folder that it is based on, as KEY VALUE words."""
+    """The keys of an ablation's config, and of those of the same folder that it is based on, as KEY VALUE words.
+
+    Raises:
+        SetupError: it is not below the working directory.
+    """
     if not name:
         return []
-    path = Path(ABLATIONS) / f"{name}.yml"
+    path = Path(ABLATIONS, f"{name}.yml")
+    if not path.is_file():
+        raise SetupError(f"'{path}' is not here ({os.getcwd()}): start the tool in the root of the repository")
     keys = yaml.safe_load(path.read_text())
     base = Path(keys.pop("_BASE_"))
     keys.pop("OUTPUT_DIR", None)
     inherited = ablation_overrides(base.stem) if base.parent == Path(".") else []
-    return inherited + [word for key, value in _leaves(keys) for word in (key, str(value))]
+    return inherited + [word for key, value in leaves(keys) for word in (key, str(value))]
 
 
-def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _check_same(folder: Path, config_file: str, overrides: Sequence[str]) -> None:
-    recorded = folder / "config.yaml"
-    if not recorded.is_file():
+def _check_same(folder: Path, cfg: CfgNode) -> None:
+    """Raise a ConfigError if another config than ``cfg`` was trained in ``folder``."""
+    path = folder / "config.yaml"
+    if not path.is_file():
         return
-    cfg = load_planned(config_file, overrides)
-    before = CfgNode(yaml.safe_load(recorded.read_text()))
-    for key in set(overrides[::2]) - set(SPEED_KEYS):
-        was, now = (_value(node, key) for node in (before, cfg))
-        if was != now:
+    try:
+        before = dict(leaves(yaml.safe_load(path.read_text())))
+    except (ValueError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigError(f"'{path}' is damaged: remove '{folder}', or choose another --output") from error
+    now = dict(leaves(yaml.safe_load(cfg.dump())))
+    for key in sorted(set(before) | set(now)):
+        was, is_now = before.get(key), now.get(key)
+        if key not in FREE_KEYS and was != is_now:
             raise ConfigError(
-                f"'{folder}' was run with {key} {was}, not {now}: choose another --output, or remove that folder"
+                f"'{folder}' was run with {key} {was}, not {is_now}: choose another --output, or remove that folder"
             )
 
 
-def _value(node: CfgNode, key: str) -> Any:
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return list(node) if isinstance(node, tuple | list) else node
+def command_lines(jobs: Sequence[Job]) -> list[str]:
+    """Of the jobs that are not finished: lines that may run beside each other, each with what has to follow it."""
+    lines: dict[Path, list[str]] = {}
+    for job in dict.fromkeys(job for job in jobs if not job.finished):
+        first = job.after if job.after and not job.after.finished else job
+        lines.setdefault(first.folder, []).append(job.command_line)
+    return [" && ".join(line) for line in lines.values()]
 
 
 def run_jobs(jobs: Sequence[Job]) -> list[str]:
     """Run those that are not finished, one after the other; what failed, and where its output is.
 
-    A job that fails leaves the others to go on. Ctrl-C stops the job too, and this then.
+    A job that fails leaves the others to go on, but for those that come after it. SIGINT and SIGTERM stop the job that
+    runs, which may save its state, and then this.
     """
     failures = []
-    todo = list({job.folder / job.result: job for job in jobs if not job.finished}.values())
-    with tqdm(todo, unit="job", disable=None) as bar:
-        for job in bar:
+    jobs = list(dict.fromkeys(jobs))
+    with tqdm(jobs, unit="job", disable=None) as bar:
+        for number, job in enumerate(bar, start=1):
+            if job.finished or (job.after and not job.after.finished):
+                continue
             bar.set_description(job.title)
+            bar.write(f"{number} of {len(jobs)}: {job.title} ({job.folder})")
             job.folder.mkdir(parents=True, exist_ok=True)
             console = job.folder / "console.txt"
             with console.open("a") as file:
-                status = subprocess.run(
-                    [sys.executable, *job.words], stdout=file, stderr=subprocess.STDOUT, check=False
-                ).returncode
+                status = _call([sys.executable, *job.words], file)
             if status or not job.finished:
                 last = console.read_text(errors="replace").strip().rsplit("\n", 1)[-1]
                 failures.append(f"{job.title}: {last} (status {status}, {os.path.relpath(console)})")
     return failures
+
+
+def _call(command: Sequence[str], output: Any) -> int:
+    with _signals() as received:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        received.append(process)
+        status = process.wait()
+    if len(received) > 1:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(128 + received[1])
+    return status
+
+
+@contextmanager
+def _signals() -> Iterator[list[Any]]:
+    """Passes signals on to the process that is put into the list, and adds their numbers to it."""
+    received: list[Any] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if isinstance(received[0], subprocess.Popen):
+            received[0].send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

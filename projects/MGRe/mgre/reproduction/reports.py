@@ -1,7 +1,7 @@
 """Each experiment: the jobs it needs, and the tables and pictures it makes of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from statistics import mean
 from fastreid.config import CfgNode
 
 from mgre.config import load_config
-from mgre.errors import DataError, SetupError
+from mgre.errors import DataError
 from mgre.reproduction.activation import save_figure4
 from mgre.reproduction.cost import describe_setting, measure_costs, save_costs
 from mgre.reproduction.experiments import (
@@ -21,11 +21,13 @@ from mgre.reproduction.experiments import (
     MGN,
     MGRE,
     TABLES,
+    Figures,
     Table,
     Training,
 )
 from mgre.reproduction.jobs import Job, evaluate, load_planned, select_weights, train
-from mgre.reproduction.tables import METRICS, Row, falls, save_table
+from mgre.reproduction.tables import METRICS, Row, differences, save_table
+from mgre.visualization import new_figure
 
 # Images in a batch of Table 8.
 BATCH_SIZE = 8
@@ -91,7 +93,11 @@ class Experiment(ABC):
 
     @abstractmethod
     def report(self) -> list[Path]:
-        """Write what the finished jobs give, and return the files. What was not run is empty."""
+        """Write what the finished jobs give, and return the files. What was not run is empty.
+
+        Raises:
+            DataError: a result is damaged, or the figure cannot do without one that is missing.
+        """
 
 
 class TableExperiment(Experiment):
@@ -132,16 +138,18 @@ class TableExperiment(Experiment):
         return save_table(rows, self.path, title=self.title)
 
     def _rows(self, training: Training, config_file: str) -> list[Row]:
-        key, dataset = (training.name, config_file), self.plan.load(config_file).DATASETS.TESTS[0]
-        paper = self.table.paper.get(training.name, {}).get(dataset, {})
-        clean = _results(self.trained.get(key, ()))
-        rows = [Row(training.title, dataset, clean, paper)]
-        if self.table.occluded is not None:
-            paper_occluded = self.table.occluded.get(training.name, {}).get(dataset, {})
-            occluded = _results(self.occluded.get(key, ()))
-            rows.append(Row(f"{training.title}, occluded", dataset, occluded, paper_occluded))
-            paper_fall = next(iter(falls([paper], [paper_occluded])), {})
-            rows.append(Row(f"{training.title}, fall", dataset, falls(clean, occluded), paper_fall))
+        key, cfg = (training.name, config_file), self.plan.load(config_file)
+        rows = []
+        for dataset in cfg.DATASETS.TESTS:
+            paper = _paper(self.table.paper, training, cfg, dataset)
+            clean = _results(self.trained.get(key, ()), cfg, dataset)
+            rows.append(Row(training.title, dataset, clean, paper))
+            if self.table.occluded is not None:
+                paper_occluded = _paper(self.table.occluded, training, cfg, dataset)
+                occluded = _results(self.occluded.get(key, ()), cfg, dataset)
+                rows.append(Row(f"{training.title}, occluded", dataset, occluded, paper_occluded))
+                paper_fall = differences({0: paper}, {0: paper_occluded}).get(0, {})
+                rows.append(Row(f"{training.title}, fall", dataset, differences(clean, occluded), paper_fall))
         return rows
 
 
@@ -191,12 +199,11 @@ class Figure5(Experiment):
         return [job for jobs in self.trained.values() for job in jobs]
 
     def report(self) -> list[Path]:
-        rows = {
-            (self.plan.load(config_file).DATASETS.TESTS[0], dimension): Row(
-                str(dimension), self.plan.load(config_file).DATASETS.TESTS[0], _results(jobs)
-            )
-            for (config_file, dimension), jobs in self.trained.items()
-        }
+        rows = {}
+        for (config_file, dimension), jobs in self.trained.items():
+            cfg = self.plan.load(config_file)
+            for dataset in cfg.DATASETS.TESTS:
+                rows[dataset, dimension] = Row(str(dimension), dataset, _results(jobs, cfg, dataset))
         files = save_table(list(rows.values()), self.path, title=self.title)
         return [*files, _plot_dimensions(rows, self.path.with_suffix(".png"))]
 
@@ -216,7 +223,7 @@ class Figure6(Experiment):
         return jobs
 
     def report(self) -> list[Path]:
-        return [path for job in self.jobs[1::2] for path in sorted(job.folder.glob("stage_weights*"))]
+        return [path for job in self.jobs if job.after for path in sorted(job.folder.glob("stage_weights*"))]
 
 
 def make_experiment(name: str, plan: Plan) -> Experiment:
@@ -224,8 +231,19 @@ def make_experiment(name: str, plan: Plan) -> Experiment:
     return others.get(name, TableExperiment)(name, plan)
 
 
-def _results(jobs: Sequence[Job]) -> list[dict[str, float]]:
-    return [{m: results[m] for m in METRICS if m in results} for job in jobs if (results := job.read_results())]
+def _results(jobs: Sequence[Job], cfg: CfgNode, dataset: str) -> dict[int, dict[str, float]]:
+    """The figures on a test set, by the number of the job, of those that are finished."""
+    found = {}
+    for number, job in enumerate(jobs):
+        if results := job.read_results():
+            figures = results if len(cfg.DATASETS.TESTS) == 1 else results[dataset]
+            found[number] = {metric: figures[metric] for metric in METRICS if metric in figures}
+    return found
+
+
+def _paper(figures: Mapping[str, Figures], training: Training, cfg: CfgNode, dataset: str) -> Mapping[str, float]:
+    """The paper's figures for a training and test on one data set; none for one that the paper does not have."""
+    return figures.get(training.name, {}).get(dataset, {}) if (dataset,) == cfg.DATASETS.NAMES else {}
 
 
 def _is_narrow(cfg: CfgNode) -> bool:
@@ -234,11 +252,7 @@ def _is_narrow(cfg: CfgNode) -> bool:
 
 
 def _plot_dimensions(rows: dict[tuple[str, int], Row], path: Path) -> Path:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SetupError("the plot needs the package matplotlib: pip install matplotlib") from error
-    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    figure = new_figure(figsize=(5, 3.5))
     axes = figure.subplots()
     for dataset in dict.fromkeys(name for name, _ in rows):
         for metric, style in (("mAP", "o-"), ("Rank-1", "s--")):

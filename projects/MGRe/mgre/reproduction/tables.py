@@ -10,6 +10,9 @@ from tabulate import tabulate
 
 METRICS = ("mAP", "Rank-1", "Rank-5", "mINP")
 
+# Percent by metric, by the number of the seed.
+Found = Mapping[int, Mapping[str, float]]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -18,27 +21,27 @@ class Row:
     Attributes:
         title: of the model.
         dataset: the test set.
-        found: our figures by metric, one of each seed that was run, in percent.
+        found: our figures of each seed that was run.
         paper: the paper's, in percent.
     """
 
     title: str
     dataset: str
-    found: Sequence[Mapping[str, float]] = ()
+    found: Found = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
 
     def values(self, metric: str) -> list[float]:
-        return [figures[metric] for figures in self.found if metric in figures]
+        return [figures[metric] for figures in self.found.values() if metric in figures]
 
-    def cells(self, metrics: Sequence[str]) -> dict[str, str]:
-        """What was not run is empty, and so is what the paper does not report."""
-        cells = {"": self.title, "data set": self.dataset, "seeds": str(len(self.found) or "")}
+    def numbers(self, metrics: Sequence[str]) -> dict[str, str | float | None]:
+        """The row's numbers; None for what was not run, and for what the paper does not report."""
+        cells = {"": self.title, "data set": self.dataset, "seeds": len(self.found) or None}
         for metric in metrics:
             values, paper = self.values(metric), self.paper.get(metric)
-            spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-            cells[f"{metric}, %"] = f"{mean(values):.1f}{spread}" if values else ""
-            cells[f"{metric}, the paper's"] = f"{paper:.1f}" if paper is not None else ""
-            cells[f"{metric}, difference"] = f"{mean(values) - paper:+.1f}" if values and paper is not None else ""
+            cells[f"{metric}, %"] = mean(values) if values else None
+            cells[f"{metric}, deviation"] = stdev(values) if len(values) > 1 else None
+            cells[f"{metric}, the paper's"] = paper
+            cells[f"{metric}, difference"] = mean(values) - paper if values and paper is not None else None
         return cells
 
 
@@ -48,21 +51,40 @@ def save_table(rows: Sequence[Row], path: Path, *, title: str) -> list[Path]:
     Metrics that neither we nor the paper have, and columns that are empty, are left out.
     """
     metrics = [m for m in METRICS if any(row.values(m) or m in row.paper for row in rows)]
-    cells = [row.cells(metrics) for row in rows]
-    kept = [name for name in cells[0] if not name or any(row[name] for row in cells)]
-    cells = [{name: row[name] for name in kept} for row in cells]
+    numbers = [row.numbers(metrics) for row in rows]
+    kept = [name for name in numbers[0] if not name or any(row[name] is not None for row in numbers)]
+    numbers = [{name: row[name] for name in kept} for row in numbers]
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = tabulate(cells, headers="keys", tablefmt="github", disable_numparse=True)
     markdown, sheet = path.with_suffix(".md"), path.with_suffix(".csv")
-    markdown.write_text(f"{title}\n\n{table}\n")
+    texts = [_texts(row) for row in numbers]
+    markdown.write_text(f"{title}\n\n{tabulate(texts, headers='keys', tablefmt='github', disable_numparse=True)}\n")
     with sheet.open("w", newline="") as file:
         writer = csv.DictWriter(file, kept)
         writer.writeheader()
-        writer.writerows(cells)
+        writer.writerows({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} for row in numbers)
     return [markdown, sheet]
 
 
-def falls(clean: Sequence[Mapping[str, float]], occluded: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """What each seed loses under occlusion, in percent points by metric: a fall is negative."""
-    return [{m: after[m] - before[m] for m in METRICS if m in after and m in before}
-            for before, after in zip(clean, occluded, strict=False)]  # fmt: skip
+def _texts(numbers: Mapping[str, str | float | None]) -> dict[str, str]:
+    """A row to read: one decimal, signed differences, and the deviation behind the mean."""
+    texts = {}
+    for name, value in numbers.items():
+        if name.endswith(", deviation"):
+            if value is not None:
+                texts[f"{name.removesuffix(', deviation')}, %"] += f" ± {value:.1f}"
+        elif value is None:
+            texts[name] = ""
+        elif isinstance(value, float):
+            texts[name] = f"{value:+.1f}" if name.endswith("difference") else f"{value:.1f}"
+        else:
+            texts[name] = str(value)
+    return texts
+
+
+def differences(before: Found, after: Found) -> dict[int, dict[str, float]]:
+    """``after`` minus ``before`` of the seeds that both have, in percent points by metric."""
+    return {
+        seed: {metric: after[seed][metric] - value for metric, value in figures.items() if metric in after[seed]}
+        for seed, figures in before.items()
+        if seed in after
+    }
