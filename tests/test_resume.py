@@ -69,7 +69,7 @@ def load(path: Path) -> dict:
     ("workers", "steps", "overrides"),
     [
         (0, range(6), ()),  # the last step of an epoch (1, 3), of all (5), and one within (0, 2, 4)
-        (2, (0, 3), ("SOLVER.WARMUP_ITERS", "3", "SOLVER.SCHED", "CosineAnnealingLR")),
+        (2, (0, 4), ("SOLVER.WARMUP_ITERS", "3", "SOLVER.SCHED", "CosineAnnealingLR", "TEST.EVAL_PERIOD", "2")),
     ],
 )
 def test_cut_anywhere_it_ends_as_the_undisturbed_run(train, stop_after, tmp_path, workers, steps, overrides):

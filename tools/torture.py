@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Kill a small training at random moments, resume it each time, and see whether it ends as if nothing had happened.
 
-Half of the kills come right after a checkpoint has begun to be written. Everything is made anew in a folder of its own.
+Four of ten kills come right after a checkpoint has begun to be written. Everything is made anew in a folder of its own.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -43,8 +43,8 @@ OPTIONS = {
     "TEST.EVAL_PERIOD": "2",
     "SEED": "1",
 }
-# Of a training that is killed at any time, not at a save: seconds from its start.
-LONGEST_LIFE = 5.0
+# Seconds from a training's start, when some are killed.
+LONGEST_START = 5.0
 # A training that has neither ended nor saved for so long, in seconds, hangs.
 PATIENCE = 300.0
 
@@ -62,18 +62,25 @@ def torture(folder: Path, *, kills: int, epochs: int, seed: int, workers: int) -
     os.environ["FASTREID_DATASETS"] = str(folder / "data")
     start = time.monotonic()
     _finish(_start(folder / "straight", epochs, workers), folder / "straight")
-    print(f"undisturbed: {epochs} epochs in {time.monotonic() - start:.0f} s", flush=True)
+    epoch_seconds = (time.monotonic() - start) / epochs
+    print(f"undisturbed: {epochs} epochs of {epoch_seconds:.2f} s", flush=True)
     moments, out = random.Random(seed), folder / "killed"
     differences: list[str] = []
     done = finished = 0
     while done < kills:
         training = _start(out, epochs, workers)
-        if moments.random() < 0.5:
-            what = _wait_for_save(out, training, moments.uniform(0, 0.02))
-        else:
-            seconds = moments.uniform(0, LONGEST_LIFE)
-            training.join(seconds)
+        # While it starts, or in one of the next epochs: somewhere, or while it saves.
+        kind, num_epochs = moments.random(), moments.randint(0, 2)
+        if kind < 0.2:
+            seconds = moments.uniform(0, LONGEST_START)
             what = f"{seconds:.2f} s after its start"
+        else:
+            _wait_for_notes(out, training, num_epochs)
+            if kind < 0.6:
+                _wait_for_save(out, training)
+            seconds = moments.uniform(0, 0.02 if kind < 0.6 else epoch_seconds)
+            what = f"{seconds:.3f} s " + ("into a save" if kind < 0.6 else f"after {num_epochs} saves")
+        training.join(seconds)
         if training.exitcode is None:
             training.kill()
             training.join()
@@ -138,14 +145,26 @@ def _finish(training: multiprocessing.Process, out: Path) -> None:
         raise RuntimeError(f"a training hung or failed ({training.exitcode}): see {out.with_suffix('.txt')}")
 
 
-def _wait_for_save(out: Path, training: multiprocessing.Process, delay: float) -> str:
+def _wait_for_save(out: Path, training: multiprocessing.Process) -> None:
+    _wait(training, lambda: any(out.glob("*.part")))
+
+
+def _wait_for_notes(out: Path, training: multiprocessing.Process, count: int) -> None:
+    """Wait until the last checkpoint is noted ``count`` times more, which is once or twice an epoch."""
+    note = out / "last_checkpoint"
+
+    def time_of_note() -> int:
+        return note.stat().st_mtime_ns if note.exists() else 0
+
+    for _ in range(count):
+        before = time_of_note()
+        _wait(training, lambda before=before: time_of_note() != before)
+
+
+def _wait(training: multiprocessing.Process, happened: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
-    while training.is_alive() and time.monotonic() < end:
-        if any(out.glob("*.part")):
-            time.sleep(delay)
-            return f"{1000 * delay:.0f} ms into a save"
+    while training.is_alive() and time.monotonic() < end and not happened():
         time.sleep(0.001)
-    return "not saving"
 
 
 def _last_checkpoint(out: Path) -> str:

@@ -128,8 +128,8 @@ def _newest_first(paths: Iterable[Path]) -> list[Path]:
 class CheckpointHook(hooks.PeriodicCheckpointer):
     """The toolbox's hook, on all processes; saves also where in the training it is.
 
-    That is: ``iteration``, the steps that are done; ``iters_per_epoch``; ``best_metric``; ``sampler_seed``; and
-    ``random_states``, those of each process.
+    That is: ``iteration``, the steps that are done; ``iters_per_epoch``; ``metric``, the last evaluation's, or -1;
+    ``best_metric``; ``sampler_seed``; and ``random_states``, those of each process.
     """
 
     checkpointer: TrainingCheckpointer
@@ -140,6 +140,8 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
             self.checkpointer.remove_unfinished()
         progress = self.checkpointer.resumed or {}
         self.best_metric = progress.get("best_metric", self.best_metric)
+        if progress.get("metric", -1) != -1:  # the last evaluation's, which is saved until the next one
+            self.trainer.storage.put_scalar(self.metric_name, progress["metric"], smoothing_hint=False)
         # At the very last, since to build a trainer draws numbers.
         states = progress.get("random_states", ())
         if len(states) == comm.get_world_size():
@@ -176,6 +178,7 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
             "iteration": steps,
             "iters_per_epoch": self.trainer.iters_per_epoch,
             "best_metric": self.best_metric,
+            "metric": self.trainer.storage.latest().get(self.metric_name, (-1, 0))[0],
             "sampler_seed": epoch_sampler(self.trainer.data_loader).seed,
             "random_states": comm.all_gather(states or random_states()),
         }
