@@ -123,7 +123,10 @@ def test_validation_identities_are_of_the_set_that_was_asked_for(tool, plan, cap
         assert value_of("DATASETS.NAMES", command) == value_of("DATASETS.TESTS", command) == "('CustomReIDVal',)"
 
 
-@pytest.mark.parametrize(("experiment", "key"), [("table4", "MODEL.MGRE.STAGES"), ("figure5", "MODEL.HEADS.EMBEDDING_DIM"), ("table2", "SEED")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("experiment", "key"),
+    [("table4", "MODEL.MGRE.STAGES"), ("figure5", "MODEL.HEADS.EMBEDDING_DIM"), ("table2", "SEED")],
+)
 def test_what_an_experiment_is_about_cannot_be_overridden(tool, plan, capsys, experiment, key):
     assert call(tool, experiment, *plan, key, "1") == 1
     assert f"{key} is what" in capsys.readouterr().err
@@ -215,7 +218,8 @@ def test_a_signal_lets_the_job_save_its_state(tmp_path, number):
     slow = tmp_path / "slow.py"
     slow.write_text(
         "import pathlib, signal, sys, time\nfolder = pathlib.Path(sys.argv[1])\n"
-        "def save(number, frame):\n    time.sleep(1.5)\n    (folder / 'saved').write_text(str(number))\n    sys.exit(9)\n"
+        "def save(number, frame):\n"
+        "    time.sleep(1.5)\n    (folder / 'saved').write_text(str(number))\n    sys.exit(9)\n"
         "for n in (signal.SIGINT, signal.SIGTERM): signal.signal(n, save)\n"
         "(folder / 'started').touch()\ntime.sleep(60)\n"
     )

@@ -172,10 +172,20 @@ def _check_same(folder: Path, cfg: CfgNode) -> None:
             )
 
 
+def unique(jobs: Sequence[Job]) -> list[Job]:
+    """Each job once: tables share trainings, under other titles."""
+    first: dict[Path, Job] = {}
+    for job in jobs:
+        first.setdefault(job.folder / job.result, job)
+    return list(first.values())
+
+
 def command_lines(jobs: Sequence[Job]) -> list[str]:
     """Of the jobs that are not finished: lines that may run beside each other, each with what has to follow it."""
     lines: dict[Path, list[str]] = {}
-    for job in dict.fromkeys(job for job in jobs if not job.finished):
+    for job in unique(jobs):
+        if job.finished:
+            continue
         first = job.after if job.after and not job.after.finished else job
         lines.setdefault(first.folder, []).append(job.command_line)
     return [" && ".join(line) for line in lines.values()]
@@ -188,7 +198,7 @@ def run_jobs(jobs: Sequence[Job]) -> list[str]:
     runs, which may save its state, and then this.
     """
     failures = []
-    jobs = list(dict.fromkeys(jobs))
+    jobs = unique(jobs)
     with tqdm(jobs, unit="job", disable=None) as bar:
         for number, job in enumerate(bar, start=1):
             if job.finished or (job.after and not job.after.finished):
