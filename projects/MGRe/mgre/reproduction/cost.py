@@ -45,7 +45,7 @@ class Contender:
 def _network(architecture: str, builder: str, *options: str) -> tuple[str, ...]:
     return (
         *("MODEL.META_ARCHITECTURE", architecture, "MODEL.BACKBONE.NAME", builder),
-        *("MODEL.HEADS.NAME", "EmbeddingHead", *options),
+        *("MODEL.HEADS.NAME", "EmbeddingHead", "MODEL.HEADS.EMBEDDING_DIM", "0", *options),
     )
 
 
@@ -102,6 +102,11 @@ class CostRow:
     paper_multiply_adds: float | None
     paper_latency: float | None
     paper_latency_ratio: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """Of the multiply-adds from the paper's, in percent of these."""
+        return 100 * (self.multiply_adds / self.paper_multiply_adds - 1) if self.paper_multiply_adds else None
 
 
 def measure_costs(
@@ -244,10 +249,10 @@ def format_costs(rows: Sequence[CostRow], *, setting: str) -> str:
     """The table in Markdown; where the paper has no figure, its column stays empty."""
     headers = [
         *("model", "multiply-adds (G)", "parameters (M)", "latency (s)", "latency ratio"),
-        *("paper: multiply-adds (G)", "paper: latency (s)", "paper: latency ratio"),
+        *("paper: multiply-adds (G)", "paper: latency (s)", "paper: latency ratio", "multiply-adds, difference (%)"),
     ]
-    formats = ("", ".2f", ".2f", ".3f", ".2f", ".2f", ".2f", ".2f")
-    values = [list(asdict(row).values()) for row in rows]
+    formats = ("", ".2f", ".2f", ".3f", ".2f", ".2f", ".2f", ".2f", "+.1f")
+    values = [[*asdict(row).values(), row.difference] for row in rows]
     return f"{tabulate(values, headers=headers, floatfmt=formats, tablefmt='github')}\n\nLatency: {setting}.\n"
 
 
