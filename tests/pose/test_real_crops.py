@@ -1,7 +1,6 @@
 """The tool and the check on real crops: 50 identities of PKU-Reid with MoveNet's key points, where they are there."""
 
 import copy
-import importlib.util
 import json
 import os
 import re
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from mgre.data.dataset import load_image
 from mgre.data.keypoints import FLIP_PAIRS, load_keypoints
-from mgre.engine import main
 from mgre.pose import POSE_MODELS
 from PIL import Image
 
@@ -23,15 +21,13 @@ pytestmark = pytest.mark.skipif(not PKU_REID.is_dir(), reason=f"needs the crops 
 
 
 @pytest.fixture
-def extract(capsys):
+def extract(load_tool, capsys):
     """Run the tool; its exit status and what it printed."""
-    spec = importlib.util.spec_from_file_location("extract_keypoints", "tools/extract_keypoints.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool("extract_keypoints")
 
     def call(*words):
         capsys.readouterr()
-        status = main(lambda: tool.run(tool.parse_args([str(word) for word in words])))
+        status = tool.call(tool.parse_args([str(word) for word in words]))
         return status, capsys.readouterr()
 
     return call
@@ -76,10 +72,8 @@ def test_each_kind_of_model_runs_end_to_end(extract, tmp_path, write_pose_onnx, 
         np.testing.assert_allclose(found[name].points, expected, rtol=1e-4, atol=2e-3)  # in another batch
     for sheet in ("sample", "worst"):
         with Image.open(tmp_path / f"found_{sheet}.png") as image:
-            columns = min(8, len(names))
-            assert (
-                image.width == max(columns * (108 + 4) + 4, 448) and image.height > 288
-            )  # 128 x 48 shown as 288 x 108
+            columns = min(8, len(names))  # of crops of 128 x 48, shown as 288 x 108
+            assert image.width == max(columns * (108 + 4) + 4, 448) and image.height > 288
         assert f"sheet       {tmp_path / f'found_{sheet}.png'}" in printed.out
 
 
