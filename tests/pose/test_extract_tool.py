@@ -271,6 +271,21 @@ def test_key_points_one_has(extract, tmp_path, small_run):
     assert "is there already" in extract(*arguments, status=1).err
 
 
+def test_a_file_that_appears_during_an_import_is_not_replaced(extract, tool, tmp_path, small_run, monkeypatch):
+    own = tmp_path / "own"
+    (own / "keypoints.json").rename(tmp_path / "theirs.json")
+    read = tool.IMPORTERS["coco"]
+
+    def slow(*args, **options):
+        (own / "keypoints.json").write_text("mine")
+        return read(*args, **options)
+
+    monkeypatch.setitem(tool.IMPORTERS, "coco", slow)
+    done = extract("--images", own, "--import", "coco", tmp_path / "theirs.json", status=1)
+    assert "is there already" in done.err
+    assert (own / "keypoints.json").read_text() == "mine"
+
+
 def test_images_that_cannot_be_read_are_skipped_in_an_import_too(extract, tmp_path, small_run):
     own = tmp_path / "own"
     (own / "keypoints.json").rename(tmp_path / "theirs.json")

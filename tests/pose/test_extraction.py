@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mgre.data.keypoints import load_keypoints
 from mgre.errors import DataError, SetupError
-from mgre.pose import images, journal
+from mgre.pose import extraction, images, journal
 from mgre.pose.base import PoseModel
 from mgre.pose.extraction import ImageSet, extract_keypoints, open_journals, sets_to_write
 from mgre.pose.hrnet import HRNetPoseModel, load_hrnet
@@ -364,15 +364,20 @@ def test_to_overwrite_after_a_run_that_could_not_leaves_no_old_file(three_sets):
     assert extract_all(three_sets, BrightestPixel(), overwrite=True) == [2]
 
 
-def test_to_overwrite_after_a_run_that_could_not_begin_leaves_no_old_file(three_sets):
+def test_to_overwrite_after_a_run_that_could_not_begin_leaves_no_old_file(three_sets, monkeypatch):
     for image_set in three_sets:
         with open(image_set.output, "w") as file:
             file.write("old")
-    with open(three_sets[2].journal_path, "w") as file:
-        file.write("mine")
-    with pytest.raises(DataError, match="another kind"):
-        extract_all(three_sets, BrightestPixel(), overwrite=True)
-    os.remove(three_sets[2].journal_path)
+
+    def full(path, *args, **options):
+        if path == three_sets[2].journal_path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return journal.Journal(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "Journal", full)
+        with pytest.raises(SetupError, match="No space left"):
+            extract_all(three_sets, BrightestPixel(), overwrite=True)
     assert extract_all(three_sets, BrightestPixel(), overwrite=True) == [0, 1, 2]
 
 
