@@ -55,7 +55,8 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     images.add_argument("--images", metavar="DIR", help="all images in a folder and below")
     parser.add_argument(
         "--output",
-        help="key point file, written or checked (default: DATASETS.KEYPOINTS, where training would look for it)",
+        help="key point file to write, check or draw (default: DATASETS.KEYPOINTS, where training would look for it; "
+        "with --images a new one is always in DIR)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     models = sorted(name for name, _ in POSE_MODELS)
@@ -129,8 +130,15 @@ def find_image_sets(args: argparse.Namespace, cfg: CfgNode) -> list[ImageSet]:
         crops = [path for path in paths if not is_sheet(path)]
         if not crops:
             raise DataError(f"'{folder}' has no images (.jpg, .jpeg, .png) in it or below")
-        image_sets.append(ImageSet(folder, crops, args.output or keypoint_path(cfg.DATASETS.KEYPOINTS, folder)))
+        image_sets.append(ImageSet(folder, crops, args.output or default_output(args, cfg, folder)))
     return image_sets
+
+
+def default_output(args: argparse.Namespace, cfg: CfgNode, folder: str) -> str:
+    if args.images is None or args.check or args.sheets:
+        return keypoint_path(cfg.DATASETS.KEYPOINTS, folder)
+    # A file of that name in the working directory is most likely of other images.
+    return os.path.join(folder, os.path.expanduser(cfg.DATASETS.KEYPOINTS))
 
 
 def require_own_outputs(image_sets: list[ImageSet]) -> None:

@@ -198,8 +198,16 @@ def test_the_file_is_where_training_looks(extract, tmp_path, small_run, write_po
 def test_a_file_of_a_folder_is_where_training_on_it_would_look(extract, tmp_path, small_run, monkeypatch):
     (tmp_path / "own" / "keypoints.json").rename(tmp_path / "k.json")
     monkeypatch.chdir(tmp_path)
-    done = extract("--images", "own", "--check", "DATASETS.KEYPOINTS", "k.json", status=1)  # points anywhere
+    arguments = ["--images", "own", "DATASETS.KEYPOINTS", "k.json"]
+    done = extract(*arguments, "--check", status=1)  # points anywhere
     assert done.out.endswith("'k.json' is refused\n") and "does not exist" not in done.out
+    extract(*arguments, "--sheets")
+    assert (tmp_path / "k_worst.png").exists()
+    # What is written is in the folder.
+    before = (tmp_path / "k.json").read_bytes()
+    extract(*arguments, "--import", "coco", "k.json", "--overwrite")
+    assert (tmp_path / "own" / "k.json").exists() and (tmp_path / "k.json").read_bytes() == before
+    assert "'own/k.json' is refused" in extract(*arguments, "--check", status=1).out
 
 
 def test_options_and_overrides_come_in_any_order(tool):
