@@ -5,7 +5,8 @@
 
 The network is HRNet with random weights and the flip test. Alone, it runs on batches that lie ready in memory; the
 extraction is the one of tools/extract_keypoints.py: it reads and resizes the crops, runs the same network on the same
-batches, decodes, keeps its journal and writes the file.
+batches, decodes, keeps its journal and writes the file. Left out are the loading of the model, and the summary and the
+sheets that the tool makes at the end.
 """
 
 import argparse
@@ -99,7 +100,7 @@ def network_seconds(model: HRNetPoseModel, batches: Sequence[torch.Tensor]) -> f
 def extraction_seconds(model: HRNetPoseModel, image_set: ImageSet, batch_size: int) -> float:
     start = time.perf_counter()
     with open_journals([image_set], model, overwrite=True) as journals:
-        extract_keypoints(model, image_set, journals[image_set], batch_size=batch_size)
+        extract_keypoints(model, image_set, journals[image_set], overwrite=True, batch_size=batch_size)
     return time.perf_counter() - start
 
 

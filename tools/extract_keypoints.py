@@ -9,7 +9,7 @@ Examples:
     tools/extract_keypoints.py --config-file configs/MGRe/market.yml --sheets
 
 Exit status: 0 all is well, 1 an error or a file that --check refuses, 3 done but images were skipped, 130 stopped by
-Ctrl-C (the same command goes on from there).
+Ctrl-C (where it was finding key points, the same command goes on from there).
 """
 
 import argparse
@@ -36,6 +36,7 @@ from mgre.pose import (
     find_images,
     is_sheet,
     open_journals,
+    require_free_output,
     require_free_sheets,
     save_sheets,
     sets_to_write,
@@ -52,7 +53,11 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     images = parser.add_mutually_exclusive_group(required=True)
     images.add_argument("--config-file", help="the images of all splits that this config uses")
     images.add_argument("--images", metavar="DIR", help="all images in a folder and below")
-    parser.add_argument("--output", help="key point file (default: DATASETS.KEYPOINTS, in the images' folder)")
+    parser.add_argument(
+        "--output",
+        help="key point file to write, check or draw (default: DATASETS.KEYPOINTS, where training would look for it; "
+        "with --images a new one is always in DIR)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     models = sorted(name for name, _ in POSE_MODELS)
     parser.add_argument("--model", default="rtmpose", choices=models, help="the pose model (default: %(default)s)")
@@ -66,17 +71,29 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
         metavar=("FORMAT", "PATH"),
         help=f"take key points you have instead of finding them; formats: {', '.join(sorted(IMPORTERS))}",
     )
-    instead.add_argument("--check", action="store_true", help="only check the key point file against the images")
+    instead.add_argument(
+        "--check",
+        action="store_true",
+        help="only check the key point file against the images; it is COCO's, other forms need --import first",
+    )
     instead.add_argument("--sheets", action="store_true", help="only draw the sheets of the key point file")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides KEY VALUE, such as MODEL.DEVICE cpu")
-    return parser.parse_args(words)
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="config overrides in pairs, such as MODEL.DEVICE cpu"
+    )
+    return parser.parse_intermixed_args(words)
+
+
+def call(args: argparse.Namespace) -> int:
+    try:
+        return main(lambda: run(args))
+    except KeyboardInterrupt:
+        finds = not (args.source or args.check or args.sheets)
+        print("\nstopped" + "; the same command goes on from here" * finds, file=sys.stderr)
+        return STOPPED
 
 
 def run(args: argparse.Namespace) -> int:
     setup_logger(name="mgre")
-    misplaced = [word for word in args.opts if word.startswith("--")]
-    if misplaced:
-        raise ConfigError(f"{misplaced[0]} stands behind '{args.opts[0]}': options come before the overrides KEY VALUE")
     cfg = load(args)
     image_sets = find_image_sets(args, cfg)
     if args.check:
@@ -105,12 +122,7 @@ def load(args: argparse.Namespace) -> CfgNode:
 
 
 def find_image_sets(args: argparse.Namespace, cfg: CfgNode) -> list[ImageSet]:
-    if args.images is not None:
-        listed = {args.images: sorted(find_images(args.images))}
-        defaults = {args.images: os.path.join(args.images, os.path.expanduser(cfg.DATASETS.KEYPOINTS))}
-    else:
-        listed = list_images(cfg)
-        defaults = {folder: keypoint_path(cfg.DATASETS.KEYPOINTS, folder) for folder in listed}
+    listed = list_images(cfg) if args.images is None else {args.images: sorted(find_images(args.images))}
     if args.output and len(listed) > 1:
         raise ConfigError(f"--output is one file, and the config's data sets need {len(listed)}: leave it out")
     image_sets = []
@@ -118,8 +130,15 @@ def find_image_sets(args: argparse.Namespace, cfg: CfgNode) -> list[ImageSet]:
         crops = [path for path in paths if not is_sheet(path)]
         if not crops:
             raise DataError(f"'{folder}' has no images (.jpg, .jpeg, .png) in it or below")
-        image_sets.append(ImageSet(folder, crops, args.output or defaults[folder]))
+        image_sets.append(ImageSet(folder, crops, args.output or default_output(args, cfg, folder)))
     return image_sets
+
+
+def default_output(args: argparse.Namespace, cfg: CfgNode, folder: str) -> str:
+    if args.images is None or args.check or args.sheets:
+        return keypoint_path(cfg.DATASETS.KEYPOINTS, folder)
+    # A file of that name in the working directory is most likely of other images.
+    return os.path.join(folder, os.path.expanduser(cfg.DATASETS.KEYPOINTS))
 
 
 def require_own_outputs(image_sets: list[ImageSet]) -> None:
@@ -145,7 +164,7 @@ def write_found(args: argparse.Namespace, cfg: CfgNode, image_sets: list[ImageSe
     with open_journals(todo, model, overwrite=args.overwrite) as journals:
         tell_left(image_sets, journals)
         for image_set, journal in journals.items():
-            found = extract_keypoints(model, image_set, journal, batch_size=args.batch_size)
+            found = extract_keypoints(model, image_set, journal, overwrite=args.overwrite, batch_size=args.batch_size)
             statuses.append(report(found, image_set, cfg))
     return worst(statuses)
 
@@ -160,6 +179,7 @@ def write_imported(args: argparse.Namespace, cfg: CfgNode, image_sets: list[Imag
         min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
         found = IMPORTERS[source_format](source, image_set.paths, image_set.folder, min_score=min_score)
         info = {"description": f"Imported from {source_format}: {os.path.basename(source)}"}
+        require_free_output(image_set, overwrite=args.overwrite)
         write_keypoints(image_set.output, found.keypoints, info=info)
         print(f"{len(found.keypoints)} of {len(image_set.paths)} images have key points in '{source}'")
         statuses.append(report(found, image_set, cfg))
@@ -225,7 +245,7 @@ def check(image_set: ImageSet, trained: dict[str, list[str]] | None, cfg: CfgNod
         min_score=cfg.DATASETS.KEYPOINT_MIN_SCORE,
     )
     for finding in findings:
-        print(f"{finding.level}: {finding.message}")
+        print(finding)
     refused = any(finding.level == "error" for finding in findings)
     print(f"'{image_set.output}' is {'refused' if refused else 'accepted'}")
     return FAILED if refused else 0
@@ -234,8 +254,4 @@ def check(image_set: ImageSet, trained: dict[str, list[str]] | None, cfg: CfgNod
 if __name__ == "__main__":
     args = parse_args()
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be of bytes that are no text
-    try:
-        sys.exit(main(lambda: run(args)))
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(STOPPED)
+    sys.exit(call(args))

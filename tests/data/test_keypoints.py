@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from mgre.data.keypoints import (
     COCO_KEYPOINTS,
     COCO_SKELETON,
@@ -12,7 +13,9 @@ from mgre.data.keypoints import (
     match_keypoints,
     write_keypoints,
 )
+from mgre.data.transforms import KeypointTransforms
 from mgre.errors import DataError, SetupError
+from PIL import Image
 
 IMAGE = {"id": 5, "file_name": "query/0001_c1.jpg", "height": 40, "width": 20}
 
@@ -125,6 +128,18 @@ def test_overhang_within_a_tenth_or_without_trust_is_no_fault(tmp_path):
     assert load_keypoints(write(tmp_path, coco([far_but_doubted])), min_score=0.3)
     with pytest.raises(DataError, match="left_eye"):
         load_keypoints(write(tmp_path, coco([far_but_doubted])), min_score=0.1)
+
+
+def test_the_points_that_training_trusts_are_those_inside_the_image(tmp_path):
+    x, y = np.random.default_rng(0).uniform((-2, -4), (22, 44), (17, 2)).T  # nowhere so far out that it is refused
+    x[:4], y[:4] = (0, 20, 0, 20), (0, 40, 40, 0)  # the border is inside
+    points = np.column_stack([x, y, np.ones(17)])
+    loaded = load_keypoints(write(tmp_path, coco([annotation(keypoints=points.ravel().tolist())])))
+    trained = KeypointTransforms([])(Image.new("RGB", (20, 40)), torch.tensor(points[:, :2]), torch.ones(17).bool())
+    expected = [0 <= a <= 20 and 0 <= b <= 40 for a, b in zip(x, y, strict=True)]
+    assert 4 < sum(expected) < 17
+    assert trained[1][:, 2].bool().tolist() == expected
+    assert loaded["query/0001_c1.jpg"].trusted(0.3).tolist() == expected
 
 
 def test_file_is_looked_for_in_the_folder_then_as_a_path(tmp_path, monkeypatch):

@@ -1,8 +1,5 @@
 """tools/benchmark_extraction.py at tiny size."""
 
-import importlib.util
-import sys
-
 import pytest
 import torch
 from mgre.engine import main
@@ -12,12 +9,8 @@ SMALL = ["--num-images", "5", "--batch-size", "2", "--threads", "1", "--input-si
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    spec = importlib.util.spec_from_file_location("benchmark_extraction", "tools/benchmark_extraction.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "benchmark_extraction", module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool("benchmark_extraction")
 
 
 def rows(text):

@@ -1,8 +1,8 @@
 """tools/extract_keypoints.py as a user calls it."""
 
-import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from mgre.data.keypoints import load_keypoints
-from mgre.engine import main
 from mgre.errors import SetupError
 from mgre.pose import hrnet
 from PIL import Image
@@ -21,11 +20,8 @@ TOOL = "tools/extract_keypoints.py"
 
 
 @pytest.fixture
-def tool():
-    spec = importlib.util.spec_from_file_location("extract_keypoints", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool("extract_keypoints")
 
 
 @pytest.fixture
@@ -34,7 +30,7 @@ def extract(tool, capsys):
 
     def call(*words: str | Path, status: int = 0):
         capsys.readouterr()
-        found = main(lambda: tool.run(tool.parse_args([str(word) for word in words])))
+        found = tool.call(tool.parse_args([str(word) for word in words]))
         printed = capsys.readouterr()
         assert found == status, printed.out[-3000:] + printed.err[-3000:]
         return printed
@@ -67,7 +63,7 @@ def test_a_folder_of_crops(extract, tmp_path, crops, write_pose_onnx):
     # A second time it would be lost.
     before = (crops / "keypoints.json").read_bytes()
     again = extract("--images", crops, "--model", "onnx", "--weights", weights, status=1)
-    assert "is there already: add --overwrite" in again.err
+    assert "is there already: add --overwrite to replace it or --sheets to draw its sheets" in again.err
     assert (crops / "keypoints.json").read_bytes() == before
     # The sheets are not taken for crops.
     extract("--images", crops, "--model", "onnx", "--weights", weights, "--overwrite", status=3)
@@ -96,6 +92,23 @@ def test_killed_and_started_again(extract, tmp_path, crops, write_pose_onnx, hrn
     extract(*options, "--output", tmp_path / "undisturbed.json")
     assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "undisturbed.json").read_bytes()
     assert not journal.exists()
+
+
+@pytest.mark.parametrize(
+    ("step", "words", "goes_on"),
+    [
+        ("extract_keypoints", [], True),
+        ("write_keypoints", ["--import", "coco", "{file}"], False),
+        ("check_keypoints", ["--check", "--output", "{file}"], False),
+        ("save_sheets", ["--sheets", "--output", "{file}"], False),
+    ],
+)
+def test_stopped_by_ctrl_c(extract, tool, tmp_path, small_run, write_pose_onnx, monkeypatch, step, words, goes_on):
+    theirs = str((tmp_path / "own" / "keypoints.json").rename(tmp_path / "theirs.json"))
+    monkeypatch.setattr(tool, step, lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    arguments = ["--images", tmp_path / "own", "--model", "onnx", "--weights", write_pose_onnx(tmp_path / "pose.onnx")]
+    done = extract(*arguments, *(word.format(file=theirs) for word in words), status=130)
+    assert done.err.splitlines()[-1] == "stopped" + "; the same command goes on from here" * goes_on
 
 
 @pytest.fixture
@@ -182,6 +195,28 @@ def test_the_file_is_where_training_looks(extract, tmp_path, small_run, write_po
     }
 
 
+def test_a_file_of_a_folder_is_where_training_on_it_would_look(extract, tmp_path, small_run, monkeypatch):
+    (tmp_path / "own" / "keypoints.json").rename(tmp_path / "k.json")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--images", "own", "DATASETS.KEYPOINTS", "k.json"]
+    done = extract(*arguments, "--check", status=1)  # points anywhere
+    assert done.out.endswith("'k.json' is refused\n") and "does not exist" not in done.out
+    extract(*arguments, "--sheets")
+    assert (tmp_path / "k_worst.png").exists()
+    # What is written is in the folder.
+    before = (tmp_path / "k.json").read_bytes()
+    extract(*arguments, "--import", "coco", "k.json", "--overwrite")
+    assert (tmp_path / "own" / "k.json").exists() and (tmp_path / "k.json").read_bytes() == before
+    assert "'own/k.json' is refused" in extract(*arguments, "--check", status=1).out
+
+
+def test_options_and_overrides_come_in_any_order(tool):
+    ordered = ["--images", "x", "--import", "coco", "k.json", "--overwrite", "MODEL.DEVICE", "cpu", "SEED", "-1"]
+    mixed = ["MODEL.DEVICE", "cpu", "--overwrite", "--images", "x", "SEED", "-1", "--import", "coco", "k.json"]
+    assert tool.parse_args(mixed) == tool.parse_args(ordered)
+    assert tool.parse_args(mixed).opts == ["MODEL.DEVICE", "cpu", "SEED", "-1"]
+
+
 def test_sheets_replace_nothing_but_sheets(extract, tmp_path, crops, write_pose_onnx):
     arguments = ["--images", crops, "--model", "onnx", "--weights", write_pose_onnx(tmp_path / "pose.onnx")]
     (tmp_path / "k_worst.png").write_bytes(b"a diagram")
@@ -244,6 +279,21 @@ def test_key_points_one_has(extract, tmp_path, small_run):
     assert "is there already" in extract(*arguments, status=1).err
 
 
+def test_a_file_that_appears_during_an_import_is_not_replaced(extract, tool, tmp_path, small_run, monkeypatch):
+    own = tmp_path / "own"
+    (own / "keypoints.json").rename(tmp_path / "theirs.json")
+    read = tool.IMPORTERS["coco"]
+
+    def slow(*args, **options):
+        (own / "keypoints.json").write_text("mine")
+        return read(*args, **options)
+
+    monkeypatch.setitem(tool.IMPORTERS, "coco", slow)
+    done = extract("--images", own, "--import", "coco", tmp_path / "theirs.json", status=1)
+    assert "is there already" in done.err
+    assert (own / "keypoints.json").read_text() == "mine"
+
+
 def test_images_that_cannot_be_read_are_skipped_in_an_import_too(extract, tmp_path, small_run):
     own = tmp_path / "own"
     (own / "keypoints.json").rename(tmp_path / "theirs.json")
@@ -252,7 +302,8 @@ def test_images_that_cannot_be_read_are_skipped_in_an_import_too(extract, tmp_pa
     cut.write_bytes(cut.read_bytes()[:-50])  # its size is still there
     done = extract("--images", own, "--import", "coco", tmp_path / "theirs.json", status=3)
     assert f"Image '{broken}' cannot be read" in done.err and f"Image '{cut}' cannot be read" in done.err
-    assert len(load_keypoints(str(own / "keypoints.json"))) == len(list(own.glob("*/*.jpg"))) - 1
+    found, names = (load_keypoints(str(path)) for path in (own / "keypoints.json", tmp_path / "theirs.json"))
+    assert set(found) == set(names) - {f"query/{path.name}" for path in (broken, cut)}
 
 
 def test_an_import_trusts_points_as_the_config_does(extract, tmp_path, small_run):
@@ -367,8 +418,6 @@ def test_a_wrong_batch_size_says_what_is_allowed(tool, capsys, value):
         (["--images", "tests/pose"], "'tests/pose' has no images"),
         (["--config-file", ""], "--config-file is empty"),
         (["--images", "{crops}", "--output", "{crops}"], "' is a folder: name a file"),
-        (["--images", "{crops}", "MODEL.DEVICE", "cpu", "--overwrite"], "--overwrite stands behind 'MODEL.DEVICE'"),
-        (["--images", "{crops}", "MODEL.DEVICE", "cpu", "--batch-size", "2"], "options come before the overrides KEY"),
         (["--images", "{crops}", "--model", "onnx"], "give an .onnx file with --weights"),
         (["--images", "{crops}", "--model", "hrnet", "--weights", "none.pth"], "'none.pth' does not exist"),
         (["--images", "{crops}", "--import", "openpose", "x"], "known ones: boxmot, coco, kpr"),

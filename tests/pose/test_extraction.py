@@ -2,13 +2,14 @@ import errno
 import json
 import os
 import re
+import resource
 
 import cv2
 import numpy as np
 import pytest
 from mgre.data.keypoints import load_keypoints
 from mgre.errors import DataError, SetupError
-from mgre.pose import extraction, journal
+from mgre.pose import extraction, images, journal
 from mgre.pose.base import PoseModel
 from mgre.pose.extraction import ImageSet, extract_keypoints, open_journals, sets_to_write
 from mgre.pose.hrnet import HRNetPoseModel, load_hrnet
@@ -80,7 +81,7 @@ def extract(folder, crops, model, output="keypoints.json", *, overwrite=False, *
     (image_set,) = sets_to_write([image_set_of(folder, crops, output)], overwrite=overwrite)
     options = {"batch_size": 3, "num_threads": 2} | options
     with open_journals([image_set], model, overwrite=overwrite) as journals:
-        return extract_keypoints(model, image_set, journals[image_set], **options)
+        return extract_keypoints(model, image_set, journals[image_set], overwrite=overwrite, **options)
 
 
 def stop(folder, crops, batch, **options):
@@ -182,14 +183,14 @@ def test_a_mended_image_is_found(tmp_path, crops):
 def test_an_image_that_could_not_be_read_for_a_while_is_found(tmp_path, crops, monkeypatch):
     name = sorted(crops)[0]
     with monkeypatch.context() as patch:
-        load_image = extraction.load_image
+        load_image = images.load_image
 
         def offline(path):
             if path.endswith(name):
-                raise extraction.ImageError(f"Image '{path}' cannot be read (Input/output error)")
+                raise images.ImageError(f"Image '{path}' cannot be read (Input/output error)")
             return load_image(path)
 
-        patch.setattr(extraction, "load_image", offline)
+        patch.setattr(images, "load_image", offline)
         stop(tmp_path, crops, 2)
     found = extract(tmp_path, crops, BrightestPixel())
     assert not found.faulty and set(found.keypoints) == set(crops)
@@ -323,7 +324,7 @@ def extract_all(sets, model, overwrite=False):
     done = []
     with open_journals(sets_to_write(sets, overwrite=overwrite), model, overwrite=overwrite) as journals:
         for image_set, kept in journals.items():
-            extract_keypoints(model, image_set, kept, batch_size=1)
+            extract_keypoints(model, image_set, kept, overwrite=overwrite, batch_size=1)
             done.append(sets.index(image_set))
     return done
 
@@ -348,6 +349,35 @@ def test_a_finished_set_is_neither_in_the_way_nor_done_again(three_sets, overwri
     # Now that all are finished:
     with pytest.raises(DataError, match="is there already: add --overwrite"):
         extract_all(three_sets, BrightestPixel())
+    assert extract_all(three_sets, BrightestPixel(), overwrite=True) == [0, 1, 2]
+
+
+def test_to_overwrite_after_a_run_that_could_not_leaves_no_old_file(three_sets):
+    with open(three_sets[0].output, "w") as file:
+        file.write("old")
+    with pytest.raises(KeyboardInterrupt):
+        extract_all(three_sets, BrightestPixel(stop_at=1))  # the second set's first image is done
+    model = BrightestPixel(stop_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        extract_all(three_sets, model, overwrite=True)  # the first set and the second one's second image
+    assert len(load_keypoints(three_sets[0].output)) == 2
+    assert extract_all(three_sets, BrightestPixel(), overwrite=True) == [2]
+
+
+def test_to_overwrite_after_a_run_that_could_not_begin_leaves_no_old_file(three_sets, monkeypatch):
+    for image_set in three_sets:
+        with open(image_set.output, "w") as file:
+            file.write("old")
+
+    def full(path, *args, **options):
+        if path == three_sets[2].journal_path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return journal.Journal(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "Journal", full)
+        with pytest.raises(SetupError, match="No space left"):
+            extract_all(three_sets, BrightestPixel(), overwrite=True)
     assert extract_all(three_sets, BrightestPixel(), overwrite=True) == [0, 1, 2]
 
 
@@ -377,6 +407,33 @@ def test_an_existing_file_is_replaced_only_when_told(tmp_path, crops):
     assert (tmp_path / "keypoints.json").read_text() == "mine" and not model.batches
     extract(tmp_path, crops, model, overwrite=True)
     assert len(load_keypoints(str(tmp_path / "keypoints.json"))) == 7
+
+
+def test_a_file_that_appears_before_the_first_image_is_not_replaced(tmp_path, crops):
+    (image_set,) = sets_to_write([image_set_of(tmp_path, crops)], overwrite=False)
+    (tmp_path / "keypoints.json").write_text("mine")
+    with (
+        pytest.raises(DataError, match="is there already: add --overwrite"),
+        open_journals([image_set], BrightestPixel(), overwrite=False),
+    ):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"keypoints.json", "query", "train"}
+    assert (tmp_path / "keypoints.json").read_text() == "mine"
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path, crops):
+    class Slow(BrightestPixel):
+        def predict(self, prepared):
+            (tmp_path / "keypoints.json").write_text("mine")
+            return super().predict(prepared)
+
+    with pytest.raises(DataError, match="is there already: add --overwrite"):
+        extract(tmp_path, crops, Slow())
+    assert (tmp_path / "keypoints.json").read_text() == "mine"
+    model = BrightestPixel()
+    extract(tmp_path, crops, model, overwrite=True)
+    assert not model.batches  # what was found is kept
+    assert set(load_keypoints(str(tmp_path / "keypoints.json"))) == set(crops)
 
 
 def test_images_that_show_nobody_are_named_and_skipped(tmp_path, crops, write_image):
@@ -424,6 +481,21 @@ def test_an_output_that_cannot_be_written(tmp_path, crops):
         extract(tmp_path, crops, BrightestPixel(), "file/keypoints.json")
 
 
+def test_a_full_disk_is_told_and_what_is_done_is_kept(tmp_path, crops):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # within the second batch
+    try:
+        with pytest.raises(SetupError, match=r"keypoints.json' cannot be written \(File too large\): make room"):
+            extract(tmp_path, crops, BrightestPixel())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "keypoints.json.unfinished").stat().st_size == 2000
+    model = BrightestPixel()
+    extract(tmp_path, crops, model)
+    assert model.batches == [3, 1]
+    assert set(load_keypoints(str(tmp_path / "keypoints.json"))) == set(crops)
+
+
 OUT_OF_MEMORY = [
     MemoryError(),
     RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -469,9 +541,13 @@ def test_names_that_json_cannot_hold_are_told(tmp_path, crops):
 def test_images_that_opencv_cannot_resize_are_told(tmp_path, crops):
     class Narrow(BrightestPixel):
         def prepare(self, crop):
-            if crop.shape[0] > 25:
+            if crop.shape[0] == 21:
                 cv2.resize(crop, (0, 0))
             return super().prepare(crop)
 
-    found = extract(tmp_path, crops, Narrow())
-    assert list(found.faulty) == ["train/6.png"] and "cannot be resized" in found.faulty["train/6.png"]
+    with pytest.raises(KeyboardInterrupt):
+        extract(tmp_path, crops, Narrow(stop_at=2))
+    model = Narrow()
+    found = extract(tmp_path, crops, model)
+    assert list(found.faulty) == ["query/1.png"] and "cannot be resized" in found.faulty["query/1.png"]
+    assert model.batches == [1]  # its batch is not found again

@@ -102,6 +102,13 @@ def test_a_point_at_the_origin_is_none(folder, tmp_path, form):
     assert_points(found, [[0, 0, 0], *POINTS[1:]])
 
 
+def test_points_of_coco_outside_the_image_are_not_trusted(folder, tmp_path):
+    points = [[-1, 5, 0.9], [5, 41, 0.8], [20, 40, 0.7], *POINTS[3:]]
+    content = coco([value for row in points for value in row])
+    found = run("coco", write(tmp_path / "k.json", content), folder).keypoints["query/c.png"]
+    assert_points(found, [[-1, 5, 0], [5, 41, 0], *points[2:]])
+
+
 @pytest.mark.parametrize("as_folder", [False, True])
 def test_boxmot(folder, tmp_path, as_folder):
     outside = [[-0.01, 0.5, 0.9], [0.5, 1.01, 0.8], *normalised(POINTS)[2:]]
@@ -182,6 +189,11 @@ def test_names(folder, tmp_path, form, name, message):
             r"image_id 1 of annotations\[0\] is not in 'images'",
         ),
         ("coco", coco(FLAT, height=80), r"'query/c.png' had the \[height, width\] \[80, 20\], but .* has \[40, 20\]"),
+        (
+            "coco",
+            {"images": [coco(FLAT)["images"][0], coco(FLAT, "b.jpg")["images"][0]], "annotations": []},
+            "gives id 7 to two images, 'query/c.png' and 'b.jpg'",
+        ),
         ("coco", coco(FLAT[:48]), "'query/c.png' are 48 values, not 51"),
         ("coco", coco(changed(2, 90, 3, 0.9)), "right_eye of 'query/c.png' is at x 90, y 3 .*outside the image"),
         ("boxmot", [], "metadata.json needs an object 'images'"),
@@ -227,8 +239,11 @@ def test_missing_source(folder, tmp_path, form, message):
 def test_images_that_cannot_be_used_are_listed_and_skipped(folder, tmp_path, write_image, form):
     (folder / "query" / "c.png").write_bytes(b"no image")
     (folder / "query" / "b.jpg").write_bytes(b"")
+    cut = write_image(folder / "query" / "d.jpg", SIZE)
+    cut.write_bytes(cut.read_bytes()[:-50])  # its size is still there
     Image.new("RGB", (1, 1)).save(folder / "bounding_box_train" / "b.jpg")
-    good, *bad = names = ["bounding_box_train/a.jpg", "bounding_box_train/b.jpg", "query/b.jpg", "query/c.png"]
+    names = ["bounding_box_train/a.jpg", "bounding_box_train/b.jpg", "query/b.jpg", "query/c.png", "query/d.jpg"]
+    good, *bad = names
     if form == "kpr":
         for name in names:
             write(tmp_path / "k" / f"{name}_keypoints.json", {"keypoints": FLAT})
@@ -242,6 +257,7 @@ def test_images_that_cannot_be_used_are_listed_and_skipped(folder, tmp_path, wri
     assert_points(found.keypoints[good])
     assert set(found.faulty) == set(bad)
     assert "c.png' cannot be read" in found.faulty["query/c.png"]
+    assert "d.jpg' cannot be read" in found.faulty["query/d.jpg"]
     assert "b.jpg' has 1 x 1 pixels" in found.faulty["bounding_box_train/b.jpg"]
 
     (folder / good).write_bytes(b"")

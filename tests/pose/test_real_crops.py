@@ -1,7 +1,6 @@
 """The tool and the check on real crops: 50 identities of PKU-Reid with MoveNet's key points, where they are there."""
 
 import copy
-import importlib.util
 import json
 import os
 import re
@@ -10,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import damages, with_points
 from mgre.data.dataset import load_image
-from mgre.data.keypoints import FLIP_PAIRS, load_keypoints
-from mgre.engine import main
+from mgre.data.keypoints import load_keypoints
 from mgre.pose import POSE_MODELS
 from PIL import Image
 
@@ -23,15 +22,13 @@ pytestmark = pytest.mark.skipif(not PKU_REID.is_dir(), reason=f"needs the crops 
 
 
 @pytest.fixture
-def extract(capsys):
+def extract(load_tool, capsys):
     """Run the tool; its exit status and what it printed."""
-    spec = importlib.util.spec_from_file_location("extract_keypoints", "tools/extract_keypoints.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool("extract_keypoints")
 
     def call(*words):
         capsys.readouterr()
-        status = main(lambda: tool.run(tool.parse_args([str(word) for word in words])))
+        status = tool.call(tool.parse_args([str(word) for word in words]))
         return status, capsys.readouterr()
 
     return call
@@ -76,10 +73,8 @@ def test_each_kind_of_model_runs_end_to_end(extract, tmp_path, write_pose_onnx, 
         np.testing.assert_allclose(found[name].points, expected, rtol=1e-4, atol=2e-3)  # in another batch
     for sheet in ("sample", "worst"):
         with Image.open(tmp_path / f"found_{sheet}.png") as image:
-            columns = min(8, len(names))
-            assert (
-                image.width == max(columns * (108 + 4) + 4, 448) and image.height > 288
-            )  # 128 x 48 shown as 288 x 108
+            columns = min(8, len(names))  # of crops of 128 x 48, shown as 288 x 108
+            assert image.width == max(columns * (108 + 4) + 4, 448) and image.height > 288
         assert f"sheet       {tmp_path / f'found_{sheet}.png'}" in printed.out
 
 
@@ -115,19 +110,6 @@ def test_the_shipped_file_is_accepted(extract):
     assert "error: " not in printed.out
 
 
-def with_points(change):
-    """Damage the points (N, 17, 3) of all images."""
-
-    def damage(content):
-        entries = content["annotations"]
-        points = np.array([entry["keypoints"] for entry in entries]).reshape(-1, 17, 3)
-        for entry, changed in zip(entries, change(points), strict=True):
-            entry["keypoints"] = np.asarray(changed).ravel().tolist()
-        return content
-
-    return damage
-
-
 def with_entries(change):
     """Damage the list 'images' or 'annotations' of the content in place."""
 
@@ -136,29 +118,6 @@ def with_entries(change):
         return content
 
     return damage
-
-
-def exchanged(points):
-    return points[:, [0, *(index for left, right in FLIP_PAIRS for index in (right, left))]]
-
-
-def posetrack(points):
-    """The neck and the top of the head instead of the eyes."""
-    points = points.copy()
-    nose, shoulders = points[:, 0, :2], points[:, 5:7, :2].mean(axis=1)
-    points[:, 1, :2] = 0.7 * shoulders + 0.3 * nose
-    points[:, 2, :2] = nose - 0.4 * (shoulders - nose)
-    return points
-
-
-def rename(content):
-    for image in content["images"]:
-        image["file_name"] = f"other/{image['file_name']}"
-
-
-def resize(content):
-    for image in content["images"]:
-        image.update(width=64, height=160)
 
 
 def drop_train(content):
@@ -180,34 +139,12 @@ def repeat_id(content):
     content["images"][100]["id"] = content["images"][99]["id"]
 
 
-DAMAGED = {
-    "cut short": (lambda content: json.dumps(content)[:-100], "is not JSON"),
+DAMAGED = damages(800, SIZE) | {
     "no list": (lambda content: content["images"], "is not COCO key point JSON: it has no list"),
     "lost image": (with_entries(lose_image), "belongs to image_id 100, which is not in 'images'"),
     "repeated id": (with_entries(repeat_id), "gives id 99 to two images"),
-    "16 points": (with_points(lambda points: points[:, :16]), "are 48 values, not 51"),
-    "not a number": (with_points(lambda points: points * np.nan), "have a NaN or infinite value"),
     "negative": (with_points(lambda points: points * [1, 1, -1]), "have a negative score"),
-    "x and y": (with_points(lambda points: points[..., [1, 0, 2]]), "x and y look swapped"),
-    "normalised": (with_points(lambda points: points / [48, 128, 1]), "coordinates are normalised"),
-    "heatmap's": (with_points(lambda points: points / [4, 4, 1]), "coordinates are of smaller images"),
-    "larger images'": (with_points(lambda points: points * [2, 2, 1]), "outside the image of 48 x 128 pixels"),
-    "y goes up": (with_points(lambda points: [0, 128, 0] + points * [1, -1, 1]), "upside down"),
-    "hips are knees": (
-        with_points(lambda points: points[:, [*range(11), 13, 14, 11, 12, 15, 16]]),
-        "hips, knees and ankles are not below each other",
-    ),
-    "PoseTrack": (with_points(posetrack), "joints of PoseTrack, not of COCO"),
-    "hips": (
-        with_points(lambda points: points[:, [*range(11), 12, 11, 14, 13, 16, 15]]),
-        "left and right of the shoulders and of the eyes, ears or hips disagree",
-    ),
-    "left and right": (with_points(exchanged), "left and right are exchanged in the file"),
-    "stuck": (with_points(lambda points: points[:1].repeat(len(points), axis=0)), "only 1 different sets of points"),
-    "no scores": (with_points(lambda points: points * [1, 1, 0]), "have no trusted point: all scores are too low"),
     "half of it": (with_entries(drop_train), "400 of 608 images .* of the training split have no key points"),
-    "another set": (with_entries(rename), "of another data set: none of its 800 images"),
-    "resized": (with_entries(resize), "width or height are not the image's in 800 of 800 images"),
     "the next one's points": (
         with_points(lambda points: np.roll(points, 1, axis=0)),
         "points stand in other images' entries",

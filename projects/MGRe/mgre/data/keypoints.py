@@ -78,7 +78,7 @@ def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypo
         min_score: points of a lower score may lie anywhere.
 
     Returns:
-        The key points by ``file_name``, normalised to forward slashes.
+        The key points by ``file_name``, normalised to forward slashes. Points outside their image have score 0.
 
     Raises:
         DataError: the file is missing or malformed, or its points cannot be those of its images.
@@ -86,7 +86,8 @@ def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypo
     _, people = read_people(path)
     for name, _, keypoints in people:
         check_inside(keypoints, min_score, name, path)
-    return best_people(people)
+    best = best_people(people)
+    return {name: ImageKeypoints(untrust_outside(k.points, k.size), k.size) for name, k in best.items()}
 
 
 def read_people(path: str) -> tuple[list[str], list[tuple[str, float, ImageKeypoints]]]:
@@ -221,20 +222,32 @@ def _read_coco(path: str) -> dict[str, Any]:
 
 def _read_images(entries: Sequence[Any], path: str) -> dict[int | str, tuple[str, tuple[int, int]]]:
     """File name and (H, W) by image id."""
-    images: dict[int | str, tuple[str, tuple[int, int]]] = {}
     for number, entry in enumerate(entries):
         if not _is_image_entry(entry):
             raise DataError(
                 f"Key point file '{path}' is not COCO key point JSON: images[{number}] needs an id, "
                 "a file_name, and a width and a height in pixels"
             )
+    return {
+        image_id: (posixpath.normpath(entry["file_name"].replace("\\", "/")), (entry["height"], entry["width"]))
+        for image_id, entry in entries_by_id(entries, path).items()
+    }
+
+
+def entries_by_id(entries: Iterable[Mapping[str, Any]], path: str) -> dict[int | str, Mapping[str, Any]]:
+    """The entries of COCO's list 'images', each with an ``id`` and a ``file_name``, by their ids.
+
+    Raises:
+        DataError: two of them have one id.
+    """
+    images: dict[int | str, Mapping[str, Any]] = {}
+    for entry in entries:
         if entry["id"] in images:
             raise DataError(
-                f"Key point file '{path}' gives id {entry['id']} to two images, '{images[entry['id']][0]}' and "
-                f"'{entry['file_name']}'; give each image an id of its own"
+                f"Key point file '{path}' gives id {entry['id']} to two images, "
+                f"'{images[entry['id']]['file_name']}' and '{entry['file_name']}'; give each image an id of its own"
             )
-        name = posixpath.normpath(entry["file_name"].replace("\\", "/"))
-        images[entry["id"]] = name, (entry["height"], entry["width"])
+        images[entry["id"]] = entry
     return images
 
 

@@ -5,7 +5,7 @@ Importing it registers the pose models.
 
 from mgre.pose import hrnet, onnx_model, rtmpose
 from mgre.pose.base import POSE_MODELS, FoundKeypoints, PoseModel
-from mgre.pose.extraction import ImageSet, extract_keypoints, open_journals, sets_to_write
+from mgre.pose.extraction import ImageSet, extract_keypoints, open_journals, require_free_output, sets_to_write
 from mgre.pose.images import find_images
 from mgre.pose.importers import IMPORTERS
 from mgre.pose.report import is_sheet, require_free_sheets, save_sheets, sheet_paths, summarise
@@ -24,6 +24,7 @@ __all__ = [
     "is_sheet",
     "onnx_model",
     "open_journals",
+    "require_free_output",
     "require_free_sheets",
     "rtmpose",
     "save_sheets",

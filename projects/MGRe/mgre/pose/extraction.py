@@ -25,11 +25,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mgre.data.dataset import ImageError, load_image
 from mgre.data.keypoints import NUM_KEYPOINTS, ImageKeypoints, file_name_of, untrust_outside, write_keypoints
 from mgre.errors import DataError, SetupError
 from mgre.pose.base import FoundKeypoints, PoseModel
-from mgre.pose.images import name_fault, size_fault
+from mgre.pose.images import load_crop
 from mgre.pose.journal import Journal, Record
 
 # Batches that are read while one is in the model.
@@ -65,10 +64,20 @@ def sets_to_write(image_sets: Sequence[ImageSet], *, overwrite: bool) -> list[Im
     """
     to_write = [image_set for image_set in image_sets if overwrite or not os.path.exists(image_set.output)]
     if not to_write:
-        raise DataError(
-            f"'{image_sets[0].output}' is there already: add --overwrite to replace it, or choose another --output"
-        )
+        require_free_output(image_sets[0], overwrite=overwrite)
     return to_write
+
+
+def require_free_output(image_set: ImageSet, *, overwrite: bool) -> None:
+    """
+    Raises:
+        DataError: the key point file is there, and not to be overwritten.
+    """
+    if not overwrite and os.path.exists(image_set.output):
+        raise DataError(
+            f"'{image_set.output}' is there already: add --overwrite to replace it or --sheets to draw its sheets, or "
+            "choose another --output"
+        )
 
 
 @contextmanager
@@ -77,11 +86,12 @@ def open_journals(
 ) -> Iterator[dict[ImageSet, Journal]]:
     """The journals of all sets that are to be found, open and locked; made before the first image is read.
 
-    So the sets of a run that was stopped are those with a journal. Where there is one, a set that has a key point file
-    and no journal was finished by that run: it is left out, also to ``overwrite``.
+    So the sets of a run that was stopped are those with a journal. Where one is of a run that could ``overwrite``, a
+    set that has a key point file and no journal was finished by that run: it is left out.
 
     Raises:
-        DataError: a journal is of another model or folder (unless to ``overwrite``), is in use, or is no journal.
+        DataError: a journal is of another model or folder (unless to ``overwrite``), is in use, or is no journal; or a
+            key point file that is not to be overwritten has appeared.
         SetupError: a journal cannot be written.
     """
     with ExitStack() as stack:
@@ -95,34 +105,52 @@ def open_journals(
             with _told_as_setup_error(image_set.output):
                 journal = Journal(image_set.journal_path, header, overwrite=overwrite)
             stack.callback(journal.close)
+            try:  # again: another run may have finished since the sets were chosen
+                require_free_output(image_set, overwrite=overwrite)
+            except DataError:
+                if not journal.resumed:
+                    journal.remove()
+                raise
             journals[image_set] = journal
 
         for image_set in image_sets:
             if os.path.exists(image_set.journal_path):
                 open_journal(image_set)
-        goes_on = any(journal.resumed for journal in journals.values())
+        goes_on = any(journal.overwriting for journal in journals.values())
         for image_set in image_sets:
-            if image_set not in journals and not (goes_on and os.path.exists(image_set.output)):
+            if image_set not in journals and not (overwrite and goes_on and os.path.exists(image_set.output)):
                 open_journal(image_set)
+        if overwrite:  # only now: a run that could not open all of them has finished none
+            for image_set, journal in journals.items():
+                with _told_as_setup_error(image_set.output):
+                    journal.mark_overwriting()
         yield {image_set: journals[image_set] for image_set in image_sets if image_set in journals}
 
 
 def extract_keypoints(
-    model: PoseModel, image_set: ImageSet, journal: Journal, *, batch_size: int = 32, num_threads: int = 2
+    model: PoseModel,
+    image_set: ImageSet,
+    journal: Journal,
+    *,
+    overwrite: bool = False,
+    batch_size: int = 32,
+    num_threads: int = 2,
 ) -> FoundKeypoints:
     """Find the key points of images and write the COCO key point JSON that training reads, in one step.
 
     Args:
         journal: the set's, of :func:`open_journals`; removed at the end.
+        overwrite: replace a key point file that is there.
         batch_size: images that go into the model at a time.
         num_threads: threads that read images meanwhile.
 
     Raises:
+        DataError: the key point file has appeared meanwhile, and is not to be overwritten; what is done is kept.
         SetupError: the output cannot be written, or the model runs out of memory; what is done is kept.
     """
     images = _images_of(image_set)
     with _told_as_setup_error(image_set.output):
-        records = _kept(journal, images)
+        records = _kept(model, journal, images)
         todo = [image for name, image in images.items() if name not in records]
         batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
         title = os.path.basename(image_set.output)
@@ -134,6 +162,7 @@ def extract_keypoints(
                 bar.update(len(batch))
         found = _collect(records)
         info = {"description": f"Key points by {model.fingerprint}"}
+        require_free_output(image_set, overwrite=overwrite)
         write_keypoints(image_set.output, found.keypoints, info=info)
         journal.remove()
     return found
@@ -175,34 +204,23 @@ def _images_of(image_set: ImageSet) -> dict[str, _Image]:
     return images
 
 
-def _kept(journal: Journal, images: dict[str, _Image]) -> dict[str, Record]:
+def _kept(model: PoseModel, journal: Journal, images: dict[str, _Image]) -> dict[str, Record]:
     """The records of the batches that stay, by ``file_name``; later ones stand above earlier ones."""
     kept: dict[str, Record] = {}
     for batch in reversed(journal.batches):
-        if all(record["name"] not in kept and _holds(record, images.get(record["name"])) for record in batch):
+        if all(record["name"] not in kept and _holds(model, record, images.get(record["name"])) for record in batch):
             kept |= {record["name"]: record for record in batch}
     return kept
 
 
-def _holds(record: Record, image: _Image | None) -> bool:
+def _holds(model: PoseModel, record: Record, image: _Image | None) -> bool:
     """Whether what was found in an image is still so."""
     unchanged = image is not None and image.is_that_of(record)
-    return unchanged and ("fault" not in record or isinstance(_load(image), str))
-
-
-def _load(image: _Image) -> np.ndarray | str:
-    """The crop (H, W, 3), RGB uint8, or what is wrong with the image."""
-    if fault := name_fault(image.name):
-        return fault
-    try:
-        crop = np.asarray(load_image(image.path))
-    except ImageError as error:
-        return str(error)
-    return size_fault(image.path, crop.shape[:2]) or crop
+    return unchanged and ("fault" not in record or bool(_read(model, image).fault))
 
 
 def _read(model: PoseModel, image: _Image) -> _Reading:
-    crop = _load(image)
+    crop = load_crop(image.path, image.name)
     if isinstance(crop, str):
         return _Reading(image, fault=crop)
     try:

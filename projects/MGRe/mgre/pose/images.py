@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterator
 
+import numpy as np
 from PIL import ExifTags, Image
 
 from mgre.data.custom import IMAGE_SUFFIXES
-from mgre.data.dataset import ImageError
+from mgre.data.dataset import ImageError, load_image
 from mgre.errors import DataError
 
 # A side of fewer pixels shows nobody.
@@ -36,6 +37,17 @@ def find_images(folder: str, *, _above: tuple[str, ...] = ()) -> Iterator[str]:
             yield from find_images(entry.path, _above=(*_above, real))
         elif entry.name.lower().endswith(IMAGE_SUFFIXES):
             yield entry.path
+
+
+def load_crop(path: str, name: str) -> np.ndarray | str:
+    """The crop (H, W, 3), RGB uint8, or why the image ``path`` cannot have key points under the ``file_name``."""
+    if fault := name_fault(name):
+        return fault
+    try:
+        crop = np.asarray(load_image(path))
+    except ImageError as error:
+        return str(error)
+    return size_fault(path, crop.shape[:2]) or crop
 
 
 def image_size(path: str) -> tuple[int, int]:

@@ -14,15 +14,18 @@ import ntpath
 import os
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from mgre.data.dataset import ImageError
 from mgre.data.keypoints import (
     ImageKeypoints,
     best_people,
     check_inside,
+    entries_by_id,
     file_name_of,
     parse_points,
     person_score,
@@ -31,9 +34,12 @@ from mgre.data.keypoints import (
 )
 from mgre.errors import DataError
 from mgre.pose.base import FoundKeypoints
-from mgre.pose.images import image_size, name_fault, size_fault
+from mgre.pose.images import image_size, load_crop, name_fault, size_fault
 
 logger = logging.getLogger(__name__)
+
+# Threads that read the images.
+NUM_THREADS = 2
 
 
 def import_coco(source: str, image_paths: Sequence[str], folder: str, *, min_score: float) -> FoundKeypoints:
@@ -42,7 +48,7 @@ def import_coco(source: str, image_paths: Sequence[str], folder: str, *, min_sco
 
     File names may be bare where only one of the images has that name. Of several people in an image the one
     with the largest score counts. Third values of 0, 1 and 2 only are COCO's visibility flags: all labelled points get
-    score 1, hidden ones (1) too, because their places are as good.
+    score 1, hidden ones (1) too, because their places are as good. Points a little outside their image are not trusted.
 
     Raises:
         DataError: the file or an image is missing or malformed, or points cannot be those of their image.
@@ -77,7 +83,8 @@ def import_coco(source: str, image_paths: Sequence[str], folder: str, *, min_sco
     for name, size, annotation, points in people:
         keypoints = ImageKeypoints(_without_origin(points), size)
         check_inside(keypoints, min_score, name, source)
-        scored.append((name, person_score(annotation, points), keypoints))
+        inside = ImageKeypoints(untrust_outside(points, size), size)
+        scored.append((name, person_score(annotation, points), inside))
     return images.found(best_people(scored))
 
 
@@ -204,7 +211,8 @@ class _Images:
         return size
 
     def found(self, keypoints: dict[str, ImageKeypoints]) -> FoundKeypoints:
-        """``keypoints`` and the faulty images, if there are any of them; tells of images that are not there."""
+        """``keypoints`` of the images that can be read, if there are any, and the faulty images; tells of images that
+        are not there."""
         if self._missing:
             logger.warning(
                 "%s has key points of %d images that are not among those of %s, first %s: they are left out",
@@ -213,6 +221,8 @@ class _Images:
                 self._folder,
                 self._missing[0],
             )
+        self._faulty |= self._unreadable(list(keypoints))
+        keypoints = {name: found for name, found in keypoints.items() if name not in self._faulty}
         if not keypoints:
             reason = "check that both are of the same data set and that the form is the one you named"
             reason = next((f"first fault: {fault}" for fault in self._faulty.values()), reason)
@@ -220,6 +230,17 @@ class _Images:
                 f"'{self._source}' has key points of no image in '{self._folder}' that can be read; {reason}"
             )
         return FoundKeypoints(keypoints, self._faulty)
+
+    def _unreadable(self, names: Sequence[str]) -> dict[str, str]:
+        """Why images cannot be used though their headers can be read, by name."""
+
+        def fault_of(name: str) -> str:
+            crop = load_crop(self._paths[name], name)
+            return crop if isinstance(crop, str) else ""
+
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            faults = tqdm(pool.map(fault_of, names), total=len(names), unit="image", desc="reading")
+            return {name: fault for name, fault in zip(names, faults, strict=True) if fault}
 
 
 def _fault(source: str, fault: str) -> DataError:
@@ -239,7 +260,7 @@ def _read_coco(source: str) -> tuple[dict[Any, Mapping[str, Any]] | None, list[A
             isinstance(entry.get(key), kind) for key, kind in (("id", int | str), ("file_name", str))
         ):
             raise _fault(source, f"images[{number}] needs an id and a file_name")
-    return {entry["id"]: entry for entry in lists[0]}, lists[1]
+    return entries_by_id(lists[0], source), lists[1]
 
 
 def _kpr_target(content: Any, path: str) -> Mapping[str, Any] | None:

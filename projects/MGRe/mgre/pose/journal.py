@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
 from mgre.data.keypoints import NUM_KEYPOINTS
@@ -13,6 +14,8 @@ from mgre.errors import DataError
 # The first line's "format", by which a journal is known. Another form of the lines gets another number.
 FORMAT = "mgre key point extraction, 2"
 
+_OVERWRITING = {"overwriting": True}
+
 # File systems without locks: the journal does without too.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -20,7 +23,8 @@ Record = dict[str, Any]
 
 
 class Journal:
-    """JSON lines: the first one says what it is an extraction of, each other one holds the records of a batch.
+    """JSON lines: the first one says what it is an extraction of, each other one holds the records of a batch, or
+    that the run may overwrite.
 
     A record is of one image: its ``name``, ``bytes`` and ``mtime_ns``, and either its ``fault`` or its ``size``
     [H, W] and ``points``, 51 numbers. The file is locked while it is open, so that two runs never write the same one.
@@ -28,6 +32,7 @@ class Journal:
     Attributes:
         path: the file.
         resumed: whether it was there already, of the same extraction.
+        overwriting: whether it is of a run that may overwrite key point files.
         batches: the records of each batch, in the order in which they were found.
 
     Args:
@@ -42,6 +47,7 @@ class Journal:
 
     def __init__(self, path: str, header: Mapping[str, Any], *, overwrite: bool) -> None:
         self.path = path
+        self.overwriting = False
         self.batches: list[list[Record]] = []
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         self._file = _open_locked(path)
@@ -56,13 +62,21 @@ class Journal:
         self._write({"images": batch})
         self.batches.append(list(batch))
 
+    def mark_overwriting(self) -> None:
+        """Note that the run may overwrite key point files."""
+        if not self.overwriting:
+            self._write(_OVERWRITING)
+            self.overwriting = True
+
     def remove(self) -> None:
         """Remove the file: the extraction is finished."""
         os.remove(self.path)
         self.close()
 
     def close(self) -> None:
-        self._file.close()
+        # What counts is on disk. Where the disk is full, closing tries once more what an append has failed to write.
+        with suppress(OSError):
+            self._file.close()
 
     def _read(self, header: Mapping[str, Any], overwrite: bool) -> bool:
         """Read the file and leave it ready for the next batch; whether it goes on from an earlier run."""
@@ -92,6 +106,7 @@ class Journal:
             content = _parse(line)
             if _is_batch(content):
                 self.batches.append(content["images"])
+            self.overwriting |= content == _OVERWRITING
         self._file.truncate(end)
         return True
 

@@ -118,7 +118,7 @@ class _Crops:
     Attributes:
         names: of the images.
         xy: (N, 17, 2), pixels.
-        scores, trusted: (N, 17).
+        scores, trusted: (N, 17); trusted by the score alone, wherever the point is.
         size: (N, 1, 2), width and height in pixels.
     """
 
