@@ -1,5 +1,6 @@
 """Fixtures for all tests: configs and tiny data sets, made on the fly."""
 
+import gc
 import importlib.util
 import json
 import logging
@@ -105,7 +106,7 @@ def take_down_logs() -> Iterator[Callable[[], None]]:
 @pytest.fixture
 def small_run(
     tmp_path: Path, make_market_folder: Callable[..., Path], write_keypoints: Callable[..., Path]
-) -> list[str]:
+) -> Iterator[list[str]]:
     """Overrides for a run of two steps on a tiny data set of one's own with key points, written below ``tmp_path``."""
     folder = make_market_folder(tmp_path / "own", train_ids=range(1, 9), test_ids=(21, 22, 23))
     rng = np.random.default_rng(0)
@@ -133,7 +134,8 @@ def small_run(
         "SEED": "1",
         "OUTPUT_DIR": str(tmp_path / "out"),
     }
-    return [word for pair in options.items() for word in pair]
+    yield [word for pair in options.items() for word in pair]
+    gc.collect()  # a trainer and its hooks hold each other, and some 100 MB with them
 
 
 @pytest.fixture
