@@ -105,6 +105,16 @@ def test_one_pass_gives_the_map_that_the_evaluator_finds_for_each_weight(loader_
         assert 100 * distances.mean_precision(weights) == pytest.approx(found["mAP"], abs=1e-4)
 
 
+def test_scoring_leaves_the_distances_as_they_are(problem):
+    _, distances = problem
+    before = {stage: array.copy() for stage, array in distances.by_stage.items()}
+    first = distances.mean_precision((0.35, 0.5, 0.7, 0.8))
+    distances.mean_precision((1.0, 0.1, 0.5, 0.2))
+    assert distances.mean_precision((0.35, 0.5, 0.7, 0.8)) == first
+    for stage, array in distances.by_stage.items():
+        np.testing.assert_array_equal(array, before[stage])
+
+
 def test_grid():
     assert make_grid(0.25) == (0, 0.25, 0.5, 0.75, 1)
     assert make_grid(0.05)[3] == 0.15 and len(make_grid(0.05)) == 21

@@ -73,7 +73,8 @@ class StageDistances:
 
 
 def _rows(distances: np.ndarray) -> DistanceRows:
-    return DistanceRows(distances.shape, lambda start, stop: distances[start:stop])
+    # A copy, because what is done with the rows is done in place.
+    return DistanceRows(distances.shape, lambda start, stop: distances[start:stop].copy())
 
 
 @torch.no_grad()
