@@ -247,8 +247,12 @@ def _check_ranges(cfg: CfgNode) -> None:
              "0 to 2^32 - 1")  # fmt: skip
     solver = cfg.SOLVER
     _require(solver.WARMUP_ITERS >= 0, "SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS, "0 or more")
-    _require(solver.WARMUP_EPOCHS == 0 or 0 < solver.WARMUP_EPOCHS <= solver.MAX_EPOCH - 1, "SOLVER.WARMUP_EPOCHS",
-             solver.WARMUP_EPOCHS, f"0 (add SOLVER.WARMUP_EPOCHS 0), or less than SOLVER.MAX_EPOCH {solver.MAX_EPOCH} by one")  # fmt: skip
+    _require(
+        solver.WARMUP_EPOCHS == 0 or 0 < solver.WARMUP_EPOCHS <= solver.MAX_EPOCH - 1,
+        "SOLVER.WARMUP_EPOCHS",
+        solver.WARMUP_EPOCHS,
+        f"0, or at most {solver.MAX_EPOCH - 1}, one less than SOLVER.MAX_EPOCH (SOLVER.WARMUP_EPOCHS 0 for no warm-up)",
+    )
     _require(solver.WARMUP_EPOCHS == 0 or solver.WARMUP_ITERS == 0, "SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS,
              f"0 where SOLVER.WARMUP_EPOCHS is {solver.WARMUP_EPOCHS:g}: one of the two gives the warm-up")  # fmt: skip
     fractions = {
