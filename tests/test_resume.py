@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from fastreid.engine import default_argument_parser
+from mgre.checkpointing import TrainingCheckpointer
 from mgre.engine import Trainer, run
 
 BASE = "configs/MGRe/Base-MGRe.yml"
@@ -125,10 +126,35 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(train, tmp_pat
     assert_same(load(out / "model_final.pth"), final)
 
 
-def test_a_worse_epoch_after_a_resume_leaves_the_best_checkpoint(train, tmp_path, monkeypatch):
-    def evaluate(metric: float):
-        return classmethod(lambda cls, cfg, model: {"metric": metric})
+def evaluate(metric: float) -> classmethod:
+    return classmethod(lambda cls, cfg, model: {"metric": metric})
 
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_killed_between_the_best_and_the_final_checkpoint(train, tmp_path, monkeypatch, stale):
+    if stale:  # there is the final one of a shorter training
+        monkeypatch.setattr(Trainer, "test", evaluate(40.0))
+        train("cut", "SOLVER.MAX_EPOCH", "1")
+        train("straight", "SOLVER.MAX_EPOCH", "1")
+    monkeypatch.setattr(Trainer, "test", evaluate(50.0))
+    train("straight", flags=("--resume",))
+    save = TrainingCheckpointer.save
+
+    def die_at_the_end(checkpointer: TrainingCheckpointer, name: str, **kwargs: object) -> None:
+        if name == "model_final":
+            raise KeyboardInterrupt
+        save(checkpointer, name, **kwargs)
+
+    with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
+        patches.setattr(TrainingCheckpointer, "save", die_at_the_end)
+        train("cut", flags=("--resume",))
+    assert (tmp_path / "cut" / "last_checkpoint").read_text() == "model_best.pth"
+    assert train("cut", flags=("--resume",)) == {"metric": 50.0}
+    straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
+    assert_same(straight, cut)
+
+
+def test_a_worse_epoch_after_a_resume_leaves_the_best_checkpoint(train, tmp_path, monkeypatch):
     options = ("SOLVER.CHECKPOINT_PERIOD", "1")
     monkeypatch.setattr(Trainer, "test", evaluate(50.0))
     train("out", *options, "SOLVER.MAX_EPOCH", "1")

@@ -25,7 +25,8 @@ from mgre.randomness import random_states, set_random_states
 
 logger = logging.getLogger(__name__)
 
-INTERRUPTED = "model_interrupted"
+# The toolbox names the last state so.
+FINAL, INTERRUPTED = "model_final", "model_interrupted"
 # Of two signals within this time, in seconds, the second one is the first one's echo: a terminal or a scheduler sends
 # it to every process, and the launching one passes it on.
 ECHO_TIME = 1.0

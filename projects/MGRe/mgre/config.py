@@ -13,6 +13,7 @@ from fastreid.layers import any_softmax, pooling
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
+from fastreid.utils import comm
 
 from mgre.data.validation import base_of_validation
 from mgre.errors import ConfigError, SetupError, nearest
@@ -251,6 +252,8 @@ def _check_ranges(cfg: CfgNode) -> None:
              solver.WARMUP_EPOCHS, f"0, or at most {solver.MAX_EPOCH - 1}, one less than SOLVER.MAX_EPOCH")  # fmt: skip
     _require(solver.WARMUP_EPOCHS == 0 or solver.WARMUP_ITERS == 0, "SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS,
              f"0 where SOLVER.WARMUP_EPOCHS is {solver.WARMUP_EPOCHS:g}: one of the two gives the warm-up")  # fmt: skip
+    ranks = comm.get_world_size()  # each has a seed of its own
+    _require(-1 <= cfg.SEED <= 2**32 - ranks, "SEED", cfg.SEED, f"-1, or 0 to 2^32 - {ranks}")
     fractions = {
         "TEST.RERANK.LAMBDA": cfg.TEST.RERANK.LAMBDA,
         "INPUT.FLIP.PROB": cfg.INPUT.FLIP.PROB,

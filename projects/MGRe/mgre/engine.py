@@ -30,7 +30,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
 
 from mgre import distributed
-from mgre.checkpointing import CheckpointHook, StopOnSignal, TrainingCheckpointer
+from mgre.checkpointing import FINAL, CheckpointHook, StopOnSignal, TrainingCheckpointer
 from mgre.config import load_config
 from mgre.data import KeypointDataset, build_test_loader, build_train_loader, list_images
 from mgre.data.checks import check_headers
@@ -320,9 +320,19 @@ class Trainer(DefaultTrainer):
 
     def train(self) -> dict | None:
         if self.start_epoch >= self.max_epoch:
+            self._complete_final_checkpoint()
             logger.info("All %d epochs are done: evaluating the last checkpoint", self.max_epoch)
             return self.test(self.cfg, self.model)
         return super().train()
+
+    def _complete_final_checkpoint(self) -> None:
+        """Save ``model_final`` from the state that was resumed, where that is of another file.
+
+        The best checkpoint of the last epoch is written before it, and a training can be killed between the two.
+        """
+        checkpointer = self.checkpointer
+        if checkpointer.resumed is not None and Path(checkpointer.resumed_from).name != f"{FINAL}.pth":
+            checkpointer.save(FINAL, **checkpointer.resumed)
 
 
 class InferenceCheckpointer(Checkpointer):
@@ -480,7 +490,6 @@ def _check_writable(folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise SetupError(
-            f"OUTPUT_DIR '{folder}' cannot be written ({error.strerror}): choose another folder"
-        ) from error
+    except (OSError, ValueError, TypeError) as error:  # the latter two for what is no path
+        reason = getattr(error, "strerror", error)
+        raise SetupError(f"OUTPUT_DIR '{folder}' cannot be written ({reason}): choose another folder") from error
