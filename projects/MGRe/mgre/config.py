@@ -89,8 +89,9 @@ def add_mgre_config(cfg: CfgNode) -> None:
     # Train although more than half of the training images have no key points.
     cfg.DATASETS.ALLOW_MISSING_KEYPOINTS = False
 
-    # Images that cannot be read: "stop" before training where a header is at fault, and at any other where it is met;
-    # "skip" takes the identity's next image in training, and leaves them out of the test set.
+    # Images that cannot be read. "stop": not one step is trained where a header is at fault. "skip": it is. While
+    # training, what turns out unreadable is skipped, and counted, with both: the identity's next image takes its place,
+    # and evaluations leave it out of the test set. --eval-only leaves it out with "skip", and stops with "stop".
     cfg.DATASETS.UNREADABLE_IMAGES = "stop"
 
     # Data set "CustomReID": a folder of one's own.
