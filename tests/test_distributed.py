@@ -78,19 +78,35 @@ def share_of_a_step(args: argparse.Namespace) -> None:
     torch.save(losses_and_gradients(cfg, share), Path(cfg.OUTPUT_DIR, f"rank{comm.get_rank()}.pth"))
 
 
-@pytest.mark.parametrize("without_keypoints", [range(0), range(1, 4), range(4, 8), range(8)])
-def test_two_processes_have_the_loss_and_gradients_of_one(tmp_path, tiny_run, without_keypoints):
+BASELINE = (
+    *("MODEL.META_ARCHITECTURE", "Baseline", "MODEL.BACKBONE.NAME", "build_osnet_backbone"),
+    *("MODEL.HEADS.NAME", "EmbeddingHead", "MODEL.BACKBONE.FEAT_DIM", "128"),
+)
+
+
+@pytest.mark.parametrize(
+    ("without_keypoints", "model", "num_losses"),
+    [
+        (range(0), (), 4 * 4 + 3),
+        (range(1, 4), (), 4 * 4 + 3),
+        (range(4, 8), (), 4 * 4 + 3),
+        (range(8), (), 4 * 4 + 3),
+        (range(0), BASELINE, 4),
+    ],
+)
+def test_two_processes_have_the_loss_and_gradients_of_one(tmp_path, tiny_run, without_keypoints, model, num_losses):
     options = [
         *tiny_run,
         *("MODEL.HEADS.NUM_CLASSES", "3", "OUTPUT_DIR", str(tmp_path), "MODEL.MGRE.LOCATION.REID_GRADIENT", "1.0"),
         *("MODEL.LOSSES.NAME", "('CrossEntropyLoss', 'TripletLoss', 'CircleLoss', 'Cosface')"),
+        *model,
     ]
     batch = batch_of(8, without_keypoints=without_keypoints)
     torch.save(batch, tmp_path / "batch.pth")
     assert launch(share_of_a_step, *options) == 0
     first, second = (torch.load(tmp_path / f"rank{rank}.pth") for rank in range(2))
     alone = losses_and_gradients(load_config(BASE, options), batch)
-    assert len(alone["losses"]) == 4 * 4 + 3
+    assert len(alone["losses"]) == num_losses
     for name, loss in alone["losses"].items():
         mean = (first["losses"][name] + second["losses"][name]) / 2  # the figure that the toolbox logs
         torch.testing.assert_close(mean, loss, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")

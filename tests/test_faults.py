@@ -4,14 +4,16 @@ import os
 import re
 import signal
 
+import numpy as np
 import pytest
 import torch
 from fastreid.engine import default_argument_parser
 from fastreid.utils.events import EventStorage
 from mgre.data import checks
 from mgre.data import dataset as dataset_module
-from mgre.data.dataset import ImageError, ReIDDataset
-from mgre.engine import main, run
+from mgre.data.dataset import ImageError, KeypointDataset, ReIDDataset
+from mgre.data.keypoints import ImageKeypoints
+from mgre.engine import Trainer, main, run
 from mgre.errors import DataError
 from mgre.geometry import paired_iou
 from mgre.modeling.location import LocationModule
@@ -78,14 +80,42 @@ def test_a_huge_learning_rate_stops_with_whole_weights(train, tmp_path):
     assert all(value.isfinite().all() for name, value in saved["model"].items() if "running" not in name)
 
 
-@pytest.mark.parametrize("mixed_precision", [False, True])
+def test_weights_without_value_are_not_saved(train, tmp_path, monkeypatch):
+    run_step = Trainer.run_step
+
+    def spoil(after: int) -> None:
+        def spoiled(trainer: Trainer) -> None:
+            run_step(trainer)
+            if trainer.iter == after:
+                next(trainer.model.parameters()).data[0] = float("inf")
+
+        monkeypatch.setattr(Trainer, "run_step", spoiled)
+
+    spoil(after=1)  # the last step of the first epoch: neither evaluated nor saved
+    status, out, err = train("SOLVER.MAX_EPOCH", "3", "SOLVER.CHECKPOINT_PERIOD", "1")
+    assert status == 1 and "Start inference" not in out and not list((tmp_path / "out").glob("*.pth"))
+    line = err.strip().splitlines()[-1]
+    assert line.startswith("error: after step 2 there are weights that are NaN or infinite")
+    assert "there is no checkpoint" in line
+    spoil(after=2)  # the next step has a loss without value
+    status, _, err = train("SOLVER.MAX_EPOCH", "3", "SOLVER.CHECKPOINT_PERIOD", "1")
+    assert status == 1 and not (tmp_path / "out" / "model_interrupted.pth").exists()
+    line = err.strip().splitlines()[-1]
+    assert re.match(r"error: loss_\w+ is nan.* in step 4, .*after step 3 there are weights", line)
+    assert f"--resume goes on from '{tmp_path / 'out' / 'model_0000.pth'}'" in line
+    monkeypatch.setattr(Trainer, "run_step", run_step)
+    status, out, _ = train("SOLVER.MAX_EPOCH", "3", flags=("--resume",))
+    assert status == 0 and "2 of 6 steps are done" in out
+
+
+@pytest.mark.parametrize("mixed_precision", [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 6e4, 1e18])
 def test_boxes_stay_numbers_for_any_activations(scale, mixed_precision):
     torch.manual_seed(0)
     module = LocationModule(in_channels=4, regions=get_regions("table1", (1,))["stage1"], conv_channels=8).train()
     torch.nn.init.normal_(module.predictor.weight, std=10.0)
     features = (torch.randn(2, 4, 16, 8) * scale).requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed_precision):
+    with torch.autocast("cpu", dtype=mixed_precision, enabled=mixed_precision is not None):
         boxes = module(features)
         samples = sample_box(features, boxes[:, 0], (4, 2))
         targets = torch.tensor([0.2, 0.2, 0.6, 0.6]).expand_as(boxes)
@@ -174,17 +204,37 @@ def test_an_unreadable_test_image_stops_before_training(train, tmp_path):
     assert status == 1 and image.name in err and "Starting training" not in out
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_unreadable_images_are_skipped_with_a_count(train, tmp_path, workers):
+@pytest.mark.parametrize(("workers", "option"), [("0", "skip"), ("2", "stop")])
+def test_unreadable_images_are_skipped_with_a_count(train, tmp_path, workers, option):
     for folder in ("bounding_box_train", "query"):
         image = min((tmp_path / "own" / folder).glob("*.jpg"))
-        image.write_bytes(image.read_bytes()[:300])  # its header is whole
-    options = ("DATASETS.UNREADABLE_IMAGES", "skip", "SOLVER.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", workers)
+        image.write_bytes(image.read_bytes()[:-100])  # its header is whole
+    options = ("DATASETS.UNREADABLE_IMAGES", option, "SOLVER.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", workers)
     status, out, _ = train(*options)
     assert status == 0
     assert re.search(r"1 of 16 training images could not be read so far; .*0001_c1", out)
     assert re.search(r"1 of 6 test images cannot be read and are left out: '.*query", out)
     assert "Start inference on 11 images" in out
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "out" / "model_final.pth"))
+    status, _, err = train(*options, *weights, flags=("--eval-only",))
+    assert status == (0 if option == "skip" else 1)
+    assert bool(re.search(r"^error: Image '\S+query", err, flags=re.MULTILINE)) == (option == "stop")
+
+
+def test_an_identity_without_a_readable_image_stops_with_the_state_before(train, tmp_path):
+    options = ("SOLVER.MAX_EPOCH", "2")
+    assert train(*options, "OUTPUT_DIR", str(tmp_path / "straight"))[0] == 0
+    images = {path: path.read_bytes() for path in (tmp_path / "own" / "bounding_box_train").glob("0003_*.jpg")}
+    for path, content in images.items():
+        path.write_bytes(content[:-100])
+    status, _, err = train(*options)
+    assert status == 1 and re.search(r"error: Image '\S+/0003_.*the state before this step is in '\S+inter", err)
+    for path, content in images.items():
+        path.write_bytes(content)
+    assert train(*options, flags=("--resume",))[0] == 0
+    straight, final = (torch.load(tmp_path / n / "model_final.pth", weights_only=True) for n in ("straight", "out"))
+    for name, value in straight["model"].items():
+        assert torch.equal(final["model"][name], value), name
 
 
 def test_the_identitys_next_image_takes_the_place(tmp_path, write_image):
@@ -202,11 +252,22 @@ def test_the_identitys_next_image_takes_the_place(tmp_path, write_image):
         dataset[2]
 
 
-def test_a_worker_that_dies_is_reported_with_its_image(train, monkeypatch):
+def test_key_points_of_another_size_are_not_skipped(tmp_path, write_image):
+    path = str(write_image(tmp_path / "0.jpg", (32, 16)))
+    keypoints = {path: ImageKeypoints(points=np.zeros((17, 3), np.float32), size=(64, 32))}
+    dataset = KeypointDataset([(path, "id", "c1")] * 2, None, keypoints=keypoints, min_score=0.3)
+    dataset.skip_unreadable = True
+    with pytest.raises(ImageError, match="its key points are for 32 x 64"):
+        dataset[0]
+    assert dataset.unreadable_paths() == []
+
+
+@pytest.mark.parametrize("image", ["bounding_box_train/0003_c2", "query/0022_c1"])
+def test_a_worker_that_dies_is_reported_with_its_image(train, monkeypatch, image):
     load_image = dataset_module.load_image
 
     def deadly(path: str):
-        if "0003_c2" in path and "train" in path:
+        if image in path:
             os.kill(os.getpid(), signal.SIGKILL)
         return load_image(path)
 
@@ -214,4 +275,4 @@ def test_a_worker_that_dies_is_reported_with_its_image(train, monkeypatch):
     status, _, err = train("DATALOADER.NUM_WORKERS", "1", "SOLVER.MAX_EPOCH", "3")
     line = err.strip().splitlines()[-1]
     assert status == 1 and line.startswith("error: a process that loads images has died")
-    assert "0003_c2" in line and "DATALOADER.NUM_WORKERS" in line
+    assert image in line and "DATALOADER.NUM_WORKERS" in line

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from fastreid.engine import default_argument_parser
 from mgre.checkpointing import TrainingCheckpointer
 from mgre.config import load_config
 from mgre.data.custom import read_csv
 from mgre.data.dataset import load_image
 from mgre.data.keypoints import load_keypoints
+from mgre.engine import setup
 from mgre.errors import ConfigError, DataError, MGReError, WeightsError, printable
 from mgre.modeling.pretrained import read_state_dict
 from PIL import Image
@@ -109,17 +112,44 @@ def test_key_point_files(fuzz):
     assert fuzz("keypoints.json", iter([b"[" * 10**5, b'{"images": ' * 10**4]), load_keypoints) == (0, 2)
 
 
-def test_configs(fuzz):
+def test_configs(fuzz, tmp_path, take_down_logs):
     rng = random.Random(1)
     tree = load_config(str(BASE), ["MODEL.DEVICE", "cpu"])
     tree = yaml.safe_load(tree.dump())
     trees = (yaml.safe_dump(damaged_tree(tree, rng)).encode() for _ in range(90))
     text = BASE.read_bytes().replace(b"MODEL:", b"MODEL:\n  DEVICE: cpu", 1)
     raw = (damaged_bytes(text, rng) for _ in range(60))
-    loaded, refused = fuzz(
-        "config.yml", (content for part in (trees, raw) for content in part), lambda path: load_config(str(path))
-    )
-    assert loaded + refused == 150 and refused > 50
+
+    out = tmp_path / "out"
+
+    def begin(path: Path) -> None:
+        """As far as a run goes before it reads data."""
+        load_config(str(path))
+        take_down_logs()
+        try:
+            setup(default_argument_parser().parse_args(["--config-file", str(path), "OUTPUT_DIR", str(out)]))
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+
+    loaded, refused = fuzz("config.yml", (content for part in (trees, raw) for content in part), begin)
+    assert loaded + refused == 150 and refused > 50 and loaded > 30
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("SEED", (2**70, 2**32, -2, "x", None, [])),
+        ("OUTPUT_DIR", ("\x00", "x" * 5000, "config.yml/out", None, [])),
+    ],
+)
+def test_values_that_only_the_set_up_uses(fuzz, take_down_logs, key, values):
+    contents = (yaml.safe_dump({"MODEL": {"DEVICE": "cpu"}, key: value}).encode() for value in values)
+
+    def begin(path: Path) -> None:
+        take_down_logs()
+        setup(default_argument_parser().parse_args(["--config-file", str(path)]))
+
+    assert fuzz("config.yml", contents, begin) == (0, len(values))
 
 
 @pytest.mark.parametrize(

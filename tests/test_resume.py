@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from fastreid.config import CfgNode
+from fastreid.data import CommDataset, build_reid_train_loader
+from fastreid.data.transforms import build_transforms
 from fastreid.engine import default_argument_parser
-from mgre.engine import Trainer, run
+from mgre.checkpointing import TrainingCheckpointer
+from mgre.engine import Trainer, run, setup
+from mgre.errors import DataError
+from torch.utils.data import DataLoader
 
 BASE = "configs/MGRe/Base-MGRe.yml"
 
@@ -125,10 +131,35 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(train, tmp_pat
     assert_same(load(out / "model_final.pth"), final)
 
 
-def test_a_worse_epoch_after_a_resume_leaves_the_best_checkpoint(train, tmp_path, monkeypatch):
-    def evaluate(metric: float):
-        return classmethod(lambda cls, cfg, model: {"metric": metric})
+def evaluate(metric: float) -> classmethod:
+    return classmethod(lambda cls, cfg, model: {"metric": metric})
 
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_killed_between_the_best_and_the_final_checkpoint(train, tmp_path, monkeypatch, stale):
+    if stale:  # there is the final one of a shorter training
+        monkeypatch.setattr(Trainer, "test", evaluate(40.0))
+        train("cut", "SOLVER.MAX_EPOCH", "1")
+        train("straight", "SOLVER.MAX_EPOCH", "1")
+    monkeypatch.setattr(Trainer, "test", evaluate(50.0))
+    train("straight", flags=("--resume",))
+    save = TrainingCheckpointer.save
+
+    def die_at_the_end(checkpointer: TrainingCheckpointer, name: str, **kwargs: object) -> None:
+        if name == "model_final":
+            raise KeyboardInterrupt
+        save(checkpointer, name, **kwargs)
+
+    with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
+        patches.setattr(TrainingCheckpointer, "save", die_at_the_end)
+        train("cut", flags=("--resume",))
+    assert (tmp_path / "cut" / "last_checkpoint").read_text() == "model_best.pth"
+    assert train("cut", flags=("--resume",)) == {"metric": 50.0}
+    straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
+    assert_same(straight, cut)
+
+
+def test_a_worse_epoch_after_a_resume_leaves_the_best_checkpoint(train, tmp_path, monkeypatch):
     options = ("SOLVER.CHECKPOINT_PERIOD", "1")
     monkeypatch.setattr(Trainer, "test", evaluate(50.0))
     train("out", *options, "SOLVER.MAX_EPOCH", "1")
@@ -137,6 +168,74 @@ def test_a_worse_epoch_after_a_resume_leaves_the_best_checkpoint(train, tmp_path
     best, last = (load(tmp_path / "out" / f"model_{name}.pth") for name in ("best", "final"))
     assert (best["metric"], best["epoch"]) == (50.0, 0)
     assert (last["metric"], last["epoch"], last["best_metric"]) == (40.0, 2, 50.0)
+
+
+@pytest.mark.parametrize(
+    "warmup",
+    [
+        ("SOLVER.WARMUP_EPOCHS", "2"),
+        ("SOLVER.WARMUP_ITERS", "4"),  # over after an epoch, if that has 4 steps
+        ("SOLVER.WARMUP_EPOCHS", "1"),  # over
+    ],
+)
+def test_a_warm_up_goes_on_with_another_length_of_epochs(train, stop_after, monkeypatch, warmup):
+    rates: dict[int, float] = {}
+    before_step = Trainer.before_step
+
+    def note_rate(trainer: Trainer) -> None:
+        before_step(trainer)
+        rates[trainer.iter] = trainer.optimizer.param_groups[0]["lr"]
+
+    monkeypatch.setattr(Trainer, "before_step", note_rate)
+    train("straight", *warmup, "SOLVER.IMS_PER_BATCH", "4")
+    expected = dict(rates)
+    stop_after(2)
+    with pytest.raises(SystemExit):
+        train("cut", *warmup)
+    rates.clear()
+    train("cut", *warmup, "SOLVER.IMS_PER_BATCH", "4", flags=("--resume",))
+    assert {step: rates[step] for step in range(4, 12)} == {step: expected[step] for step in range(4, 12)}
+
+
+def test_a_toolbox_loader_goes_on_but_not_with_the_same_batches(tiny_run, tmp_path, stop_after, capsys):
+    class ToolboxTrainer(Trainer):
+        @classmethod
+        def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+            items = super().build_train_loader(cfg).dataset.img_items
+            transforms = build_transforms(cfg, is_train=True)
+            return build_reid_train_loader(cfg, train_set=CommDataset(items, transforms), transforms=transforms)
+
+    options = [*tiny_run, "SOLVER.MAX_EPOCH", "2", "MODEL.MGRE.LOCATION.LOSS_WEIGHT", "0"]
+    cfg = setup(default_argument_parser().parse_args(["--config-file", BASE, *options]))
+    stop_after(2)
+    trainer = ToolboxTrainer(cfg)
+    trainer.resume_or_load()
+    with pytest.raises(SystemExit):
+        trainer.train()
+    trainer = ToolboxTrainer(cfg)
+    trainer.resume_or_load()
+    trainer.train()
+    output = capsys.readouterr().out
+    assert "The training loader is not one of mgre.data" in output and "3 of 4 steps are done" in output
+    assert load(tmp_path / "out" / "model_final.pth")["iteration"] == 4
+
+
+def test_the_newest_checkpoint_is_kept_whatever_the_clock_says(tmp_path):
+    checkpointer = TrainingCheckpointer(torch.nn.Linear(1, 1), str(tmp_path), num_kept=1)
+    for name in ("model_0000", "model_0001", "model_0002"):
+        checkpointer.save(name)
+        assert [path.stem for path in tmp_path.glob("*.pth")] == [name]
+    os.utime(tmp_path / "model_0002.pth", (4e9, 4e9))
+    checkpointer.save("model_0003")
+    assert (tmp_path / "model_0003.pth").exists()
+
+
+def test_results_stay_while_nothing_replaces_them(train, tmp_path):
+    metrics = train("out", "SOLVER.MAX_EPOCH", "1")
+    (tmp_path / "own").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError):
+        train("out", "SOLVER.MAX_EPOCH", "1", flags=("--resume",))
+    assert json.loads((tmp_path / "out" / "results.json").read_text()).keys() == metrics.keys()
 
 
 def test_another_length_of_epochs_goes_on_at_an_epochs_start(train, stop_after, capsys):

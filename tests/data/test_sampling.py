@@ -1,5 +1,7 @@
 import pickle
 import random
+import threading
+import time
 from itertools import islice
 
 import numpy as np
@@ -95,3 +97,22 @@ def test_random_states_are_put_back_from_a_file(tmp_path):
     draw()
     set_random_states(torch.load(tmp_path / "states.pth", weights_only=True))
     assert draw() == expected
+
+
+def test_states_are_not_taken_while_another_thread_is_seeded():
+    np.random.seed(3)
+    before, entered = random_states(), threading.Event()
+
+    def draw() -> None:
+        with seeded(7):
+            entered.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    entered.wait()
+    taken = random_states()
+    thread.join()
+    for name in ("python", "numpy"):
+        assert torch.equal(taken[name][1], before[name][1])
+    assert torch.equal(taken["torch"], before["torch"])

@@ -51,6 +51,16 @@ def test_extreme_outputs_stay_finite_with_finite_gradients():
         assert (module.predictor.bias.grad.unflatten(0, (-1, 4))[:, 2:] != 0).all()  # the sizes can come back
 
 
+def test_infinite_outputs_of_half_precision_give_boxes():
+    module = LocationModule(in_channels=4, regions=TABLE1).half()
+    for value in (math.inf, -math.inf):
+        torch.nn.init.constant_(module.predictor.bias, value)
+        boxes = module(torch.randn(2, 4, 16, 8).half())
+        boxes.square().sum().backward()
+        assert boxes.dtype == torch.float32 and boxes.isfinite().all() and boxes.abs().max() <= 3
+        assert all(p.grad.isfinite().all() for p in module.parameters())
+
+
 def test_boxes_are_float32_under_autocast():
     module = LocationModule(in_channels=4, regions=TABLE1)
     with torch.autocast("cpu", dtype=torch.bfloat16):

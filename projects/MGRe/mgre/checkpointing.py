@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from fastreid.engine import hooks
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
@@ -20,12 +21,13 @@ from fastreid.utils.checkpoint import Checkpointer
 
 from mgre.compat.engine import highest_of_all
 from mgre.data.sampling import epoch_sampler
-from mgre.errors import DamagedFileError, WeightsError
+from mgre.errors import DamagedFileError, TrainingError, WeightsError
 from mgre.randomness import random_states, set_random_states
 
 logger = logging.getLogger(__name__)
 
-INTERRUPTED = "model_interrupted"
+# The toolbox names the last state so.
+FINAL, INTERRUPTED = "model_final", "model_interrupted"
 # Of two signals within this time, in seconds, the second one is the first one's echo: a terminal or a scheduler sends
 # it to every process, and the launching one passes it on.
 ECHO_TIME = 1.0
@@ -58,7 +60,8 @@ class TrainingCheckpointer(Checkpointer):
         super().save(name, **(self.progress | {"best_metric": best} | kwargs))
         if self.save_to_disk and self.num_kept:
             for path in self._periodic_files()[self.num_kept :]:
-                path.unlink()
+                if path.stem != name:  # a clock that was put back makes the newest look old
+                    path.unlink()
 
     def has_checkpoint(self) -> bool:
         """Whether there is one to resume from. It may be there before the note ``last_checkpoint`` is."""
@@ -129,7 +132,9 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
     """The toolbox's hook, on all processes; saves also where in the training it is.
 
     That is: ``iteration``, the steps that are done; ``iters_per_epoch``; ``metric``, the last evaluation's, or -1;
-    ``best_metric``; ``sampler_seed``; and ``random_states``, those of each process.
+    ``best_metric``; ``sampler_seed``, for a loader of mgre.data; and ``random_states``, those of each process.
+
+    Weights that are NaN or infinite are never saved: the training ends with a :class:`TrainingError`.
     """
 
     checkpointer: TrainingCheckpointer
@@ -158,6 +163,11 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
                 comm.get_world_size(),
             )
 
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self.trainer.iters_per_epoch == 0:  # what follows is the evaluation, and a checkpoint
+            self._check_weights(done)
+
     def after_epoch(self) -> None:
         self._note_progress(self.trainer.iter)
         super().after_epoch()
@@ -167,20 +177,35 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
 
         Args:
             states: the process's :func:`mgre.randomness.random_states`, if not the present ones.
+
+        Raises:
+            TrainingError: weights are NaN or infinite.
         """
+        self._check_weights(steps)
         self._note_progress(steps, states)
         self.checkpointer.save(INTERRUPTED, epoch=epochs - 1)
         comm.synchronize()  # the first process to end lets the others be ended
         return Path(self.checkpointer.save_dir, f"{INTERRUPTED}.pth")
 
+    def _check_weights(self, steps: int) -> None:
+        weights = [parameter.isfinite().all() for parameter in self.trainer.model.parameters()]
+        if highest_of_all(int(not torch.stack(weights).all())):
+            files = self.checkpointer.checkpoint_files()
+            raise TrainingError(
+                f"after step {steps} there are weights that are NaN or infinite, which are not saved: lower "
+                "SOLVER.BASE_LR or warm up longer; "
+                + (f"--resume goes on from '{files[0]}'" if files else "there is no checkpoint to go on from")
+            )
+
     def _note_progress(self, steps: int, states: dict[str, Any] | None = None) -> None:
+        sampler = epoch_sampler(self.trainer.data_loader)
         self.checkpointer.progress = {
             "iteration": steps,
             "iters_per_epoch": self.trainer.iters_per_epoch,
             "best_metric": self.best_metric,
             "metric": self.trainer.storage.latest().get(self.metric_name, (-1, 0))[0],
-            "sampler_seed": epoch_sampler(self.trainer.data_loader).seed,
             "random_states": comm.all_gather(states or random_states()),
+            **({"sampler_seed": sampler.seed} if sampler else {}),
         }
 
 

@@ -13,6 +13,7 @@ from fastreid.layers import any_softmax, pooling
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
+from fastreid.utils import comm
 
 from mgre.data.validation import base_of_validation
 from mgre.errors import ConfigError, SetupError, nearest
@@ -88,8 +89,9 @@ def add_mgre_config(cfg: CfgNode) -> None:
     # Train although more than half of the training images have no key points.
     cfg.DATASETS.ALLOW_MISSING_KEYPOINTS = False
 
-    # Images that cannot be read: "stop" before training where a header is at fault, and at any other where it is met;
-    # "skip" takes the identity's next image in training, and leaves them out of the test set.
+    # Images that cannot be read. "stop": not one step is trained where a header is at fault. "skip": it is. While
+    # training, what turns out unreadable is skipped, and counted, with both: the identity's next image takes its place,
+    # and evaluations leave it out of the test set. --eval-only leaves it out with "skip", and stops with "stop".
     cfg.DATASETS.UNREADABLE_IMAGES = "stop"
 
     # Data set "CustomReID": a folder of one's own.
@@ -255,6 +257,8 @@ def _check_ranges(cfg: CfgNode) -> None:
     )
     _require(solver.WARMUP_EPOCHS == 0 or solver.WARMUP_ITERS == 0, "SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS,
              f"0 where SOLVER.WARMUP_EPOCHS is {solver.WARMUP_EPOCHS:g}: one of the two gives the warm-up")  # fmt: skip
+    ranks = comm.get_world_size()  # each has a seed of its own
+    _require(-1 <= cfg.SEED <= 2**32 - ranks, "SEED", cfg.SEED, f"-1, or 0 to 2^32 - {ranks}")
     fractions = {
         "TEST.RERANK.LAMBDA": cfg.TEST.RERANK.LAMBDA,
         "INPUT.FLIP.PROB": cfg.INPUT.FLIP.PROB,

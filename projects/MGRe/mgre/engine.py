@@ -1,6 +1,7 @@
 """The toolbox's trainer with MGRe's data and region figures, and the run behind tools/train_net.py."""
 
 import argparse
+import copy
 import importlib.metadata
 import json
 import logging
@@ -30,12 +31,22 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
 
 from mgre import distributed
-from mgre.checkpointing import CheckpointHook, StopOnSignal, TrainingCheckpointer
+from mgre.checkpointing import FINAL, CheckpointHook, StopOnSignal, TrainingCheckpointer
 from mgre.config import load_config
 from mgre.data import KeypointDataset, build_test_loader, build_train_loader, list_images
 from mgre.data.checks import check_headers
+from mgre.data.dataset import ImageError, dead_workers_named
 from mgre.data.sampling import epoch_sampler
-from mgre.errors import ConfigError, DataError, LossError, MGReError, SetupError, WeightsError, printable
+from mgre.errors import (
+    ConfigError,
+    DataError,
+    LossError,
+    MGReError,
+    SetupError,
+    TrainingError,
+    WeightsError,
+    printable,
+)
 from mgre.evaluation.regions import evaluate_regions, has_regions
 from mgre.files import written_in_one_step
 from mgre.randomness import random_states
@@ -137,7 +148,7 @@ class ReportUnreadable(HookBase):
 
     def after_epoch(self) -> None:
         dataset = self.trainer.data_loader.dataset
-        if not dataset.skip_unreadable:
+        if not getattr(dataset, "skip_unreadable", False):  # a loader of others
             return
         paths = sorted({path for part in comm.all_gather(dataset.unreadable_paths()) for path in part})
         if len(paths) > self.num_reported:
@@ -163,6 +174,10 @@ class Trainer(DefaultTrainer):
         super().__init__(cfg)
         self.cfg = scale_warmup(self.cfg, self.iters_per_epoch)
         self.warmup_iters = self.cfg.SOLVER.WARMUP_ITERS
+        # "stop" is before a training; the evaluations within it go on.
+        self.cfg.defrost()
+        self.cfg.DATASETS.UNREADABLE_IMAGES = "skip"
+        self.cfg.freeze()
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> dict:
@@ -219,6 +234,11 @@ class Trainer(DefaultTrainer):
         if comm.get_world_size() > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
+        with dead_workers_named():
+            return cls._evaluate(cfg, model)
+
+    @classmethod
+    def _evaluate(cls, cfg: CfgNode, model: nn.Module) -> dict:
         results = super().test(cfg, model)
         if cfg.TEST.RERANK.ENABLED:
             rerank = cfg.TEST.RERANK
@@ -237,6 +257,7 @@ class Trainer(DefaultTrainer):
         return results
 
     def resume_or_load(self, resume: bool = True) -> None:
+        schedules = {name: copy.deepcopy(schedule.state_dict()) for name, schedule in self.scheduler.items()}
         super().resume_or_load(resume=resume)
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
@@ -249,6 +270,7 @@ class Trainer(DefaultTrainer):
 
         if self.checkpointer.resumed is not None:
             self._go_to(self.checkpointer.resumed)
+            self._fit_warmup(self.checkpointer.resumed, schedules)
 
     def _go_to(self, progress: dict[str, Any]) -> None:
         """Let the training go on with the step at which ``progress`` was saved."""
@@ -262,8 +284,11 @@ class Trainer(DefaultTrainer):
                 self.iters_per_epoch,
             )
         sampler = epoch_sampler(self.data_loader)
-        sampler.seed = progress.get("sampler_seed", sampler.seed)
-        sampler.go_to(self.first_iter)
+        if sampler is None:
+            logger.warning("The training loader is not one of mgre.data: the training goes on, but with other batches")
+        else:
+            sampler.seed = progress.get("sampler_seed", sampler.seed)
+            sampler.go_to(self.first_iter)
         logger.info(
             "Resuming from '%s': %d of %d steps are done (%d of %d epochs)",
             self.checkpointer.resumed_from,
@@ -272,6 +297,27 @@ class Trainer(DefaultTrainer):
             self.start_epoch,
             self.max_epoch,
         )
+
+    def _fit_warmup(self, progress: dict[str, Any], schedules: dict[str, dict]) -> None:
+        """Let a warm-up that had another length, or steps of another one, go on as the config says.
+
+        Args:
+            schedules: their states before the checkpoint's were loaded.
+        """
+        warmup = self.scheduler.get("warmup_sched")
+        same_steps = progress.get("iters_per_epoch", self.iters_per_epoch) == self.iters_per_epoch
+        if warmup is None or (same_steps and warmup.warmup_iters == self.warmup_iters):
+            return
+        if warmup.last_epoch >= warmup.warmup_iters:
+            self.warmup_iters = min(self.warmup_iters, self.first_iter)  # it is over, and stays so
+            return
+        for name, state in schedules.items():
+            self.scheduler[name].load_state_dict(state)
+        # It counts steps, whatever the name says.
+        warmup.last_epoch = min(self.first_iter, self.warmup_iters)
+        for group, rate in zip(self.optimizer.param_groups, warmup.get_lr(), strict=True):
+            group["lr"] = rate
+        logger.warning("The warm-up goes on: %d of %d steps are done", warmup.last_epoch, self.warmup_iters)
 
     # The toolbox trains whole epochs: the steps of the first one that are done already are passed over.
 
@@ -291,28 +337,25 @@ class Trainer(DefaultTrainer):
         buffers = list(self.model.buffers())
         before = [buffer.clone() for buffer in buffers], random_states()
         try:
-            super().run_step()
+            with dead_workers_named():
+                super().run_step()
         except LossError as error:
             # No weight has changed yet, but the forward pass has, for one, moved the statistics of batch norm.
             for buffer, value in zip(buffers, before[0], strict=True):
                 buffer.copy_(value)
-            path = self._checkpoints.save_interrupted(steps=self.iter, epochs=self.epoch, states=before[1])
-            raise LossError(f"{error}; the state before this step is in '{path}'") from error
-        except RuntimeError as error:
-            if "DataLoader worker" in str(error):
-                raise self._name_held_image(error) from error
-            raise
+            raise LossError(self._save_before_step(error, before[1])) from error
+        except ImageError as error:
+            if comm.get_world_size() > 1:  # the others are in this step, and cannot save
+                raise
+            raise DataError(self._save_before_step(error, before[1])) from error
 
-    def _name_held_image(self, error: RuntimeError) -> DataError:
-        """The error of a worker that has died, with the image it held."""
-        dataset = self.data_loader.dataset
-        pids = re.search(r"\(pid\D*([\d, ]+)", str(error))
-        held = [dataset.held_path(int(pid)) for pid in re.findall(r"\d+", pids.group(1) if pids else "")]
-        images = ", ".join(f"'{path}'" for path in held if path)
-        return DataError(
-            f"a process that loads images has died ({' '.join(str(error).split())}); it held {images or 'no image'}: "
-            "look at that, and at the machine's memory, of which fewer DATALOADER.NUM_WORKERS take less"
-        )
+    def _save_before_step(self, error: Exception, states: dict[str, Any]) -> str:
+        """Save the state before a step that has failed; the message of its error, and where the state is."""
+        try:
+            path = self._checkpoints.save_interrupted(steps=self.iter, epochs=self.epoch, states=states)
+        except TrainingError as not_saved:
+            return f"{error}; and {not_saved}"
+        return f"{error}; the state before this step is in '{path}'"
 
     def after_step(self) -> None:
         if self.iter >= self.first_iter:
@@ -320,9 +363,19 @@ class Trainer(DefaultTrainer):
 
     def train(self) -> dict | None:
         if self.start_epoch >= self.max_epoch:
+            self._complete_final_checkpoint()
             logger.info("All %d epochs are done: evaluating the last checkpoint", self.max_epoch)
             return self.test(self.cfg, self.model)
         return super().train()
+
+    def _complete_final_checkpoint(self) -> None:
+        """Save ``model_final`` from the state that was resumed, where that is of another file.
+
+        The best checkpoint of the last epoch is written before it, and a training can be killed between the two.
+        """
+        checkpointer = self.checkpointer
+        if checkpointer.resumed is not None and Path(checkpointer.resumed_from).name != f"{FINAL}.pth":
+            checkpointer.save(FINAL, **checkpointer.resumed)
 
 
 class InferenceCheckpointer(Checkpointer):
@@ -356,6 +409,7 @@ def setup(args: argparse.Namespace, *, shown: tuple[str, ...] = SHOWN) -> CfgNod
     _quieten_console(cfg.OUTPUT_DIR, shown)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mgre")  # the toolbox sets up its own name only
     logger.info("Log file, with environment, config and model: %s", os.path.join(cfg.OUTPUT_DIR, "log.txt"))
+    logging.getLogger("fastreid.engine.train_loop").addFilter(_drop_traceback)
     logger.info("Toolbox: %s", _describe_toolbox())
     default_setup(cfg, args)
     if cfg.SEED >= 0:
@@ -370,20 +424,27 @@ def run(args: argparse.Namespace) -> dict | None:
     """
     cfg = setup(args)
     file_name = EVALUATION_FILE if args.eval_only else RESULTS_FILE
-    if comm.is_main_process():  # those of another run, which this one may not come to replace
-        Path(cfg.OUTPUT_DIR, file_name).unlink(missing_ok=True)
     if args.eval_only:
-        results = Trainer.test(cfg, load_model(cfg))
+        model = load_model(cfg)
+        _forget_results(cfg.OUTPUT_DIR, file_name)
+        results = Trainer.test(cfg, model)
     else:
         if cfg.DATASETS.UNREADABLE_IMAGES == "stop":
             paths = sorted({path for members in list_images(cfg).values() for path in members})
             check_headers(paths, cfg.OUTPUT_DIR)
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
+        _forget_results(cfg.OUTPUT_DIR, file_name)
         results = trainer.train()
     if comm.is_main_process() and results:
         _write_results(os.path.join(cfg.OUTPUT_DIR, file_name), results)
     return results
+
+
+def _forget_results(folder: str, file_name: str) -> None:
+    """Remove those of another run, which this one, that can begin now, may not come to replace."""
+    if comm.is_main_process():
+        Path(folder, file_name).unlink(missing_ok=True)
 
 
 def _write_results(path: str, results: dict) -> None:
@@ -452,7 +513,6 @@ def main(function: Callable[[], object]) -> int:
 
     What a user can mend ends in one line on stderr, not in a traceback.
     """
-    logging.getLogger("fastreid.engine.train_loop").addFilter(_drop_traceback)
     try:
         status = function()
     except ProcessExitedException as error:
@@ -480,7 +540,6 @@ def _check_writable(folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise SetupError(
-            f"OUTPUT_DIR '{folder}' cannot be written ({error.strerror}): choose another folder"
-        ) from error
+    except (OSError, ValueError, TypeError) as error:  # the latter two for what is no path
+        reason = getattr(error, "strerror", error)
+        raise SetupError(f"OUTPUT_DIR '{folder}' cannot be written ({reason}): choose another folder") from error

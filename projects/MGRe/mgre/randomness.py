@@ -1,6 +1,8 @@
 """Random states of a process: taken, put back, and set for a while."""
 
+import os
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,18 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 
+# On a GPU the toolbox's loader draws in a thread of its own. A process is not forked while another thread holds it.
+_lock = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
 
 def random_states() -> dict[str, Any]:
     """The states of Python's, numpy's and torch's generators, and of the present CUDA device where CUDA is in use.
 
     Plain containers and tensors, which ``torch.load(weights_only=True)`` reads.
     """
-    version, python, python_gauss = random.getstate()
-    name, numpy, position, has_gauss, numpy_gauss = np.random.get_state()
+    with _lock:
+        version, python, python_gauss = random.getstate()
+        name, numpy, position, has_gauss, numpy_gauss = np.random.get_state()
+        torch_cpu = torch.get_rng_state()
     return {
         "python": (version, torch.tensor(python), python_gauss),
         "numpy": (name, torch.from_numpy(numpy.astype(np.int64)), position, has_gauss, numpy_gauss),
-        "torch": torch.get_rng_state(),
+        "torch": torch_cpu,
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }
 
@@ -39,17 +48,20 @@ def set_random_states(states: dict[str, Any]) -> None:
 def seeded(seed: int) -> Iterator[None]:
     """Python, numpy and torch (on the CPU) draw from ``seed`` on here, and afterwards as if nothing had been drawn.
 
+    :func:`random_states` waits for other threads that are in it.
+
     Args:
         seed: 0 to 2**32 - 1.
     """
     # CUDA's stays alone: torch.manual_seed would set it too.
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
+    with _lock:
+        before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+            torch.set_rng_state(before[2])

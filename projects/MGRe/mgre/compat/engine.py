@@ -17,7 +17,7 @@ from fastreid.utils.params import ContiguousParams
 from torch.nn.parallel import DistributedDataParallel
 
 from mgre.compat.patching import adapt
-from mgre.errors import LossError, SetupError
+from mgre.errors import LossError, SetupError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -238,7 +238,7 @@ def name_losses_without_value() -> None:
 def _stop_at_losses(step: int, wrong: dict[str, float], paths: Sequence[str]) -> None:
     everywhere = comm.all_gather((wrong, list(paths)))
     losses = {name: value for part, _ in everywhere for name, value in part.items()}
-    images = [path for _, part in everywhere for path in part]
+    images = [printable(path) for _, part in everywhere for path in part]
     logger.error("The images of the batch whose loss is no number: %s", ", ".join(images) or "not known")
     raise LossError(
         f"{', '.join(f'{name} is {value}' for name, value in losses.items())} in step {step + 1}, in a batch with "

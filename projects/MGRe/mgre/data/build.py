@@ -151,7 +151,7 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
         )
     else:
         train_set = ReIDDataset(items, transform)
-    train_set.skip_unreadable = cfg.DATASETS.UNREADABLE_IMAGES == "skip"
+    train_set.skip_unreadable = True  # what is to stop a training is looked for before it
     return draw_by_epoch(build_reid_train_loader(cfg, train_set=train_set, transforms=transform))
 
 
@@ -170,7 +170,8 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]
         dataset.show_test()
     query, gallery = (_split(dataset, dataset_name, split) for split in ("query", "gallery"))
     if cfg.DATASETS.UNREADABLE_IMAGES == "skip":
-        query, gallery = (leave_out_unreadable(items, cfg.OUTPUT_DIR) for items in (query, gallery))
+        with _first_process_of_machine_first():  # it notes for the others what it has read
+            query, gallery = (leave_out_unreadable(items, cfg.OUTPUT_DIR) for items in (query, gallery))
     items = query + gallery
     keypoints = _test_keypoints(cfg, dataset, items)
     if keypoints:

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mgre.data.dataset import ImageError, load_image
-from mgre.errors import DataError
+from mgre.errors import DataError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -49,17 +49,24 @@ def check_headers(paths: Sequence[str], cache_folder: str) -> None:
 
 
 def leave_out_unreadable(items: Sequence[Item], cache_folder: str) -> list[Item]:
-    """The ``items`` (path, identity, camera) whose image can be decoded, all of it; says which ones are left out."""
+    """The ``items`` (path, identity, camera) whose image can be decoded, all of it; says which ones are left out.
+
+    Raises:
+        DataError: none can.
+    """
     faults = _find_faults([item[0] for item in items], _pixel_fault, "pixels", cache_folder)
     if faults and comm.is_main_process():
         logger.warning("%d of %d test images cannot be read and are left out: %s", len(faults), len(items),
                        _some(faults))  # fmt: skip
-    return [item for item in items if item[0] not in faults]
+    left = [item for item in items if item[0] not in faults]
+    if not left:
+        raise DataError(f"none of {len(items)} test images can be read: {_some(faults)}; copy them again")
+    return left
 
 
 def _some(faults: Iterable[str]) -> str:
     paths = sorted(faults)
-    return ", ".join(f"'{path}'" for path in paths[:NUM_NAMED]) + (", ..." if len(paths) > NUM_NAMED else "")
+    return ", ".join(f"'{printable(path)}'" for path in paths[:NUM_NAMED]) + (", ..." if len(paths) > NUM_NAMED else "")
 
 
 def _find_faults(paths: Sequence[str], find_fault: Callable[[str], bool], depth: str, cache_folder: str) -> set[str]:

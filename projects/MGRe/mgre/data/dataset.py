@@ -1,9 +1,11 @@
 """Torch data sets: the toolbox's, with errors that name the image, and one that carries key points."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from fastreid.data.common import CommDataset
@@ -21,10 +23,11 @@ Item = tuple[str, Any, Any]
 
 # Of this many workers it is known which image they hold.
 MAX_WORKERS = 256
+_datasets: "WeakSet[ReIDDataset]" = WeakSet()
 
 
 class ImageError(DataError):
-    """An image cannot be read, or does not fit its key points.
+    """An image cannot be read, does not fit its key points, or has ended the process that loaded it.
 
     A DataLoader raises a worker's exception anew, with the worker's traceback as its message: only the last line of
     that, which is ours, is kept.
@@ -33,6 +36,10 @@ class ImageError(DataError):
     def __init__(self, message: str) -> None:
         last_line = message.rstrip().rsplit("\n", 1)[-1]
         super().__init__(last_line.removeprefix(f"{__name__}.{type(self).__name__}: "))
+
+
+class UnreadableImageError(ImageError):
+    """An image is missing, empty, cut short or no image."""
 
 
 class ReIDDataset(CommDataset):
@@ -53,6 +60,7 @@ class ReIDDataset(CommDataset):
         # Shared with the workers, which have copies of all else.
         self._unreadable = torch.zeros(len(img_items), dtype=torch.bool).share_memory_()
         self._held = torch.full((MAX_WORKERS, 2), -1).share_memory_()  # process id, index
+        _datasets.add(self)
 
     def unreadable_paths(self) -> list[str]:
         """The images that were skipped so far, by all workers of this process."""
@@ -81,7 +89,7 @@ class ReIDDataset(CommDataset):
             if self.img_items[candidate][1] == identity:
                 try:
                     return self._load_item(candidate)
-                except ImageError as error:
+                except UnreadableImageError as error:
                     self._unreadable[candidate] = True
                     first_error = first_error or error
         raise first_error
@@ -100,6 +108,24 @@ class ReIDDataset(CommDataset):
         """What of a sample comes from the image file."""
         image = load_image(path)
         return {"images": image if self.transform is None else self.transform(image)}
+
+
+@contextmanager
+def dead_workers_named() -> Iterator[None]:
+    """Within it the error of a loader whose worker has died is an :class:`ImageError` that names what it held."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        pids = re.search(r"\(pid\D*([\d, ]+)", str(error))
+        numbers = [int(pid) for pid in re.findall(r"\d+", pids.group(1) if pids else "")]
+        held = [path for pid in numbers for dataset in _datasets if (path := dataset.held_path(pid))]
+        raise ImageError(
+            f"a process that loads images has died ({' '.join(str(error).split())}); it held "
+            f"{', '.join(map(repr, held)) or 'no image'}: look at that, and at the machine's memory, of which fewer "
+            "DATALOADER.NUM_WORKERS take less"
+        ) from error
 
 
 class KeypointDataset(ReIDDataset):
@@ -151,14 +177,14 @@ def load_image(path: str) -> Image.Image:
     Not through the toolbox's ``read_image``, which swallows decoding errors and gives black pixels for what is broken.
 
     Raises:
-        ImageError: it is missing, empty, cut short or not an image.
+        UnreadableImageError: it is missing, empty, cut short or not an image.
     """
     try:
         with Image.open(path) as image:
             image.load()
             return _upright(image).convert("RGB")
     except Exception as error:  # decoders raise many kinds, and each means that this file is at fault
-        raise ImageError(
+        raise UnreadableImageError(
             f"Image '{path}' {_fault(path, error)}; copy it again or remove it from the data set"
         ) from error
 

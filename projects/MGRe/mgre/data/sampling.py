@@ -83,6 +83,7 @@ def draw_by_epoch(loader: DataLoader) -> DataLoader:
     return loader
 
 
-def epoch_sampler(loader: DataLoader) -> EpochSampler:
-    """The sampler that :func:`draw_by_epoch` put into ``loader``."""
-    return loader.batch_sampler.sampler
+def epoch_sampler(loader: DataLoader) -> EpochSampler | None:
+    """The sampler that :func:`draw_by_epoch` put into ``loader``; None where it has not."""
+    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    return sampler if isinstance(sampler, EpochSampler) else None

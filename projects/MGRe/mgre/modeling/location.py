@@ -64,8 +64,10 @@ class LocationModule(nn.Module):
         Returns:
             (B, R, 4) boxes (x_min, y_min, x_max, y_max), normalised, in float32 or better also under autocast.
         """
-        output = self.predictor(self.features(features)).unflatten(1, (-1, 4))
-        # Half precision has 10 bits: too coarse for where a box lies.
+        # Half precision has 10 bits: too coarse for where a box lies. And above 65504 it is infinite, of which batch
+        # norm makes NaN.
+        with torch.autocast(features.device.type, enabled=False):
+            output = self.predictor(self.features(features.to(self.predictor.weight.dtype))).unflatten(1, (-1, 4))
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         centers = self.centers + output[..., :2].tanh()
         sizes = _clamp_value(output[..., 2:]).exp()  # Eq. (1)
@@ -73,5 +75,6 @@ class LocationModule(nn.Module):
 
 
 def _clamp_value(log_sizes: torch.Tensor) -> torch.Tensor:
-    # The value is clamped, the gradient is not: a size beyond the range can be pulled back.
-    return log_sizes.detach().clamp(*LOG_SIZE_RANGE) + (log_sizes - log_sizes.detach())
+    # The value is clamped, the gradient is not: a size beyond the range can be pulled back. Infinite ones, which a
+    # model of half precision can have, differ from themselves by NaN.
+    return log_sizes.detach().clamp(*LOG_SIZE_RANGE) + (log_sizes - log_sizes.detach()).nan_to_num()
