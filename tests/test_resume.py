@@ -246,3 +246,12 @@ def test_another_length_of_epochs_goes_on_at_an_epochs_start(train, stop_after, 
     output = capsys.readouterr().out
     assert "of epochs of 2 steps, this training's have 4" in output
     assert "4 of 12 steps are done (1 of 3 epochs)" in output
+
+
+def test_a_forgotten_resume_is_told(train, capsys):
+    train("one")
+    assert "checkpoints of an earlier training" not in capsys.readouterr().out
+    train("one")
+    assert "add --resume; to keep it, choose another OUTPUT_DIR" in capsys.readouterr().out
+    train("one", flags=("--resume",))
+    assert "checkpoints of an earlier training" not in capsys.readouterr().out

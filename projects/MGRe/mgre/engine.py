@@ -258,6 +258,12 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         schedules = {name: copy.deepcopy(schedule.state_dict()) for name, schedule in self.scheduler.items()}
+        if not resume and self.checkpointer.has_checkpoint():
+            logger.warning(
+                "OUTPUT_DIR '%s' has checkpoints of an earlier training, which this one will replace: to go on with it "
+                "instead, stop now and add --resume; to keep it, choose another OUTPUT_DIR",
+                self.cfg.OUTPUT_DIR,
+            )
         super().resume_or_load(resume=resume)
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
