@@ -88,7 +88,7 @@ def call(args: argparse.Namespace) -> int:
         return main(lambda: run(args))
     except KeyboardInterrupt:
         finds = not (args.source or args.check or args.sheets)
-        print("\nstopped" + "; the same command goes on from here" * finds, file=sys.stderr)
+        print("\nstopped; the same command goes on from here" if finds else "\nstopped", file=sys.stderr)
         return STOPPED
 
 

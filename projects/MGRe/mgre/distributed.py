@@ -16,6 +16,7 @@ from fastreid.engine import launch as toolbox_launch
 from fastreid.utils import comm
 
 from mgre.errors import ConfigError, TrainingError
+from mgre.signals import signals_handled
 
 # What torchrun sets for each process.
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -99,9 +100,5 @@ def _signals_passed_on() -> Iterator[None]:
             signal.signal(number, before[number])
             signal.raise_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with signals_handled(pass_on) as before:
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -524,7 +525,8 @@ def main(function: Callable[[], object]) -> int:
     except ProcessExitedException as error:
         if error.exit_code >= 0:
             return error.exit_code  # the process has said why
-        print(f"error: {error} (out of memory?); the other processes were ended", file=sys.stderr)
+        reason = " (out of memory?)" if error.exit_code == -signal.SIGKILL else ""
+        print(f"error: {error}{reason}; the other processes were ended", file=sys.stderr)
         return 128 - error.exit_code
     except (MGReError, ProcessRaisedException) as error:
         # Another process hands its error over as a whole traceback: the last line is the message.

@@ -1,7 +1,7 @@
 """Errors a user can mend. Each message is one line: what was wrong, where, and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class MGReError(Exception):
@@ -40,6 +40,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """For an error's message: " (nearest: ...)" with the known name that is most like ``name``, or nothing."""
     matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (nearest: {matches[0]})" if matches else ""
+
+
+def first_names(names: Sequence[str], count: int = 3) -> str:
+    """For a message: the first ``count`` of the names, and whether there are more."""
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
 def printable(text: str) -> str:

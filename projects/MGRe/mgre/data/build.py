@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from operator import itemgetter
-from typing import Any
 
 from fastreid.config import CfgNode
 from fastreid.data import build_reid_test_loader, build_reid_train_loader
@@ -19,7 +18,7 @@ from fastreid.utils.logger import log_first_n
 from torch.utils.data import DataLoader
 
 from mgre.data.checks import leave_out_unreadable
-from mgre.data.dataset import KeypointDataset, ReIDDataset
+from mgre.data.dataset import Item, KeypointDataset, ReIDDataset
 from mgre.data.keypoints import ImageKeypoints, file_name_of, find_keypoint_file, load_keypoints, match_keypoints
 from mgre.data.occlusion import Occlusion
 from mgre.data.published import PUBLISHED_SETS, count_differences
@@ -29,8 +28,6 @@ from mgre.data.validation import ValidationSplit, base_of_validation
 from mgre.errors import ConfigError, DataError, MGReError, SetupError, nearest
 
 logger = logging.getLogger(__name__)
-
-Item = tuple[str, Any, Any]
 
 # What the toolbox's readers raise when a folder or a file name is not as they expect.
 READER_ERRORS = (RuntimeError, AssertionError, AttributeError, ValueError, LookupError, OSError)

@@ -6,24 +6,20 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from fastreid.utils import comm
-from fastreid.utils.file_io import PathManager
 from PIL import Image
 from tqdm import tqdm
 
-from mgre.data.dataset import ImageError, load_image
-from mgre.errors import DataError, printable
+from mgre.data.dataset import ImageError, Item, load_image
+from mgre.errors import DataError, first_names, printable
+from mgre.files import written_in_one_step
 
 logger = logging.getLogger(__name__)
 
 CACHE = "checked_images.json"
 # Reading waits for the disk, or decodes without Python's lock.
 NUM_THREADS = 8
-NUM_NAMED = 3
-
-Item = tuple[str, Any, Any]
 
 
 def check_headers(paths: Sequence[str], cache_folder: str) -> None:
@@ -65,8 +61,7 @@ def leave_out_unreadable(items: Sequence[Item], cache_folder: str) -> list[Item]
 
 
 def _some(faults: Iterable[str]) -> str:
-    paths = sorted(faults)
-    return ", ".join(f"'{printable(path)}'" for path in paths[:NUM_NAMED]) + (", ..." if len(paths) > NUM_NAMED else "")
+    return first_names([f"'{printable(path)}'" for path in sorted(faults)])
 
 
 def _find_faults(paths: Sequence[str], find_fault: Callable[[str], bool], depth: str, cache_folder: str) -> set[str]:
@@ -80,7 +75,8 @@ def _find_faults(paths: Sequence[str], find_fault: Callable[[str], bool], depth:
         faults = {path for path, fault in zip(unknown, bar, strict=True) if fault}
     if unknown and cache_folder:
         content[depth] = known | {path: state for path, state in states.items() if path not in faults}
-        _write_cache(cache, content)
+        with written_in_one_step(str(cache)) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
+            json.dump(content, file)
     return faults
 
 
@@ -116,10 +112,3 @@ def _read_cache(path: Path) -> dict[str, dict[str, list[int]]]:
         return {}
     is_cache = isinstance(content, dict) and all(isinstance(part, dict) for part in content.values())
     return content if is_cache else {}
-
-
-def _write_cache(path: Path, content: dict[str, dict[str, list[int]]]) -> None:
-    PathManager.mkdirs(str(path.parent))
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(part, path)

@@ -11,6 +11,7 @@ from fastreid.config import CfgNode, configurable
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.datasets.bases import ImageDataset
 
+from mgre.data.dataset import Item
 from mgre.errors import ConfigError, DataError
 
 SPLIT_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -21,8 +22,6 @@ CSV_COLUMNS = ("path", "identity", "camera", "split")
 JUNK, BACKGROUND = -1, 0
 
 _NAME = re.compile(r"(-?\d+)_c(\d+)")
-
-Item = tuple[str, Any, Any]
 
 
 @DATASET_REGISTRY.register()

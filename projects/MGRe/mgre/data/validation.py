@@ -9,11 +9,10 @@ import numpy as np
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.datasets.bases import ImageDataset
 
+from mgre.data.dataset import Item
 from mgre.errors import DataError
 
 SUFFIX = "Val"
-
-Item = tuple[str, Any, Any]
 
 
 def base_of_validation(name: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mgre.errors import DamagedFileError, WeightsError
+from mgre.errors import DamagedFileError, WeightsError, first_names
 
 logger = logging.getLogger(__name__)
 
@@ -123,5 +123,5 @@ def _common_prefix(state: dict[str, torch.Tensor], own: dict[str, torch.Tensor])
     return prefixes.most_common(1)[0][0] if prefixes else ""
 
 
-def _some(names: list[str], count: int = 3) -> str:
-    return f" ({', '.join(names[:count])}{', ...' if len(names) > count else ''})" if names else ""
+def _some(names: list[str]) -> str:
+    return f" ({first_names(names)})" if names else ""

@@ -6,15 +6,13 @@ A job is finished when its result file is there, whoever started it: the command
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from fastreid.config import CfgNode
@@ -24,6 +22,7 @@ from mgre.config import leaves, load_config
 from mgre.engine import EVALUATION_FILE, RESULTS_FILE
 from mgre.errors import ConfigError, DataError, SetupError
 from mgre.reproduction.experiments import Training
+from mgre.signals import signals_handled
 
 ABLATIONS = "configs/MGRe/ablations"
 TRAIN_NET, SELECT_WEIGHTS = "tools/train_net.py", "tools/select_weights.py"
@@ -215,30 +214,21 @@ def run_jobs(jobs: Sequence[Job]) -> list[str]:
     return failures
 
 
-def _call(command: Sequence[str], output: Any) -> int:
-    with _signals() as received:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        received.append(process)
-        status = process.wait()
-    if len(received) > 1:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(128 + received[1])
-    return status
-
-
-@contextmanager
-def _signals() -> Iterator[list[Any]]:
-    """Passes signals on to the process that is put into the list, and adds their numbers to it."""
-    received: list[Any] = []
+def _call(command: Sequence[str], output: IO[str]) -> int:
+    process: subprocess.Popen | None = None
+    received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        if isinstance(received[0], subprocess.Popen):
-            received[0].send_signal(number)
+        if process:
+            process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with signals_handled(pass_on):
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        if received:  # before there was a process to pass it on to
+            process.send_signal(received[0])
+        status = process.wait()
+    if received:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(128 + received[0])
+    return status

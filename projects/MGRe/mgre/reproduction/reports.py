@@ -129,16 +129,14 @@ class TableExperiment(Experiment):
         return [job for jobs in (*self.trained.values(), *self.occluded.values()) for job in jobs]
 
     def report(self) -> list[Path]:
-        rows = [
-            row
-            for config_file in self.config_files
-            for training in self.table.trainings
-            for row in self._rows(training, config_file)
-        ]
+        rows = []
+        for config_file in self.config_files:
+            cfg = self.plan.load(config_file)
+            for training in self.table.trainings:
+                rows += self._rows(training, (training.name, config_file), cfg)
         return save_table(rows, self.path, title=self.title)
 
-    def _rows(self, training: Training, config_file: str) -> list[Row]:
-        key, cfg = (training.name, config_file), self.plan.load(config_file)
+    def _rows(self, training: Training, key: tuple[str, str], cfg: CfgNode) -> list[Row]:
         rows = []
         for dataset in cfg.DATASETS.TESTS:
             paper = _paper(self.table.paper, training, cfg, dataset)
@@ -200,10 +198,12 @@ class Figure5(Experiment):
 
     def report(self) -> list[Path]:
         rows = {}
-        for (config_file, dimension), jobs in self.trained.items():
+        for config_file in self.config_files:
             cfg = self.plan.load(config_file)
-            for dataset in cfg.DATASETS.TESTS:
-                rows[dataset, dimension] = Row(str(dimension), dataset, _results(jobs, cfg, dataset))
+            for dimension in DIMENSIONS:
+                jobs = self.trained[config_file, dimension]
+                for dataset in cfg.DATASETS.TESTS:
+                    rows[dataset, dimension] = Row(str(dimension), dataset, _results(jobs, cfg, dataset))
         files = save_table(list(rows.values()), self.path, title=self.title)
         return [*files, _plot_dimensions(rows, self.path.with_suffix(".png"))]
 
