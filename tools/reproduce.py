@@ -21,7 +21,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
         "words",
         nargs="+",
         metavar="experiment | KEY VALUE",
-        help="table2 ... table8, figure4, figure5, figure6, or all; then config overrides in pairs, for every training",
+        help="table2 ... table8, figure4, figure5, figure6, balance, or all; then config overrides in pairs, for every training",
     )
     parser.add_argument(
         "--config-file",

@@ -21,6 +21,7 @@ from mgre.data.checks import leave_out_unreadable
 from mgre.data.dataset import Item, KeypointDataset, ReIDDataset
 from mgre.data.keypoints import ImageKeypoints, file_name_of, find_keypoint_file, load_keypoints, match_keypoints
 from mgre.data.occlusion import Occlusion
+from mgre.data.part import DatasetPart
 from mgre.data.published import PUBLISHED_SETS, count_differences
 from mgre.data.sampling import draw_by_epoch
 from mgre.data.transforms import build_keypoint_transforms
@@ -47,6 +48,7 @@ def build_dataset(cfg: CfgNode, name: str, *, combineall: bool = False) -> Image
     """Read the registered data set ``name`` from the data folder (``FASTREID_DATASETS``, else ``datasets``).
 
     ``<name>Val`` is its training set, of which DATASETS.VALIDATION.NUM_IDS identities are split off as the test set.
+    DATASETS.PART keeps some of the identities.
 
     Several processes must all call it: the first one of each machine goes ahead, since some readers write files.
 
@@ -79,7 +81,17 @@ def build_dataset(cfg: CfgNode, name: str, *, combineall: bool = False) -> Image
             name=__name__,
             key="message",
         )
-    return dataset
+    part = cfg.DATASETS.PART
+    if not (part.NUM_TRAIN_IDS or part.NUM_TEST_IDS):
+        return dataset
+    return DatasetPart(
+        dataset,
+        name=name,
+        folder=dataset_folder(dataset),
+        num_train_ids=part.NUM_TRAIN_IDS,
+        num_test_ids=part.NUM_TEST_IDS,
+        seed=part.SEED,
+    )
 
 
 def dataset_folder(dataset: ImageDataset) -> str:

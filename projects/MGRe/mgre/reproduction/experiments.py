@@ -151,10 +151,27 @@ DIMENSIONS = {
     for dimension in (512, 1024, 2048, 4096)
 }
 
+# The balance of the two tasks: the location loss's weight, and how much of the ReID gradient reaches the boxes.
+LOSS_WEIGHTS = (1.0, 3.0, 10.0, 30.0, 100.0)
+REID_GRADIENTS = (0.0, 1.0)
+BALANCE = {
+    (weight, gradient): Training(
+        f"weight{weight:g}-gradient{gradient:g}",
+        f"MGRe, location loss x {weight:g}, ReID gradient {gradient:g}",
+        overrides=(
+            *("MODEL.MGRE.LOCATION.LOSS_WEIGHT", str(weight)),
+            *("MODEL.MGRE.LOCATION.REID_GRADIENT", str(gradient)),
+        ),
+    )
+    for weight in LOSS_WEIGHTS
+    for gradient in REID_GRADIENTS
+}
+
 EXPERIMENTS = {
     **{name: table.title for name, table in TABLES.items()},
     "table8": "Table 8: multiply-adds, parameters and latency",
     "figure4": "Figure 4: class activation maps",
     "figure5": "Figure 5: dimension of the final feature",
     "figure6": "Figure 6: weights of the final feature",
+    "balance": "The balance of location loss and ReID gradient",
 }

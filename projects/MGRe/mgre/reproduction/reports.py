@@ -12,8 +12,10 @@ from fastreid.config import CfgNode
 from mgre.config import load_config
 from mgre.errors import DataError
 from mgre.reproduction.activation import save_figure4
+from mgre.reproduction.balance import choose_balance, plot_balance
 from mgre.reproduction.cost import describe_setting, measure_costs, save_costs
 from mgre.reproduction.experiments import (
+    BALANCE,
     BASELINE,
     DIMENSIONS,
     EXPERIMENTS,
@@ -26,7 +28,7 @@ from mgre.reproduction.experiments import (
     Training,
 )
 from mgre.reproduction.jobs import Job, evaluate, load_planned, select_weights, train
-from mgre.reproduction.tables import METRICS, Row, differences, save_table
+from mgre.reproduction.tables import METRICS, OVERLAP, Row, differences, save_table
 from mgre.visualization import new_figure
 
 # Images in a batch of Table 8.
@@ -226,8 +228,50 @@ class Figure6(Experiment):
         return [path for job in self.jobs if job.after for path in sorted(job.folder.glob("stage_weights*"))]
 
 
+class Balance(Experiment):
+    """mAP and the regions' IoU against the location loss's weight, with and without the ReID gradient to the boxes."""
+
+    default_files = ("configs/MGRe/market-quick.yml",)
+
+    @cached_property
+    def trained(self) -> dict[tuple[str, tuple[float, float]], list[Job]]:
+        """By config file, loss weight and gradient."""
+        return {
+            (config_file, setting): self.plan.train(training, config_file)
+            for config_file in self.config_files
+            for setting, training in BALANCE.items()
+        }
+
+    @cached_property
+    def baselines(self) -> dict[str, list[Job]]:
+        return {config_file: self.plan.train(BASELINE, config_file) for config_file in self.config_files}
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [job for jobs in (*self.baselines.values(), *self.trained.values()) for job in jobs]
+
+    def report(self) -> list[Path]:
+        rows: list[Row] = []
+        grids: dict[str, dict[tuple[float, float], Row]] = {}
+        for config_file in self.config_files:
+            cfg = self.plan.load(config_file)
+            for dataset in cfg.DATASETS.TESTS:
+                rows.append(Row(BASELINE.title, dataset, _results(self.baselines[config_file], cfg, dataset)))
+                grid = {
+                    setting: Row(training.title, dataset, _results(self.trained[config_file, setting], cfg, dataset))
+                    for setting, training in BALANCE.items()
+                }
+                rows += grid.values()
+                grids[f"{dataset}, {Path(config_file).stem}"] = grid
+        overlaps = list(dict.fromkeys(m for row in rows for f in row.found.values() for m in f if m.startswith(OVERLAP)))
+        files = save_table(rows, self.path, title=self.title, metrics=("mAP", "Rank-1", "mINP", *overlaps))
+        with files[0].open("a") as file:
+            file.writelines(f"\n{name}: {choose_balance(grid)}\n" for name, grid in grids.items())
+        return [*files, plot_balance(grids, self.path.with_suffix(".png"))]
+
+
 def make_experiment(name: str, plan: Plan) -> Experiment:
-    others = {"table8": Table8, "figure4": Figure4, "figure5": Figure5, "figure6": Figure6}
+    others = {"table8": Table8, "figure4": Figure4, "figure5": Figure5, "figure6": Figure6, "balance": Balance}
     return others.get(name, TableExperiment)(name, plan)
 
 
@@ -237,7 +281,7 @@ def _results(jobs: Sequence[Job], cfg: CfgNode, dataset: str) -> dict[int, dict[
     for number, job in enumerate(jobs):
         if results := job.read_results():
             figures = results if len(cfg.DATASETS.TESTS) == 1 else results[dataset]
-            found[number] = {metric: figures[metric] for metric in METRICS if metric in figures}
+            found[number] = {m: value for m, value in figures.items() if m in METRICS or m.startswith(OVERLAP)}
     return found
 
 

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from tabulate import tabulate
 
 METRICS = ("mAP", "Rank-1", "Rank-5", "mINP")
+OVERLAP = "IoU/"  # of the names of the regions' mean IoU, which are fractions
 
 # Percent by metric, by the number of the seed.
 Found = Mapping[int, Mapping[str, float]]
@@ -38,19 +39,19 @@ class Row:
         cells = {"": self.title, "data set": self.dataset, "seeds": len(self.found) or None}
         for metric in metrics:
             values, paper = self.values(metric), self.paper.get(metric)
-            cells[f"{metric}, %"] = mean(values) if values else None
+            cells[_column(metric)] = mean(values) if values else None
             cells[f"{metric}, deviation"] = stdev(values) if len(values) > 1 else None
             cells[f"{metric}, the paper's"] = paper
             cells[f"{metric}, difference"] = mean(values) - paper if values and paper is not None else None
         return cells
 
 
-def save_table(rows: Sequence[Row], path: Path, *, title: str) -> list[Path]:
+def save_table(rows: Sequence[Row], path: Path, *, title: str, metrics: Sequence[str] = METRICS) -> list[Path]:
     """Write the rows as ``path`` with the endings .md and .csv, and return both.
 
     Metrics that neither we nor the paper have, and columns that are empty, are left out.
     """
-    metrics = [m for m in METRICS if any(row.values(m) or m in row.paper for row in rows)]
+    metrics = [m for m in metrics if any(row.values(m) or m in row.paper for row in rows)]
     numbers = [row.numbers(metrics) for row in rows]
     kept = [name for name in numbers[0] if not name or any(row[name] is not None for row in numbers)]
     numbers = [{name: row[name] for name in kept} for row in numbers]
@@ -65,17 +66,25 @@ def save_table(rows: Sequence[Row], path: Path, *, title: str) -> list[Path]:
     return [markdown, sheet]
 
 
+def _column(metric: str) -> str:
+    return metric if metric.startswith(OVERLAP) else f"{metric}, %"
+
+
 def _texts(numbers: Mapping[str, str | float | None]) -> dict[str, str]:
-    """A row to read: one decimal, signed differences, and the deviation behind the mean."""
+    """A row to read: signed differences, and the deviation behind the mean.
+
+    Percents have one decimal, and fractions two.
+    """
     texts = {}
     for name, value in numbers.items():
+        digits = 2 if name.startswith(OVERLAP) else 1
         if name.endswith(", deviation"):
             if value is not None:
-                texts[f"{name.removesuffix(', deviation')}, %"] += f" ± {value:.1f}"
+                texts[_column(name.removesuffix(", deviation"))] += f" ± {value:.{digits}f}"
         elif value is None:
             texts[name] = ""
         elif isinstance(value, float):
-            texts[name] = f"{value:+.1f}" if name.endswith("difference") else f"{value:.1f}"
+            texts[name] = f"{value:+.{digits}f}" if name.endswith("difference") else f"{value:.{digits}f}"
         else:
             texts[name] = str(value)
     return texts
