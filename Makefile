@@ -23,7 +23,7 @@ reproduce-quick: $(READY)
 		--config-file configs/MGRe/reproduce-quick.yml --output logs/reproduce-quick
 
 torture: $(READY)
-	.venv/bin/python tools/torture.py
+	.venv/bin/python benchmarks/kill_and_resume.py
 
 lint: $(READY)
 	.venv/bin/ruff check .

@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -140,13 +141,24 @@ def small_run(
 
 @pytest.fixture
 def load_tool() -> Callable[[str], ModuleType]:
-    """Import tools/<name>.py, which is no package."""
+    """The options of tools/<name>.py."""
 
     def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, f"tools/{name}.py")
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
-        return tool
+        return importlib.import_module(f"mgre_cli.{'train' if name == 'train_net' else name}")
+
+    return load
+
+
+@pytest.fixture
+def load_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import benchmarks/<name>.py, which is no package."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", f"benchmarks/{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
 
     return load
 

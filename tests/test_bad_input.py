@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from fastreid.engine import default_argument_parser
-from mgre.engine import main, run
+from mgre.commands.main import main
+from mgre.engine.run import run
 
 BASE = "configs/MGRe/Base-MGRe.yml"
 

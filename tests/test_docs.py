@@ -9,7 +9,7 @@ import pytest
 from mgre.config import load_config
 
 PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
-COMMAND = re.compile(r"tools/\w+\.py[^`#\n]*")  # in a block or in `quotes`; a comment ends it
+COMMAND = re.compile(r"(?:tools|benchmarks)/\w+\.py[^`#\n]*")  # in a block or in `quotes`; a comment ends it
 COMMANDS = sorted(
     {(page.name, command) for page in PAGES for command in COMMAND.findall(page.read_text().replace("\\\n", " "))}
 )
@@ -27,15 +27,16 @@ def test_commands_are_found():
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
-def test_a_command_is_one_that_its_tool_takes(page, command, load_tool):
+def test_a_command_is_one_that_its_tool_takes(page, command, load_tool, load_benchmark):
     tool, *words = shlex.split(command)
     assert Path(tool).is_file()
     if not words:  # the tool's name
         return
+    options = (load_tool if tool.startswith("tools/") else load_benchmark)(Path(tool).stem)
     if options_of(words) == words and "--config-file" not in words:  # a hint at an option, such as `--check`
-        assert all(f'"{word}"' in Path(tool).read_text() for word in words)
+        assert all(f'"{word}"' in Path(options.__file__).read_text() for word in words)
         return
-    args = load_tool(Path(tool).stem).parse_args(words)
+    args = options.parse_args(words)
     files = getattr(args, "config_file", None) or []
     for file in [files] if isinstance(files, str) else files:
         own = file.startswith(("your", "path/", "logs/"))

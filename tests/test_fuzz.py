@@ -14,14 +14,14 @@ import pytest
 import torch
 import yaml
 from fastreid.engine import default_argument_parser
-from mgre.checkpointing import TrainingCheckpointer
 from mgre.config import load_config
+from mgre.data.coco_file import load_keypoints
 from mgre.data.custom import read_csv
-from mgre.data.dataset import load_image
-from mgre.data.keypoints import load_keypoints
-from mgre.engine import setup
+from mgre.data.images import load_image
+from mgre.engine.checkpointing import TrainingCheckpointer
+from mgre.engine.run import setup
 from mgre.errors import ConfigError, DataError, MGReError, WeightsError, printable
-from mgre.modeling.pretrained import read_state_dict
+from mgre.system.weight_files import read_state_dict
 from PIL import Image
 from torch import nn
 

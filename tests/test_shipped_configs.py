@@ -9,7 +9,8 @@ from fastreid.engine.hooks import LRScheduler
 from fastreid.solver import build_lr_scheduler
 from fastreid.utils.events import EventStorage
 from mgre.config import load_config
-from mgre.engine import Trainer, scale_warmup
+from mgre.engine.schedule import scale_warmup
+from mgre.engine.trainer import Trainer
 from mgre.errors import ConfigError
 
 # The toolbox's MGN is made for the channels of ResNet-50, and cuts its maps into three stripes.

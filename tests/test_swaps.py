@@ -5,7 +5,7 @@ import torch
 from fastreid.modeling import build_model
 from fastreid.solver import build_optimizer
 from fastreid.utils.events import EventStorage
-from mgre.config import POOL_LAYERS
+from mgre.config.checks import POOL_LAYERS
 
 DEPTH, BACKBONE = "MODEL.BACKBONE.DEPTH", "MODEL.MGRE.BACKBONE"
 TIMM = {BACKBONE: "build_timm_backbone"}

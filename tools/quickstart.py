@@ -1,70 +1,9 @@
 #!/usr/bin/env python
-"""Train, evaluate and re-rank MGRe on drawn pedestrians, and say where everything is.
+"""Door to mgre_cli.quickstart, for the options, and to mgre.commands.quickstart, for the work."""
 
-Example:
-    tools/quickstart.py SEED 1 OUTPUT_DIR logs/other
-"""
-
-import argparse
 import sys
-import time
-from pathlib import Path
 
-METRICS = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
-# What the console shows of the log; the file has all of it.
-SHOWN = ("fastreid.utils.events", "mgre")
-
-
-def parse_args(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides in pairs")
-    return parser.parse_args(words)
-
-
-def quickstart(args: argparse.Namespace) -> None:
-    start = time.monotonic()
-    config_file = str(Path(__file__).parents[1] / "configs/MGRe/quickstart.yml")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    words = ["--config-file", config_file, "MODEL.DEVICE", device, *args.opts]
-    cfg = setup(default_argument_parser().parse_args(words), shown=SHOWN)
-
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=False)
-    plain = trainer.train()
-    cfg.defrost()
-    cfg.TEST.RERANK.ENABLED = True
-    cfg.TEST.REGION_IOU.ENABLED = False  # it would be the same again
-    reranked = Trainer.test(cfg, trainer.model)
-
-    rows = [[name, *(results[m] for m in METRICS)] for name, results in (("plain", plain), ("re-ranked", reranked))]
-    print("\n" + tabulate(rows, headers=[f"{cfg.DATASETS.TESTS[0]}, %", *METRICS], floatfmt=".1f"))
-    overlaps = {name.removeprefix("IoU/"): value for name, value in plain.items() if name.startswith("IoU/")}
-    folder = Path(cfg.OUTPUT_DIR)
-    files = {"checkpoint": folder / "model_final.pth", "log": folder / "log.txt"}
-    if overlaps:
-        print("\n" + tabulate(overlaps.items(), headers=["region", "mean IoU"], floatfmt=".2f"))
-        files["picture"] = folder / "regions.png"
-        _save_contact_sheet(cfg, trainer, files["picture"])
-    print("\n" + tabulate(files.items(), tablefmt="plain"))
-    print(f"\nDone in {time.monotonic() - start:.0f} s.")
-
-
-def _save_contact_sheet(cfg, trainer, path: Path) -> None:
-    test_set = trainer.build_test_loader(cfg, cfg.DATASETS.TESTS[0])[0].dataset
-    picked = torch.linspace(0, len(test_set) - 1, 16).long().tolist()
-    images = torch.stack([test_set[i]["images"] for i in picked])
-    boxes = trainer.model.eval().predict_boxes({"images": images})
-    boxes_of_image = torch.stack(list(boxes.values()), dim=1).cpu()
-    tiles = [draw_regions(image, b) for image, b in zip(images, boxes_of_image, strict=True)]
-    contact_sheet(tiles, list(boxes)).save(path)
-
+from mgre_cli.quickstart import main
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    # Not before the options are right: these import torch, which takes seconds.
-    import torch
-    from mgre.engine import Trainer, default_argument_parser, main, setup
-    from mgre.visualization import contact_sheet, draw_regions
-    from tabulate import tabulate
-
-    sys.exit(main(lambda: quickstart(arguments)))
+    sys.exit(main())

@@ -1,6 +1,6 @@
 import pytest
-from mgre.data.build import build_dataset, dataset_folder
 from mgre.data.custom import CustomReID, read_csv, read_folders
+from mgre.data.datasets import build_dataset, dataset_folder
 from mgre.errors import ConfigError, DataError
 
 CSV = """path,identity,camera,split

@@ -3,15 +3,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from mgre.data.coco_file import load_keypoints, write_keypoints
 from mgre.data.keypoints import (
     COCO_KEYPOINTS,
     COCO_SKELETON,
     FLIP_PAIRS,
     ImageKeypoints,
     find_keypoint_file,
-    load_keypoints,
     match_keypoints,
-    write_keypoints,
 )
 from mgre.data.transforms import KeypointTransforms
 from mgre.errors import DataError, SetupError

@@ -4,7 +4,7 @@ from mgre.config import load_config
 from mgre.data import build_test_loader, build_train_loader, occlusion
 from mgre.data.occlusion import Occlusion, draw_box
 from mgre.errors import ConfigError
-from mgre.evaluation.regions import evaluate_regions
+from mgre.evaluation.region_iou import evaluate_regions
 
 NAMES = [f"query/{number:04d}_c1s1_000001_00.jpg" for number in range(4000)]
 

@@ -10,7 +10,7 @@ import pytest
 import scipy.io
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.datasets.bases import ImageDataset
-from mgre.data.build import build_dataset, dataset_folder
+from mgre.data.datasets import build_dataset, dataset_folder
 from mgre.data.published import PUBLISHED_SETS, count_differences
 from mgre.errors import DataError, SetupError
 from PIL import Image

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mgre.config import load_config
 from mgre.data import build_dataset, build_test_loader, build_train_loader, dataset_folder, list_images
-from mgre.data.validation import ValidationSplit, base_of_validation
+from mgre.data.validation_split import ValidationSplit, base_of_validation
 from mgre.errors import ConfigError, DataError
 
 

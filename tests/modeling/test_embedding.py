@@ -1,7 +1,8 @@
 import pytest
 import torch
 from fastreid.modeling.heads import EmbeddingHead
-from mgre.config import POOL_LAYERS, load_config
+from mgre.config import load_config
+from mgre.config.checks import POOL_LAYERS
 from mgre.errors import ConfigError
 from mgre.modeling.embedding import MGReHead
 

@@ -3,7 +3,8 @@ import logging
 import pytest
 import torch
 from mgre.errors import WeightsError
-from mgre.modeling.pretrained import load_matching, read_state_dict
+from mgre.modeling.pretrained import load_matching
+from mgre.system.weight_files import read_state_dict
 from torch import nn
 
 

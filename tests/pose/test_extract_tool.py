@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mgre.data.keypoints import load_keypoints
+from mgre.commands import extract_keypoints
+from mgre.data.coco_file import load_keypoints
 from mgre.errors import SetupError
 from mgre.pose import hrnet
+from mgre_cli.extract_keypoints import parse_args
 from PIL import Image
 
 TOOL = "tools/extract_keypoints.py"
 
 
 @pytest.fixture
-def tool(load_tool):
-    return load_tool("extract_keypoints")
+def tool():
+    return extract_keypoints
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def extract(tool, capsys):
 
     def call(*words: str | Path, status: int = 0):
         capsys.readouterr()
-        found = tool.call(tool.parse_args([str(word) for word in words]))
+        found = tool.call(parse_args([str(word) for word in words]))
         printed = capsys.readouterr()
         assert found == status, printed.out[-3000:] + printed.err[-3000:]
         return printed
@@ -213,8 +215,8 @@ def test_a_file_of_a_folder_is_where_training_on_it_would_look(extract, tmp_path
 def test_options_and_overrides_come_in_any_order(tool):
     ordered = ["--images", "x", "--import", "coco", "k.json", "--overwrite", "MODEL.DEVICE", "cpu", "SEED", "-1"]
     mixed = ["MODEL.DEVICE", "cpu", "--overwrite", "--images", "x", "SEED", "-1", "--import", "coco", "k.json"]
-    assert tool.parse_args(mixed) == tool.parse_args(ordered)
-    assert tool.parse_args(mixed).opts == ["MODEL.DEVICE", "cpu", "SEED", "-1"]
+    assert parse_args(mixed) == parse_args(ordered)
+    assert parse_args(mixed).opts == ["MODEL.DEVICE", "cpu", "SEED", "-1"]
 
 
 def test_sheets_replace_nothing_but_sheets(extract, tmp_path, crops, write_pose_onnx):
@@ -385,7 +387,7 @@ def test_what_is_downloaded_is_told_first(extract, crops, monkeypatch, tmp_path)
 
 def test_the_device_is_the_configs_then_the_one_that_is_here(tool, tmp_path, monkeypatch):
     def device(*words):
-        return tool.load(tool.parse_args([str(word) for word in words])).MODEL.DEVICE
+        return tool.load(parse_args([str(word) for word in words])).MODEL.DEVICE
 
     base = os.path.abspath("configs/MGRe/custom.yml")
     (tmp_path / "base.yml").write_text(f"_BASE_: {base}\nMODEL:\n  DEVICE: cuda:1\n")
@@ -404,7 +406,7 @@ def test_the_device_is_the_configs_then_the_one_that_is_here(tool, tmp_path, mon
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "", "²"])
 def test_a_wrong_batch_size_says_what_is_allowed(tool, capsys, value):
     with pytest.raises(SystemExit):
-        tool.parse_args(["--images", "x", f"--batch-size={value}"])
+        parse_args(["--images", "x", f"--batch-size={value}"])
     assert (
         f"argument --batch-size: '{value}' is not allowed: give a whole number of 1 or more" in capsys.readouterr().err
     )
@@ -418,6 +420,10 @@ def test_a_wrong_batch_size_says_what_is_allowed(tool, capsys, value):
         (["--images", "tests/pose"], "'tests/pose' has no images"),
         (["--config-file", ""], "--config-file is empty"),
         (["--images", "{crops}", "--output", "{crops}"], "' is a folder: name a file"),
+        (
+            ["--images", "{crops}", "--model", "hrnets"],
+            "no such pose model (nearest: hrnet); known ones: hrnet, onnx, rtmpose",
+        ),
         (["--images", "{crops}", "--model", "onnx"], "give an .onnx file with --weights"),
         (["--images", "{crops}", "--model", "hrnet", "--weights", "none.pth"], "'none.pth' does not exist"),
         (["--images", "{crops}", "--import", "openpose", "x"], "known ones: boxmot, coco, kpr"),
@@ -435,7 +441,7 @@ def test_what_is_wrong_is_said_in_one_line(extract, tmp_path, crops, arguments, 
 
 def test_the_command_line(tool, capsys):
     with pytest.raises(SystemExit):
-        tool.parse_args(["--help"])
+        parse_args(["--help"])
     usage = capsys.readouterr().out
     for name in ("rtmpose", "hrnet", "onnx", "coco", "boxmot", "kpr", "--sheets"):
         assert name in usage

@@ -7,7 +7,7 @@ import resource
 import cv2
 import numpy as np
 import pytest
-from mgre.data.keypoints import load_keypoints
+from mgre.data.coco_file import load_keypoints
 from mgre.errors import DataError, SetupError
 from mgre.pose import extraction, images, journal
 from mgre.pose.base import PoseModel

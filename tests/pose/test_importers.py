@@ -3,7 +3,7 @@ import logging
 
 import numpy as np
 import pytest
-from mgre.data.keypoints import load_keypoints, write_keypoints
+from mgre.data.coco_file import load_keypoints, write_keypoints
 from mgre.errors import DataError
 from mgre.pose.images import find_images
 from mgre.pose.importers import IMPORTERS

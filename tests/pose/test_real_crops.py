@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from damage import damages, with_points
-from mgre.data.dataset import load_image
-from mgre.data.keypoints import load_keypoints
+from mgre.commands import extract_keypoints
+from mgre.data.coco_file import load_keypoints
+from mgre.data.images import load_image
 from mgre.pose import POSE_MODELS
+from mgre_cli.extract_keypoints import parse_args
 from PIL import Image
 
 PKU_REID = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "pku-reid-50"
@@ -22,13 +24,12 @@ pytestmark = pytest.mark.skipif(not PKU_REID.is_dir(), reason=f"needs the crops 
 
 
 @pytest.fixture
-def extract(load_tool, capsys):
+def extract(capsys):
     """Run the tool; its exit status and what it printed."""
-    tool = load_tool("extract_keypoints")
 
     def call(*words):
         capsys.readouterr()
-        status = tool.call(tool.parse_args([str(word) for word in words]))
+        status = extract_keypoints.call(parse_args([str(word) for word in words]))
         return status, capsys.readouterr()
 
     return call

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from mgre.commands.main import main
+from mgre.commands.reproduce import run
 from mgre.config import load_config
-from mgre.engine import main
 from mgre.reproduction import jobs as jobs_module
 from mgre.reproduction import reports
-from mgre.reproduction.command import run
 from mgre.reproduction.cost import CostRow
 from mgre.reproduction.jobs import Job, run_jobs
 

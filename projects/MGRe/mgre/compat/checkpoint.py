@@ -74,7 +74,7 @@ def check_loaded_files() -> None:
         @functools.wraps(load_file)
         def read(checkpointer: checkpoint.Checkpointer, path: str) -> dict[str, Any]:
             # Not at the top: mgre.modeling uses the toolbox, which is being adapted when this module is imported.
-            from mgre.modeling.pretrained import read_state_dict, read_weights
+            from mgre.system.weight_files import read_state_dict, read_weights
 
             content = read_weights(path)
             return content if "model" in content else {"model": read_state_dict(path)}

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mgre.compat.patching import adapt
 from mgre.errors import LossError, SetupError, printable
+from mgre.system.collectives import highest_of_all
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +62,6 @@ class _DistributedDataParallel(DistributedDataParallel):
     def __init__(self, module: torch.nn.Module, device_ids: list[int] | None = None, **kwargs: Any) -> None:
         on_cpu = next(module.parameters()).device.type == "cpu"
         super().__init__(module, device_ids=None if on_cpu else device_ids, **kwargs)
-
-
-def highest_of_all(value: int) -> int:
-    """The highest ``value`` of all processes, on each of them."""
-    if comm.get_world_size() == 1:
-        return value
-    # On the CPU, by the group through which the toolbox gathers each step's losses.
-    tensor = torch.tensor(value)
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=comm._get_global_gloo_group())
-    return int(tensor)
 
 
 def distribute_without_cuda() -> None:

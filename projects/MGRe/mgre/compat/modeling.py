@@ -97,7 +97,8 @@ def _make_builder(builder: Callable[[CfgNode], nn.Module]) -> Callable[[CfgNode]
         if not path:
             return _build_published(builder, cfg, random_cfg)
         # Not at the top: mgre.modeling uses the toolbox, which is being adapted when this module is imported.
-        from mgre.modeling.pretrained import load_matching, read_state_dict
+        from mgre.modeling.pretrained import load_matching
+        from mgre.system.weight_files import read_state_dict
 
         backbone = builder(random_cfg)
         state = read_state_dict(path)

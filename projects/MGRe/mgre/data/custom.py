@@ -11,7 +11,7 @@ from fastreid.config import CfgNode, configurable
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.datasets.bases import ImageDataset
 
-from mgre.data.dataset import Item
+from mgre.data.torch_dataset import Item
 from mgre.errors import ConfigError, DataError
 
 SPLIT_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}

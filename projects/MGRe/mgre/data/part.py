@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from fastreid.data.datasets.bases import ImageDataset
 
-from mgre.data.dataset import Item
+from mgre.data.torch_dataset import Item
 from mgre.errors import DataError
 
 

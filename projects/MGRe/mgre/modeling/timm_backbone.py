@@ -9,7 +9,7 @@ from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from torch import nn
 
 from mgre.errors import ConfigError, WeightsError, nearest
-from mgre.modeling.pretrained import read_state_dict
+from mgre.system.weight_files import read_state_dict
 
 logger = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ Importing it registers the pose models.
 
 from mgre.pose import hrnet, onnx_model, rtmpose
 from mgre.pose.base import POSE_MODELS, FoundKeypoints, PoseModel
+from mgre.pose.checking import check_keypoints
 from mgre.pose.extraction import ImageSet, extract_keypoints, open_journals, require_free_output, sets_to_write
 from mgre.pose.images import find_images
 from mgre.pose.importers import IMPORTERS
 from mgre.pose.report import is_sheet, require_free_sheets, save_sheets, sheet_paths, summarise
-from mgre.pose.validation import check_keypoints
 
 __all__ = [
     "IMPORTERS",

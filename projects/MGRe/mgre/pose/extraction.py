@@ -25,7 +25,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mgre.data.keypoints import NUM_KEYPOINTS, ImageKeypoints, file_name_of, untrust_outside, write_keypoints
+from mgre.data.coco_file import write_keypoints
+from mgre.data.keypoints import NUM_KEYPOINTS, ImageKeypoints, file_name_of, untrust_outside
 from mgre.errors import DataError, SetupError
 from mgre.pose.base import FoundKeypoints, PoseModel
 from mgre.pose.images import load_crop

@@ -19,11 +19,11 @@ from torch.nn import functional as F
 
 from mgre.data.keypoints import FLIP_PAIRS, NUM_KEYPOINTS
 from mgre.errors import SetupError, WeightsError
-from mgre.modeling.pretrained import read_state_dict
 from mgre.pose.base import POSE_MODELS, PoseModel
 from mgre.pose.crops import CropTransform
 from mgre.pose.decoding import decode_heatmaps
-from mgre.pose.weights import download, file_sha256
+from mgre.system.download import download, file_sha256
+from mgre.system.weight_files import read_state_dict
 
 # Channels of the highest-resolution branch: HRNet-W32 and W48.
 WIDTHS = (32, 48)

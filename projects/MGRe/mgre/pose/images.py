@@ -7,7 +7,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from mgre.data.custom import IMAGE_SUFFIXES
-from mgre.data.dataset import ImageError, load_image
+from mgre.data.images import ImageError, load_image
 from mgre.errors import DataError
 
 # A side of fewer pixels shows nobody.

@@ -20,18 +20,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mgre.data.dataset import ImageError
-from mgre.data.keypoints import (
-    ImageKeypoints,
-    best_people,
-    check_inside,
-    entries_by_id,
-    file_name_of,
-    parse_points,
-    person_score,
-    read_json,
-    untrust_outside,
-)
+from mgre.data.coco_file import best_people, entries_by_id, parse_points, person_score, read_json
+from mgre.data.images import ImageError
+from mgre.data.keypoints import ImageKeypoints, check_inside, file_name_of, untrust_outside
 from mgre.errors import DataError
 from mgre.pose.base import FoundKeypoints
 from mgre.pose.images import image_size, load_crop, name_fault, size_fault

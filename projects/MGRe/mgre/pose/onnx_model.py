@@ -16,7 +16,7 @@ from mgre.errors import SetupError, WeightsError
 from mgre.pose.base import POSE_MODELS, PoseModel
 from mgre.pose.crops import CropTransform
 from mgre.pose.decoding import decode_heatmaps, decode_simcc
-from mgre.pose.weights import file_sha256
+from mgre.system.download import file_sha256
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, NodeArg

@@ -9,12 +9,12 @@ from PIL import Image, PngImagePlugin
 from tabulate import tabulate
 from torchvision.transforms.functional import pil_to_tensor, resize
 
-from mgre.data.dataset import ImageError, load_image
+from mgre.data.images import ImageError, load_image
 from mgre.data.keypoints import COCO_KEYPOINTS, ImageKeypoints
 from mgre.errors import DataError, SetupError
-from mgre.files import written_in_one_step
 from mgre.geometry import boxes_from_keypoints
 from mgre.regions import Region
+from mgre.system.files import write_atomically
 from mgre.visualization import contact_sheet, draw_regions, draw_skeleton
 
 # Images on a sheet, and the (H, W) in pixels into which each is fitted.
@@ -136,7 +136,7 @@ def _save(sheet: Image.Image, path: str) -> None:
     for key, value in SHEET_MARK.items():
         marks.add_text(key, value)
     try:
-        with written_in_one_step(path) as unfinished:
+        with write_atomically(path) as unfinished:
             sheet.save(unfinished, format="PNG", pnginfo=marks)
     except OSError as error:
         raise SetupError(

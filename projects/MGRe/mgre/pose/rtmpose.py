@@ -15,7 +15,7 @@ from mgre.errors import SetupError, WeightsError
 from mgre.pose.base import POSE_MODELS, PoseModel
 from mgre.pose.crops import IMAGENET_MEAN, IMAGENET_STD
 from mgre.pose.onnx_model import OnnxNetwork
-from mgre.pose.weights import download, file_sha256
+from mgre.system.download import download, file_sha256
 
 if TYPE_CHECKING:
     from rtmlib import RTMPose

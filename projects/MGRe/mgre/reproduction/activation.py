@@ -29,7 +29,7 @@ from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from mgre.data import build_test_loader
-from mgre.engine import load_model
+from mgre.engine.load_model import load_model
 from mgre.errors import ConfigError, DataError, SetupError
 from mgre.modeling.backbone import STAGES, MGReBackbone, StagedBackbone, stage_outputs
 from mgre.modeling.timm_backbone import TimmBackbone

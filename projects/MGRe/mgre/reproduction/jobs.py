@@ -19,10 +19,10 @@ from fastreid.config import CfgNode
 from tqdm import tqdm
 
 from mgre.config import leaves, load_config
-from mgre.engine import EVALUATION_FILE, RESULTS_FILE
+from mgre.engine.run import EVALUATION_FILE, RESULTS_FILE
 from mgre.errors import ConfigError, DataError, SetupError
 from mgre.reproduction.experiments import Training
-from mgre.signals import signals_handled
+from mgre.system.signals import handle_signals
 
 ABLATIONS = "configs/MGRe/ablations"
 TRAIN_NET, SELECT_WEIGHTS = "tools/train_net.py", "tools/select_weights.py"
@@ -223,7 +223,7 @@ def _call(command: Sequence[str], output: IO[str]) -> int:
         if process:
             process.send_signal(number)
 
-    with signals_handled(pass_on):
+    with handle_signals(pass_on):
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         if received:  # before there was a process to pass it on to
             process.send_signal(received[0])

@@ -263,7 +263,9 @@ class Balance(Experiment):
                 }
                 rows += grid.values()
                 grids[f"{dataset}, {Path(config_file).stem}"] = grid
-        overlaps = list(dict.fromkeys(m for row in rows for f in row.found.values() for m in f if m.startswith(OVERLAP)))
+        overlaps = list(
+            dict.fromkeys(m for row in rows for f in row.found.values() for m in f if m.startswith(OVERLAP))
+        )
         files = save_table(rows, self.path, title=self.title, metrics=("mAP", "Rank-1", "mINP", *overlaps))
         with files[0].open("a") as file:
             file.writelines(f"\n{name}: {choose_balance(grid)}\n" for name, grid in grids.items())

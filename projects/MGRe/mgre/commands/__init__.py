@@ -1,0 +1,1 @@
+"""What the commands do; tools/ has a door to each."""

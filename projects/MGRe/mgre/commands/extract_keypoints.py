@@ -1,0 +1,212 @@
+"""Key points of a data set's images: found, imported, checked or drawn."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable
+
+import torch
+from fastreid.config import CfgNode
+from fastreid.utils.logger import setup_logger
+
+from mgre.commands.main import main
+from mgre.config import load_config
+from mgre.data import list_images
+from mgre.data.coco_file import load_keypoints, write_keypoints
+from mgre.data.keypoints import file_name_of, keypoint_path
+from mgre.errors import ConfigError, DataError, SetupError, nearest
+from mgre.pose import (
+    IMPORTERS,
+    POSE_MODELS,
+    FoundKeypoints,
+    ImageSet,
+    check_keypoints,
+    extract_keypoints,
+    find_images,
+    is_sheet,
+    open_journals,
+    require_free_output,
+    require_free_sheets,
+    save_sheets,
+    sets_to_write,
+    sheet_paths,
+    summarise,
+)
+from mgre.regions import get_regions
+
+FAILED, SKIPPED, STOPPED = 1, 3, 130
+
+
+def call(args: argparse.Namespace) -> int:
+    """Run the command; the exit status, which says also whether Ctrl-C has stopped it."""
+    try:
+        return main(lambda: run(args))
+    except KeyboardInterrupt:
+        finds = not (args.source or args.check or args.sheets)
+        print("\nstopped; the same command goes on from here" if finds else "\nstopped", file=sys.stderr)
+        return STOPPED
+
+
+def run(args: argparse.Namespace) -> int:
+    setup_logger(name="mgre")
+    cfg = load(args)
+    image_sets = find_image_sets(args, cfg)
+    if args.check:
+        trained = list_images(cfg, train_only=True) if args.images is None else None
+        return max(check(image_set, trained, cfg) for image_set in image_sets)
+    if args.sheets:
+        return worst(redraw(image_set, cfg, overwrite=args.overwrite) for image_set in image_sets)
+    require_own_outputs(image_sets)
+    todo = sets_to_write(image_sets, overwrite=args.overwrite)
+    for image_set in todo:
+        require_free_sheets(image_set.output, image_set.paths, overwrite=args.overwrite)
+    return write_imported(args, cfg, image_sets, todo) if args.source else write_found(args, cfg, image_sets, todo)
+
+
+def load(args: argparse.Namespace) -> CfgNode:
+    """The config; on the device that it, or the command line, names, else on the one that is here."""
+    if args.config_file == "":
+        raise ConfigError("--config-file is empty: name a config file, see configs/")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cfg = load_config(args.config_file or "", ["MODEL.DEVICE", device, *args.opts])
+    if args.config_file:
+        named = CfgNode.load_yaml_with_base(args.config_file).get("MODEL", {}).get("DEVICE", device)
+        if named != device:
+            cfg = load_config(args.config_file, ["MODEL.DEVICE", named, *args.opts])
+    return cfg
+
+
+def find_image_sets(args: argparse.Namespace, cfg: CfgNode) -> list[ImageSet]:
+    listed = list_images(cfg) if args.images is None else {args.images: sorted(find_images(args.images))}
+    if args.output and len(listed) > 1:
+        raise ConfigError(f"--output is one file, and the config's data sets need {len(listed)}: leave it out")
+    image_sets = []
+    for folder, paths in listed.items():
+        crops = [path for path in paths if not is_sheet(path)]
+        if not crops:
+            raise DataError(f"'{folder}' has no images (.jpg, .jpeg, .png) in it or below")
+        image_sets.append(ImageSet(folder, crops, args.output or default_output(args, cfg, folder)))
+    return image_sets
+
+
+def default_output(args: argparse.Namespace, cfg: CfgNode, folder: str) -> str:
+    if args.images is None or args.check or args.sheets:
+        return keypoint_path(cfg.DATASETS.KEYPOINTS, folder)
+    # A file of that name in the working directory is most likely of other images.
+    return os.path.join(folder, os.path.expanduser(cfg.DATASETS.KEYPOINTS))
+
+
+def require_own_outputs(image_sets: list[ImageSet]) -> None:
+    """
+    Raises:
+        ConfigError: two data sets have the same key point file, or one has a folder for it.
+    """
+    owners: dict[str, ImageSet] = {}
+    for image_set in image_sets:
+        owner = owners.setdefault(os.path.realpath(image_set.output), image_set)
+        if owner is not image_set:
+            raise ConfigError(
+                f"DATASETS.KEYPOINTS is '{image_set.output}' for the images of '{owner.folder}' and of "
+                f"'{image_set.folder}': give a name, so that there is a file in each of these folders"
+            )
+        if os.path.isdir(image_set.output):
+            raise ConfigError(f"the key point file '{image_set.output}' is a folder: name a file")
+
+
+def write_found(args: argparse.Namespace, cfg: CfgNode, image_sets: list[ImageSet], todo: list[ImageSet]) -> int:
+    known = [name for name, _ in POSE_MODELS]
+    if args.model not in known:
+        raise ConfigError(
+            f"--model {args.model}: no such pose model{nearest(args.model, known)}; "
+            f"known ones: {', '.join(sorted(known))}"
+        )
+    model = POSE_MODELS.get(args.model)(weights=args.weights, device=cfg.MODEL.DEVICE)
+    statuses = []
+    with open_journals(todo, model, overwrite=args.overwrite) as journals:
+        tell_left(image_sets, journals)
+        for image_set, journal in journals.items():
+            found = extract_keypoints(model, image_set, journal, overwrite=args.overwrite, batch_size=args.batch_size)
+            statuses.append(report(found, image_set, cfg))
+    return worst(statuses)
+
+
+def write_imported(args: argparse.Namespace, cfg: CfgNode, image_sets: list[ImageSet], todo: list[ImageSet]) -> int:
+    source_format, source = args.source
+    if source_format not in IMPORTERS:
+        raise ConfigError(f"--import {source_format}: no such format; known ones: {', '.join(sorted(IMPORTERS))}")
+    tell_left(image_sets, todo)
+    statuses = []
+    for image_set in todo:
+        min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
+        found = IMPORTERS[source_format](source, image_set.paths, image_set.folder, min_score=min_score)
+        info = {"description": f"Imported from {source_format}: {os.path.basename(source)}"}
+        require_free_output(image_set, overwrite=args.overwrite)
+        write_keypoints(image_set.output, found.keypoints, info=info)
+        print(f"{len(found.keypoints)} of {len(image_set.paths)} images have key points in '{source}'")
+        statuses.append(report(found, image_set, cfg))
+    return worst(statuses)
+
+
+def tell_left(image_sets: list[ImageSet], written: list[ImageSet] | dict[ImageSet, object]) -> None:
+    for image_set in image_sets:
+        if image_set not in written:
+            print(f"'{image_set.output}' is there already: left as it is")
+
+
+def report(found: FoundKeypoints, image_set: ImageSet, cfg: CfgNode) -> int:
+    """Print the summary, save the sheets and tell the skipped images; the exit status."""
+    min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
+    print(f"\n{summarise(found.keypoints, min_score=min_score)}\n\nkey points  {image_set.output}")
+    regions = [r for members in get_regions(cfg.MODEL.MGRE.REGIONS, (1, 2, 3)).values() for r in members]
+    sheets = sheet_paths(image_set.output)
+    status, faulty = 0, found.faulty
+    try:
+        unseen = save_sheets(found.keypoints, image_set.folder, sheets, regions=regions, min_score=min_score)
+    except SetupError as error:  # the next data set does not need them
+        print(f"error: {error}", file=sys.stderr)
+        status = FAILED
+    else:
+        faulty = faulty | unseen
+        print(*(f"sheet       {sheet}" for sheet in sheets.values() if found.keypoints), sep="\n")
+    if faulty:
+        print(f"\n{len(faulty)} images were skipped:", *faulty.values(), sep="\n  ", file=sys.stderr)
+    return status or (SKIPPED if faulty else 0)
+
+
+def worst(statuses: Iterable[int]) -> int:
+    found = set(statuses)
+    return next((status for status in (FAILED, SKIPPED) if status in found), 0)
+
+
+def redraw(image_set: ImageSet, cfg: CfgNode, *, overwrite: bool) -> int:
+    """Summary and sheets of a key point file that is there."""
+    require_free_sheets(image_set.output, image_set.paths, overwrite=overwrite)
+    content = load_keypoints(image_set.output, min_score=cfg.DATASETS.KEYPOINT_MIN_SCORE)
+    names = {file_name_of(path, image_set.folder) for path in image_set.paths}
+    found = FoundKeypoints({name: keypoints for name, keypoints in content.items() if name in names})
+    if not found.keypoints:
+        raise DataError(f"'{image_set.output}' has key points of none of the images of '{image_set.folder}'")
+    return report(found, image_set, cfg)
+
+
+def check(image_set: ImageSet, trained: dict[str, list[str]] | None, cfg: CfgNode) -> int:
+    """
+    Args:
+        trained: the images that need key points, by folder; None: all.
+    """
+    train_paths = None if trained is None else trained.get(image_set.folder, [])
+    if train_paths == [] and not os.path.exists(image_set.output):
+        print(f"warning: '{image_set.output}' does not exist; images to test on need none\nnothing to refuse")
+        return 0
+    findings = check_keypoints(
+        image_set.output,
+        image_set.paths,
+        image_set.folder,
+        train_paths=train_paths,
+        min_score=cfg.DATASETS.KEYPOINT_MIN_SCORE,
+    )
+    for finding in findings:
+        print(finding)
+    refused = any(finding.level == "error" for finding in findings)
+    print(f"'{image_set.output}' is {'refused' if refused else 'accepted'}")
+    return FAILED if refused else 0

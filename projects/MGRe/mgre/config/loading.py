@@ -1,0 +1,108 @@
+"""Configs from files and command lines."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import yaml
+from fastreid.config import CfgNode, get_cfg
+
+from mgre.config.checks import check_config
+from mgre.config.keys import add_mgre_config
+from mgre.errors import ConfigError, nearest
+
+# Of a config file: far more than there are keys, far fewer than a few lines of YAML aliases can stand for.
+MAX_VALUES = 10_000
+
+
+def load_config(config_file: str = "", overrides: Sequence[str] = ()) -> CfgNode:
+    """The toolbox's and MGRe's defaults, then a config file, then ``KEY VALUE`` pairs; checked and frozen.
+
+    Raises:
+        ConfigError: a file, key, name or value is wrong.
+        SetupError: the config asks for a device that is not there.
+    """
+    cfg = get_cfg()
+    add_mgre_config(cfg)
+    if config_file:
+        _merge_file(cfg, config_file)
+    _merge_overrides(cfg, list(overrides))
+    for node in (cfg.MODEL.BACKBONE, cfg.MODEL.HEADS):
+        if node.NORM == "SyncBN":  # what detectron2 and the papers call the toolbox's "syncBN"
+            node.NORM = "syncBN"
+    try:
+        check_config(cfg)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:  # a member of a list may be of any type
+        raise ConfigError(f"a value in the config is of another type than it should be: {error}") from error
+    cfg.freeze()
+    return cfg
+
+
+def _is_larger_than(size: int, value: Any) -> bool:
+    """Whether a nesting of lists and dicts has more than ``size`` values; what is at two places counts twice."""
+    rest, seen = [value], 0
+    while rest and seen <= size:
+        node = rest.pop()
+        seen += 1
+        if isinstance(node, dict | list | tuple | set):
+            rest.extend(node.values() if isinstance(node, dict) else node)
+    return seen > size
+
+
+def leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings, each with its keys joined by dots."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _merge_file(cfg: CfgNode, config_file: str) -> None:
+    if not os.path.isfile(config_file):
+        raise ConfigError(f"config file '{config_file}' does not exist (working directory {os.getcwd()}); see configs/")
+    try:
+        loaded = CfgNode.load_yaml_with_base(config_file)
+    except FileNotFoundError as error:
+        raise ConfigError(f"config file '{config_file}': its _BASE_ '{error.filename}' does not exist") from error
+    except (yaml.YAMLError, OSError, RecursionError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise ConfigError(
+            f"config file '{config_file}' is not a YAML mapping of keys: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"config file '{config_file}' is not a YAML mapping of keys: {str(loaded)[:60]!r}")
+    if _is_larger_than(MAX_VALUES, loaded):
+        raise ConfigError(f"config file '{config_file}' has more than {MAX_VALUES} values, its aliases written out")
+    _merge(cfg, dict(leaves(loaded)), f"config file '{config_file}'")
+
+
+def _merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
+    if len(overrides) % 2:
+        raise ConfigError(f"overrides come in pairs KEY VALUE; got {len(overrides)} words: {' '.join(overrides)}")
+    _merge(cfg, dict(zip(overrides[0::2], overrides[1::2], strict=True)), "the command line")
+
+
+def _merge(cfg: CfgNode, values: dict[str, Any], source: str) -> None:
+    known = dict(leaves(cfg))
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"unknown config key {key} in {source}{nearest(key, known)}")
+        if isinstance(known[key], float) and str(value).lstrip("+-").isdigit():
+            value = float(value)  # yacs takes no whole number for a number
+        try:
+            cfg.merge_from_list([key, value])
+        except ValueError as error:
+            allowed = _describe_type(known[key], value)
+            raise ConfigError(f"{key} is {value!r} in {source}; allowed: {allowed}") from error
+
+
+def _describe_type(default: Any, value: Any) -> str:
+    """The type of a key with this default, in words, with an example of how to write it."""
+    if isinstance(default, bool):
+        return "True or False"
+    if isinstance(default, int | float):
+        return f"a {'whole ' if isinstance(default, int) else ''}number, like {default}"
+    if isinstance(default, str):
+        return f"""text; what looks like something else takes quotes in quotes, "'{value}'\""""
+    names = not default or isinstance(default[0], str)
+    return f'a tuple in quotes, like "{(value,) if names else tuple(default)}"'

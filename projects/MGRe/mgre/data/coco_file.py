@@ -1,0 +1,237 @@
+"""Key points in a file: COCO key point JSON, read and written.
+
+Points are (x, y, score): x to the right, y down, in pixels of the crop; sizes are (H, W).
+"""
+
+import json
+import math
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mgre.data.keypoints import (
+    COCO_KEYPOINTS,
+    COCO_SKELETON,
+    NUM_KEYPOINTS,
+    ImageKeypoints,
+    check_inside,
+    untrust_outside,
+)
+from mgre.errors import DataError, SetupError
+from mgre.system.files import write_atomically
+
+
+def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypoints]:
+    """Read a COCO key point JSON.
+
+    Args:
+        path: the file. Of several annotations of one image the one with the largest ``score`` counts (the mean score of
+            the points where an annotation has none).
+        min_score: points of a lower score may lie anywhere.
+
+    Returns:
+        The key points by ``file_name``, normalised to forward slashes. Points outside their image have score 0.
+
+    Raises:
+        DataError: the file is missing or malformed, or its points cannot be those of its images.
+    """
+    _, people = read_people(path)
+    for name, _, keypoints in people:
+        check_inside(keypoints, min_score, name, path)
+    best = best_people(people)
+    return {name: ImageKeypoints(untrust_outside(k.points, k.size), k.size) for name, k in best.items()}
+
+
+def read_people(path: str) -> tuple[list[str], list[tuple[str, float, ImageKeypoints]]]:
+    """What a COCO key point JSON has, in the file's order.
+
+    Returns:
+        The ``file_name`` of each of its images; and of each annotation the image's ``file_name``, the person's score
+        and the key points.
+
+    Raises:
+        DataError: the file is missing or malformed. Where the points lie is not looked at: see :func:`check_inside`.
+    """
+    content = _read_coco(path)
+    images = _read_images(content["images"], path)
+    people = []
+    for number, annotation in enumerate(content["annotations"]):
+        name, size = _image_of(annotation, number, images, path)
+        points = parse_points(annotation["keypoints"], name, path)
+        people.append((name, person_score(annotation, points), ImageKeypoints(points, size)))
+    return [name for name, _ in images.values()], people
+
+
+def best_people(people: Iterable[tuple[str, float, ImageKeypoints]]) -> dict[str, ImageKeypoints]:
+    """By ``file_name``, the key points with the largest score; of equal ones the first."""
+    best: dict[str, tuple[float, ImageKeypoints]] = {}
+    for name, score, keypoints in people:
+        if name not in best or score > best[name][0]:
+            best[name] = (score, keypoints)
+    return {name: keypoints for name, (_, keypoints) in best.items()}
+
+
+def write_keypoints(
+    path: str, keypoints: Mapping[str, ImageKeypoints], *, info: Mapping[str, Any] | None = None
+) -> None:
+    """Write the COCO key point JSON that :func:`load_keypoints` reads, in one step: never half a file.
+
+    Args:
+        path: the file; one that is there is replaced.
+        keypoints: by ``file_name``. Values are rounded to 3 decimals; the person's box is the whole image.
+        info: what the file says of itself under "info", in JSON's types.
+
+    Raises:
+        SetupError: the file cannot be written.
+    """
+    images, annotations = [], []
+    for number, (name, found) in enumerate(sorted(keypoints.items()), start=1):
+        height, width = found.size
+        points = np.round(found.points.astype(np.float64), 3)
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        annotations.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": 1,
+                "keypoints": points.ravel().tolist(),
+                "num_keypoints": int((points[:, 2] > 0).sum()),
+                "score": round(float(points[:, 2].mean()), 3),
+                "bbox": [0, 0, width, height],
+                "area": width * height,
+                "iscrowd": 0,
+            }
+        )
+    skeleton = [(a + 1, b + 1) for a, b in COCO_SKELETON]  # COCO counts from 1 here
+    category = {"id": 1, "name": "person", "keypoints": COCO_KEYPOINTS, "skeleton": skeleton}
+    content = {"info": dict(info or {}), "images": images, "annotations": annotations, "categories": [category]}
+    try:
+        with write_atomically(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
+            file.write(json.dumps(content, allow_nan=False))
+    except OSError as error:
+        raise SetupError(
+            f"Key point file '{path}' cannot be written ({error.strerror}); make room, or name a file in a folder "
+            "you can write to"
+        ) from error
+
+
+def read_json(path: str, *, remedy: str = "set DATASETS.KEYPOINTS to the file you have") -> Any:
+    """The content of a JSON file.
+
+    Args:
+        remedy: what to do where the file does not exist.
+
+    Raises:
+        DataError: it is missing, cannot be read or is not JSON.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError as error:
+        raise DataError(f"Key point file '{path}' does not exist; {remedy}") from error
+    except OSError as error:
+        raise DataError(f"Key point file '{path}' cannot be read ({error.strerror}); mend its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"Key point file '{path}' is not JSON ({error}); write or copy it again") from error
+
+
+def _read_coco(path: str) -> dict[str, Any]:
+    content = read_json(path)
+    for key in ("images", "annotations"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise DataError(
+                f"Key point file '{path}' is not COCO key point JSON: it has no list '{key}'; "
+                "write an object with the lists 'images' and 'annotations'"
+            )
+    return content
+
+
+def _read_images(entries: Sequence[Any], path: str) -> dict[int | str, tuple[str, tuple[int, int]]]:
+    """File name and (H, W) by image id."""
+    for number, entry in enumerate(entries):
+        if not _is_image_entry(entry):
+            raise DataError(
+                f"Key point file '{path}' is not COCO key point JSON: images[{number}] needs an id, "
+                "a file_name, and a width and a height in pixels"
+            )
+    return {
+        image_id: (posixpath.normpath(entry["file_name"].replace("\\", "/")), (entry["height"], entry["width"]))
+        for image_id, entry in entries_by_id(entries, path).items()
+    }
+
+
+def entries_by_id(entries: Iterable[Mapping[str, Any]], path: str) -> dict[int | str, Mapping[str, Any]]:
+    """The entries of COCO's list 'images', each with an ``id`` and a ``file_name``, by their ids.
+
+    Raises:
+        DataError: two of them have one id.
+    """
+    images: dict[int | str, Mapping[str, Any]] = {}
+    for entry in entries:
+        if entry["id"] in images:
+            raise DataError(
+                f"Key point file '{path}' gives id {entry['id']} to two images, "
+                f"'{images[entry['id']]['file_name']}' and '{entry['file_name']}'; give each image an id of its own"
+            )
+        images[entry["id"]] = entry
+    return images
+
+
+def _is_image_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("id"), int | str)
+        and isinstance(entry.get("file_name"), str)
+        and all(isinstance(entry.get(key), int) and entry[key] > 0 for key in ("width", "height"))
+    )
+
+
+def _image_of(
+    annotation: Any, number: int, images: Mapping[int | str, tuple[str, tuple[int, int]]], path: str
+) -> tuple[str, tuple[int, int]]:
+    """File name and (H, W) of the image that an annotation belongs to."""
+    if not isinstance(annotation, dict) or not isinstance(annotation.get("keypoints"), list):
+        raise DataError(
+            f"Key point file '{path}' is not COCO key point JSON: annotations[{number}] needs an image_id "
+            "and a list 'keypoints'"
+        )
+    image_id = annotation.get("image_id")
+    if not isinstance(image_id, int | str) or image_id not in images:
+        raise DataError(
+            f"Key point file '{path}': annotations[{number}] belongs to image_id {image_id}, which is not in 'images'; "
+            "add the image or remove the annotation"
+        )
+    return images[image_id]
+
+
+def parse_points(values: Sequence[Any], name: str, path: str) -> np.ndarray:
+    """(17, 3) x, y, score from 51 ``values``; ``name`` of the image and ``path`` of the file are for the messages.
+
+    Raises:
+        DataError: they are not 51 finite numbers with scores of 0 or more.
+    """
+    where = f"Key point file '{path}': the key points of '{name}'"
+    if len(values) != 3 * NUM_KEYPOINTS:
+        raise DataError(
+            f"{where} are {len(values)} values, not {3 * NUM_KEYPOINTS}; "
+            f"write x, y, score of the {NUM_KEYPOINTS} COCO key points"
+        )
+    if not all(isinstance(value, int | float) for value in values):
+        raise DataError(f"{where} are not all numbers; write x, y in pixels and a score from 0 to 1")
+    with np.errstate(over="ignore"):  # what overflows is infinite, which is refused
+        points = np.array(values, dtype=np.float32).reshape(NUM_KEYPOINTS, 3)
+    if not np.isfinite(points).all():
+        raise DataError(f"{where} have a NaN or infinite value; leave the annotation out or give the point score 0")
+    if (points[:, 2] < 0).any():
+        raise DataError(f"{where} have a negative score; give a point that is not trusted score 0")
+    return points
+
+
+def person_score(annotation: Mapping[str, Any], points: np.ndarray) -> float:
+    """By which the best of several people in an image is found: the annotation's, else the mean of its ``points``'."""
+    score = annotation.get("score")
+    if isinstance(score, int | float) and math.isfinite(score):
+        return float(score)
+    return float(points[:, 2].mean())

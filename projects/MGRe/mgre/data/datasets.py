@@ -1,0 +1,182 @@
+"""Data sets by their registered names, read from the data folder."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from operator import itemgetter
+
+from fastreid.config import CfgNode
+from fastreid.data.datasets import CUHK03, DATASET_REGISTRY, MSMT17, DukeMTMC, Market1501
+from fastreid.data.datasets.bases import ImageDataset
+from fastreid.utils import comm
+from fastreid.utils.logger import log_first_n
+
+from mgre.data.part import DatasetPart
+from mgre.data.published import PUBLISHED_SETS, count_differences
+from mgre.data.torch_dataset import Item
+from mgre.data.validation_split import ValidationSplit, base_of_validation
+from mgre.errors import ConfigError, DataError, MGReError, SetupError, nearest
+
+logger = logging.getLogger(__name__)
+
+
+# What the toolbox's readers raise when a folder or a file name is not as they expect.
+READER_ERRORS = (RuntimeError, AssertionError, AttributeError, ValueError, LookupError, OSError)
+
+
+def build_dataset(cfg: CfgNode, name: str, *, combineall: bool = False) -> ImageDataset:
+    """Read the registered data set ``name`` from the data folder (``FASTREID_DATASETS``, else ``datasets``).
+
+    ``<name>Val`` is its training set, of which DATASETS.VALIDATION.NUM_IDS identities are split off as the test set.
+    DATASETS.PART keeps some of the identities.
+
+    Several processes must all call it: the first one of each machine goes ahead, since some readers write files.
+
+    Args:
+        cfg: given to data sets that have a ``from_config``.
+        name: as in ``DATASETS.NAMES`` and ``DATASETS.TESTS``.
+        combineall: train on the test images too.
+
+    Raises:
+        ConfigError: no data set has that name; or it is a validation set, and the test images are to be trained on.
+        DataError: its folder is missing or has another layout, or it has too few identities for a validation set.
+        SetupError: reading it takes a package that is not installed.
+    """
+    if base := base_of_validation(name):
+        return _split_off_validation(cfg, name, base, combineall)
+    known = DATASET_REGISTRY._obj_map
+    if name not in known:
+        raise ConfigError(
+            f"Data set '{name}' is not registered{nearest(name, known)}; known ones: {', '.join(sorted(known))}"
+        )
+    root = os.environ.get("FASTREID_DATASETS", "datasets")
+    with first_process_of_machine_first():
+        dataset = _read_dataset(cfg, name, root, combineall)
+    differences = count_differences(dataset, name, combineall=combineall)
+    if differences:
+        # Once, although the test sets are read again at each evaluation.
+        log_first_n(
+            logging.WARNING,
+            f"{name} in '{dataset_folder(dataset)}' is not the published set: {', '.join(differences)}",
+            name=__name__,
+            key="message",
+        )
+    part = cfg.DATASETS.PART
+    if not (part.NUM_TRAIN_IDS or part.NUM_TEST_IDS):
+        return dataset
+    return DatasetPart(
+        dataset,
+        name=name,
+        folder=dataset_folder(dataset),
+        num_train_ids=part.NUM_TRAIN_IDS,
+        num_test_ids=part.NUM_TEST_IDS,
+        seed=part.SEED,
+    )
+
+
+def dataset_folder(dataset: ImageDataset) -> str:
+    """The folder to which the ``file_name`` of key point files is relative."""
+    if hasattr(dataset, "folder"):
+        return dataset.folder
+    if isinstance(dataset, Market1501):
+        return dataset.data_dir
+    if isinstance(dataset, DukeMTMC | CUHK03):
+        return dataset.dataset_dir
+    if isinstance(dataset, MSMT17):
+        return os.path.dirname(dataset.train_dir)
+    folders = {os.path.dirname(item[0]) for split in ("train", "query", "gallery") for item in getattr(dataset, split)}
+    return os.path.commonpath(folders) if folders else ""
+
+
+def list_images(cfg: CfgNode, *, train_only: bool = False) -> dict[str, list[str]]:
+    """The paths of all images the config trains or tests on, by the folder to which key point files refer.
+
+    Args:
+        train_only: leave out those it only tests on.
+
+    Raises:
+        ConfigError, DataError, SetupError: see :func:`build_dataset`.
+    """
+    splits = {} if train_only else {name: ["query", "gallery"] for name in cfg.DATASETS.TESTS}
+    for name in cfg.DATASETS.NAMES:
+        splits.setdefault(name, []).append("train")
+    paths: dict[str, set[str]] = {}
+    for name, members in splits.items():
+        dataset = build_dataset(cfg, name, combineall=cfg.DATASETS.COMBINEALL and name in cfg.DATASETS.NAMES)
+        items = (item for split in members for item in getattr(dataset, split))
+        paths.setdefault(dataset_folder(dataset), set()).update(item[0] for item in items)
+    return {folder: sorted(members) for folder, members in paths.items()}
+
+
+@contextmanager
+def first_process_of_machine_first() -> Iterator[None]:
+    first = comm.get_local_rank() == 0
+    if not first:
+        comm.synchronize()
+    try:
+        yield
+    finally:
+        if first:
+            comm.synchronize()
+
+
+def _read_dataset(cfg: CfgNode, name: str, root: str, combineall: bool) -> ImageDataset:
+    """Construct the data set and read its splits, which some readers put off."""
+    reader = DATASET_REGISTRY.get(name)
+    construct = partial(reader, cfg) if hasattr(reader, "from_config") else reader
+    try:
+        with warnings.catch_warnings():
+            # Market1501 gives this also where it goes on to fail, and our error says more.
+            warnings.filterwarnings("ignore", "The current data structure is deprecated")
+            dataset = construct(root=root, combineall=combineall)
+        for split in ("train", "query", "gallery"):
+            getattr(dataset, split)
+    except MGReError:
+        raise
+    except ImportError as error:
+        raise SetupError(f"Data set {name} needs the package {error.name}: pip install {error.name}") from error
+    except READER_ERRORS as error:
+        layout = PUBLISHED_SETS[name].layout if name in PUBLISHED_SETS else f"see {reader.__module__}"
+        given = "FASTREID_DATASETS" if "FASTREID_DATASETS" in os.environ else "./datasets: FASTREID_DATASETS is not set"
+        # The toolbox's reason comes last: its reader may have gone on to another folder, where older layouts were.
+        raise DataError(
+            f"Data set {name} cannot be read from '{os.path.abspath(root)}' ({given}), where it looked for {layout}; "
+            f"put it there, or set FASTREID_DATASETS to the folder that has it (the toolbox's reader: {_reason(error)})"
+        ) from error
+    return dataset
+
+
+def _split_off_validation(cfg: CfgNode, name: str, base: str, combineall: bool) -> ValidationSplit:
+    if combineall:
+        raise ConfigError(
+            f"DATASETS.COMBINEALL is True, which would train on the identities that {name} splits off: set it to "
+            f"False, or train on {base}"
+        )
+    whole = build_dataset(cfg, base)
+    options = cfg.DATASETS.VALIDATION
+    return ValidationSplit(
+        whole.train, name=name, folder=dataset_folder(whole), num_ids=options.NUM_IDS, seed=options.SEED
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The toolbox's error in words; a file name its pattern does not match leaves it with None."""
+    if isinstance(error, AttributeError):
+        return "the name of an image does not have the form identity_camera"
+    text = " ".join(str(error).split())
+    return text or "an identity or a camera in the name of an image is out of the set's range"
+
+
+def split_items(dataset: ImageDataset, name: str, split: str) -> list[Item]:
+    """The items of a split, sorted by path: readers list folders in any order, which need not be the same on two
+    machines that share the work."""
+    items = sorted(getattr(dataset, split), key=itemgetter(0))
+    if not items:
+        raise DataError(
+            f"Data set {name} has no {split} images in '{dataset_folder(dataset) or 'its folder'}'; "
+            f"complete it, or take it out of DATASETS.{'NAMES' if split == 'train' else 'TESTS'}"
+        )
+    return items

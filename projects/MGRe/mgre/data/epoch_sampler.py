@@ -1,0 +1,89 @@
+"""Which images a training draws, and by which random numbers each is augmented: a function of seed, epoch and place."""
+
+from collections.abc import Iterator
+from itertools import count, islice
+
+import numpy as np
+import torch
+from fastreid.utils import comm
+from torch.utils.data import BatchSampler, DataLoader, Sampler
+
+from mgre.system.randomness import seeded
+
+
+class Draw(int):
+    """An image's index in the data set, with the seed of its augmentation.
+
+    A data set that knows nothing of it takes it as the index.
+    """
+
+    seed: int
+
+    def __new__(cls, index: int, seed: int) -> "Draw":
+        draw = super().__new__(cls, index)
+        draw.seed = seed
+        return draw
+
+    def __getnewargs__(self) -> tuple[int, int]:
+        return int(self), self.seed
+
+
+class EpochSampler(Sampler[Draw]):
+    """One of the toolbox's endless samplers, begun anew in each epoch from a seed and the epoch's number.
+
+    The toolbox's streams never end and hang on the state of numpy's generator, so where one of them was is lost with
+    its process. Here any step of any epoch can be gone to, and what is drawn depends neither on the number of workers
+    nor on how often the training was stopped.
+
+    Attributes:
+        seed: of all epochs, the same on all processes.
+    """
+
+    def __init__(self, sampler: Sampler[int], *, batch_size: int, steps_per_epoch: int) -> None:
+        """
+        Args:
+            sampler: a training sampler of the toolbox.
+            batch_size: images of a step on this process.
+            steps_per_epoch: steps of an epoch.
+        """
+        self.sampler = sampler
+        self.seed = sampler._seed
+        self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self._first_step = 0
+
+    def go_to(self, step: int) -> None:
+        """Let the next iteration begin with the batch of ``step``, counted from 0 over all epochs."""
+        self._first_step = step
+
+    def __iter__(self) -> Iterator[Draw]:
+        first_epoch, done = divmod(self._first_step, self.steps_per_epoch)
+        for epoch in count(first_epoch):
+            yield from self._draws(epoch)[done * self.batch_size :]
+            done = 0
+
+    def _draws(self, epoch: int) -> list[Draw]:
+        num_draws = self.steps_per_epoch * self.batch_size
+        # The processes cut their shares out of one common stream, and augment them each in its own way.
+        self.sampler._seed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
+        with seeded(self.sampler._seed):
+            indices = list(islice(self.sampler, num_draws))
+        seeds = np.random.default_rng((self.seed, epoch, comm.get_rank())).integers(2**32, size=num_draws)
+        return [Draw(index, seed) for index, seed in zip(indices, seeds.tolist(), strict=True)]
+
+
+def draw_by_epoch(loader: DataLoader) -> DataLoader:
+    """Let a training loader of the toolbox draw through an :class:`EpochSampler` (see :func:`epoch_sampler`)."""
+    batches: BatchSampler = loader.batch_sampler
+    steps = len(loader.dataset) // (batches.batch_size * comm.get_world_size())
+    # A set that does not fill one batch is refused where the trainer makes its schedule.
+    batches.sampler = EpochSampler(batches.sampler, batch_size=batches.batch_size, steps_per_epoch=max(steps, 1))
+    # Its workers' seeds, which nothing hangs on here, would be drawn from the process's generator at each start.
+    loader.generator = torch.Generator()
+    return loader
+
+
+def epoch_sampler(loader: DataLoader) -> EpochSampler | None:
+    """The sampler that :func:`draw_by_epoch` put into ``loader``; None where it has not."""
+    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    return sampler if isinstance(sampler, EpochSampler) else None

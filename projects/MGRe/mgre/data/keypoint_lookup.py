@@ -1,0 +1,107 @@
+"""Which runs need key points, and those of a data set's images."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+from fastreid.config import CfgNode
+from fastreid.data.datasets.bases import ImageDataset
+
+from mgre.data.coco_file import load_keypoints
+from mgre.data.datasets import dataset_folder
+from mgre.data.keypoints import ImageKeypoints, file_name_of, find_keypoint_file, match_keypoints
+from mgre.data.torch_dataset import Item
+from mgre.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+def uses_keypoints(cfg: CfgNode) -> bool:
+    """Whether training needs key points: for a location loss, or as the source of the regions' boxes."""
+    return takes_boxes_from_keypoints(cfg) or (_has_location_modules(cfg) and cfg.MODEL.MGRE.LOCATION.LOSS_WEIGHT > 0)
+
+
+def takes_boxes_from_keypoints(cfg: CfgNode) -> bool:
+    """Whether the model takes its boxes from key points, in training and at test."""
+    return _has_regions(cfg) and cfg.MODEL.MGRE.BOXES == "keypoints"
+
+
+def _has_regions(cfg: CfgNode) -> bool:
+    return cfg.MODEL.META_ARCHITECTURE == "MGRe" and len(cfg.MODEL.MGRE.STAGES) > 0
+
+
+def _has_location_modules(cfg: CfgNode) -> bool:
+    return _has_regions(cfg) and cfg.MODEL.MGRE.BOXES == "location"
+
+
+def find_train_keypoints(
+    cfg: CfgNode, datasets: dict[str, ImageDataset], items_of: dict[str, Sequence[Item]]
+) -> dict[str, ImageKeypoints]:
+    """The key points of all training images, by path."""
+    file_name, min_score = cfg.DATASETS.KEYPOINTS, cfg.DATASETS.KEYPOINT_MIN_SCORE
+    allow_missing = cfg.DATASETS.ALLOW_MISSING_KEYPOINTS
+    keypoints: dict[str, ImageKeypoints] = {}
+    looked_for = []
+    for name, dataset in datasets.items():
+        folder = dataset_folder(dataset)
+        path = find_keypoint_file(file_name, folder)
+        if path is None:
+            looked_for.append(f"'{os.path.join(folder, file_name)}' ({name})")
+            continue
+        content = load_keypoints(path, min_score=min_score)
+        image_paths = [item[0] for item in items_of[name]]
+        found = match_keypoints(content, image_paths, folder)
+        if not found:
+            examples = next(iter(content), ""), file_name_of(image_paths[0], folder)
+            raise DataError(
+                f"Key point file '{path}' is of another data set: it has no training image of {name} "
+                f"(its first file_name is '{examples[0]}', the data set's first image is '{examples[1]}'); "
+                "set DATASETS.KEYPOINTS to the right file, with file names relative to the data set's folder"
+            )
+        keypoints.update(found)
+    if looked_for and not (keypoints and allow_missing):
+        raise DataError(
+            f"No key point file: {', '.join(looked_for)} does not exist; set DATASETS.KEYPOINTS to the file, "
+            "or train without them: MODEL.MGRE.LOCATION.LOSS_WEIGHT 0, and no MODEL.MGRE.BOXES keypoints"
+        )
+    _check_coverage(cfg, keypoints, sum(len(items) for items in items_of.values()), "training")
+    return keypoints
+
+
+def find_test_keypoints(cfg: CfgNode, dataset: ImageDataset, items: Sequence[Item]) -> dict[str, ImageKeypoints]:
+    """The key points of test images, by path; empty where they are not wanted or there are none.
+
+    Raises:
+        DataError: the boxes come from them, and there are none.
+    """
+    needed = takes_boxes_from_keypoints(cfg)
+    if not needed and not (_has_location_modules(cfg) and cfg.TEST.REGION_IOU.ENABLED):
+        return {}
+    folder = dataset_folder(dataset)
+    path = find_keypoint_file(cfg.DATASETS.KEYPOINTS, folder)
+    if path is None:
+        if needed:
+            raise DataError(
+                f"MODEL.MGRE.BOXES keypoints needs key points of the test images, but "
+                f"'{os.path.join(folder, cfg.DATASETS.KEYPOINTS)}' does not exist: find them with "
+                "tools/extract_keypoints.py, or set DATASETS.KEYPOINTS to the file"
+            )
+        return {}
+    content = load_keypoints(path, min_score=cfg.DATASETS.KEYPOINT_MIN_SCORE)
+    keypoints = match_keypoints(content, [item[0] for item in items], folder)
+    if needed:
+        _check_coverage(cfg, keypoints, len(items), "test")
+    return keypoints
+
+
+def _check_coverage(cfg: CfgNode, keypoints: dict[str, ImageKeypoints], num_images: int, split: str) -> None:
+    """Log how many of ``num_images`` have no trusted key points; raise a DataError if they are most of them."""
+    min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
+    num_missing = num_images - sum(bool(found.trusted(min_score).any()) for found in keypoints.values())
+    logger.info(f"{num_missing} of {num_images} {split} images have no trusted key points")
+    if 2 * num_missing > num_images and not cfg.DATASETS.ALLOW_MISSING_KEYPOINTS:
+        raise DataError(
+            f"{num_missing} of {num_images} {split} images have no key point with a score of at least {min_score} "
+            f"(DATASETS.KEYPOINT_MIN_SCORE); complete the key point file (DATASETS.KEYPOINTS is "
+            f"'{cfg.DATASETS.KEYPOINTS}'), or set DATASETS.ALLOW_MISSING_KEYPOINTS True"
+        )

@@ -1,0 +1,104 @@
+"""Several processes: joining those that torchrun has started, signals, and what one that lost the others says."""
+
+import argparse
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+
+import torch.distributed as dist
+from fastreid.engine import launch as toolbox_launch
+from fastreid.utils import comm
+
+from mgre.errors import ConfigError, TrainingError
+from mgre.system.signals import handle_signals
+
+# What torchrun sets for each process.
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# A process that lost the others waits so long, in seconds, before it ends too: the one that failed comes first then,
+# and its error is the one that is reported.
+SECONDS_BEFORE_FOLLOWING = 5.0
+
+Run = Callable[[argparse.Namespace], object]
+
+
+def start(function: Run, args: argparse.Namespace) -> None:
+    """Call ``function(args)`` in the processes of torchrun if it has started this one, else in those of the flags.
+
+    Raises:
+        ConfigError: both ask for several.
+        ProcessRaisedException, ProcessExitedException: one of the flags' processes failed; the others are ended.
+    """
+    if all(name in os.environ for name in TORCHRUN_VARIABLES):
+        _join_torchrun(function, args)
+        return
+    if args.num_gpus * args.num_machines == 1:
+        function(args)
+        return
+    with _signals_passed_on():
+        toolbox_launch(
+            Follower(function),
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+
+
+def _join_torchrun(function: Run, args: argparse.Namespace) -> None:
+    if args.num_gpus > 1 or args.num_machines > 1:
+        raise ConfigError("--num-gpus and --num-machines start processes, and so does torchrun: leave the flags out")
+    rank, world_size, local_rank, local_size = (int(os.environ[name]) for name in TORCHRUN_VARIABLES[:4])
+    if world_size == 1:
+        function(args)
+        return
+    # Looked up now, because it is adapted to where there is no CUDA.
+    worker = sys.modules["fastreid.engine.launch"]._distributed_worker
+    worker(local_rank, Follower(function), world_size, local_size, rank // local_size, "env://", (args,))
+
+
+@dataclass(frozen=True)
+class Follower:
+    """Calls a function in one of several processes; where it fails because another one ended, it says so, and later."""
+
+    function: Run
+
+    def __call__(self, args: argparse.Namespace) -> object:
+        try:
+            return self.function(args)
+        except RuntimeError as error:
+            if not _lost_connection(error):
+                raise
+            rank = comm.get_rank()
+            time.sleep(SECONDS_BEFORE_FOLLOWING)
+            raise TrainingError(
+                f"process {rank} lost its connection to the others: one of them has ended, for a reason of its own"
+            ) from error
+
+
+def _lost_connection(error: RuntimeError) -> bool:
+    reasons = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport")
+    return isinstance(error, dist.DistError) or any(reason in str(error) for reason in reasons)
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[None]:
+    """This process only waits for those it starts: they get its signals, and it ends when they do."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        children = multiprocessing.active_children()
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, number)
+        if not children:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+
+    with handle_signals(pass_on) as before:
+        yield

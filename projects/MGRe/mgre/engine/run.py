@@ -1,0 +1,157 @@
+"""One run: set up, trained or evaluated, and its results written."""
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import fastreid
+import torch
+from fastreid.config import CfgNode
+from fastreid.engine import default_setup
+from fastreid.utils import comm
+from fastreid.utils.env import seed_all_rng
+from fastreid.utils.logger import setup_logger
+
+from mgre.config import load_config
+from mgre.data import list_images
+from mgre.data.unreadable import check_headers
+from mgre.engine import processes as distributed
+from mgre.engine.load_model import load_model
+from mgre.engine.trainer import Trainer
+from mgre.errors import ConfigError, MGReError, SetupError
+from mgre.system.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+
+# What the console shows of the log. The toolbox's logger itself and that of its trainer's defaults are not among it:
+# they dump the environment, the config and the model. The log file keeps everything.
+SHOWN = (
+    "fastreid.data",
+    "fastreid.engine.hooks",
+    "fastreid.engine.train_loop",
+    "fastreid.evaluation",
+    "fastreid.utils.checkpoint",
+    "fastreid.utils.events",
+    "mgre",
+)
+
+
+# The metrics of a training that is done, and of --eval-only, in OUTPUT_DIR.
+RESULTS_FILE, EVALUATION_FILE = "results.json", "evaluation.json"
+
+
+def setup(args: argparse.Namespace, *, shown: tuple[str, ...] = SHOWN) -> CfgNode:
+    """Config, output folder, log files and seeds of a run.
+
+    Args:
+        args: the flags of the toolbox's ``default_argument_parser``.
+        shown: the console shows only these loggers and warnings; the log file keeps everything.
+    """
+    cfg = _load_config(args)
+    if args.eval_only and not cfg.MODEL.WEIGHTS:
+        raise ConfigError("--eval-only needs MODEL.WEIGHTS: add MODEL.WEIGHTS path/to/model.pth to the command line")
+    _check_writable(cfg.OUTPUT_DIR)
+    _quieten_console(cfg.OUTPUT_DIR, shown)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mgre")  # the toolbox sets up its own name only
+    logger.info("Log file, with environment, config and model: %s", os.path.join(cfg.OUTPUT_DIR, "log.txt"))
+    logging.getLogger("fastreid.engine.train_loop").addFilter(_drop_traceback)
+    logger.info("Toolbox: %s", _describe_toolbox())
+    default_setup(cfg, args)
+    if cfg.SEED >= 0:
+        seed_all_rng(cfg.SEED + comm.get_rank())
+    return cfg
+
+
+def run(args: argparse.Namespace) -> dict | None:
+    """Train, or with ``--eval-only`` evaluate MODEL.WEIGHTS; the metrics, on the main process.
+
+    They are also left in OUTPUT_DIR, as :data:`RESULTS_FILE` or :data:`EVALUATION_FILE`, when all is done.
+    """
+    cfg = setup(args)
+    file_name = EVALUATION_FILE if args.eval_only else RESULTS_FILE
+    if args.eval_only:
+        model = load_model(cfg)
+        _forget_results(cfg.OUTPUT_DIR, file_name)
+        results = Trainer.test(cfg, model)
+    else:
+        if cfg.DATASETS.UNREADABLE_IMAGES == "stop":
+            paths = sorted({path for members in list_images(cfg).values() for path in members})
+            check_headers(paths, cfg.OUTPUT_DIR)
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        _forget_results(cfg.OUTPUT_DIR, file_name)
+        results = trainer.train()
+    if comm.is_main_process() and results:
+        _write_results(os.path.join(cfg.OUTPUT_DIR, file_name), results)
+    return results
+
+
+def _forget_results(folder: str, file_name: str) -> None:
+    """Remove those of another run, which this one, that can begin now, may not come to replace."""
+    if comm.is_main_process():
+        Path(folder, file_name).unlink(missing_ok=True)
+
+
+def _write_results(path: str, results: dict) -> None:
+    """Metrics by name, or by data set and name where there are several test sets."""
+    with write_atomically(path) as unfinished, open(unfinished, "w") as file:
+        json.dump(results, file, indent=2, default=float)
+
+
+def _describe_toolbox() -> str:
+    """The wheel of fast-reid 1.4.0 calls itself 1.3, so the distribution's version counts; a clone has none."""
+    try:
+        version = importlib.metadata.version("fastreid")
+    except importlib.metadata.PackageNotFoundError:
+        version = "not installed by pip"
+    return f"fastreid {version} in {os.path.dirname(fastreid.__file__)} (__version__ {fastreid.__version__})"
+
+
+def _quieten_console(output_dir: str, shown: tuple[str, ...]) -> None:
+    # The toolbox sets its logger up once; set up here first, its console handler can be told what to leave out.
+    for handler in setup_logger(output_dir, distributed_rank=comm.get_rank()).handlers:
+        if type(handler) is logging.StreamHandler and handler.stream is sys.stdout:
+            handler.addFilter(lambda record: record.name.startswith(shown) or record.levelno >= logging.WARNING)
+
+
+def _drop_traceback(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], MGReError))
+
+
+def _check_writable(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError, TypeError) as error:  # the latter two for what is no path
+        reason = getattr(error, "strerror", error)
+        raise SetupError(f"OUTPUT_DIR '{folder}' cannot be written ({reason}): choose another folder") from error
+
+
+def launch(function: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    """Call ``function(args)`` in the processes that the flags, or torchrun, ask for: one, or one for each GPU."""
+    device = torch.device(_load_config(args).MODEL.DEVICE)
+    if device.type == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the toolbox's loaders and launcher go by the machine, not the config
+    elif args.num_gpus > torch.cuda.device_count():
+        raise SetupError(f"--num-gpus {args.num_gpus}, but there are {torch.cuda.device_count()} CUDA devices here")
+    distributed.start(function, args)
+
+
+def _load_config(args: argparse.Namespace) -> CfgNode:
+    """The config of the flags. If its device is missing, the error names missing data too: a machine may lack both."""
+    try:
+        return load_config(args.config_file, args.opts)
+    except SetupError as no_device:
+        try:
+            list_images(load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"]))
+        except MGReError as no_data:
+            raise SetupError(f"{no_device}; and then: {no_data}") from no_data
+        raise

@@ -1,0 +1,251 @@
+"""The toolbox's trainer with MGRe's data, checkpoints and region figures."""
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from fastreid.config import CfgNode
+from fastreid.engine import DefaultTrainer
+from fastreid.engine.hooks import PeriodicCheckpointer, PeriodicWriter
+from fastreid.engine.train_loop import HookBase
+from fastreid.utils import comm
+from torch import nn
+
+from mgre.data import KeypointDataset, build_test_loader, build_train_loader
+from mgre.data.epoch_sampler import epoch_sampler
+from mgre.data.images import ImageError
+from mgre.data.torch_dataset import name_dead_workers
+from mgre.engine.checkpointing import FINAL, CheckpointHook, StopOnSignal, TrainingCheckpointer
+from mgre.engine.hooks import ProgressBar, ReportUnreadable
+from mgre.engine.schedule import scale_warmup
+from mgre.errors import ConfigError, DataError, LossError, TrainingError, WeightsError
+from mgre.evaluation.region_iou import evaluate_regions, has_regions
+from mgre.system.randomness import random_states
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer(DefaultTrainer):
+    """The toolbox's trainer; data sets, images and key points come through :mod:`mgre.data`.
+
+    Attributes:
+        first_iter: the first step to train, counted from 0; above 0 after a resume.
+    """
+
+    first_iter = 0
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__(cfg)
+        self.cfg = scale_warmup(self.cfg, self.iters_per_epoch)
+        self.warmup_iters = self.cfg.SOLVER.WARMUP_ITERS
+        # "stop" is before a training; the evaluations within it go on.
+        self.cfg.defrost()
+        self.cfg.DATASETS.UNREADABLE_IMAGES = "skip"
+        self.cfg.freeze()
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> dict:
+        return super().build_lr_scheduler(scale_warmup(cfg, iters_per_epoch), optimizer, iters_per_epoch)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> torch.utils.data.DataLoader:
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> tuple[torch.utils.data.DataLoader, int]:
+        return build_test_loader(cfg, dataset_name)
+
+    def build_hooks(self) -> list[HookBase]:
+        self.checkpointer = TrainingCheckpointer(
+            self.model,
+            self.cfg.OUTPUT_DIR,
+            save_to_disk=comm.is_main_process(),
+            num_kept=self.cfg.SOLVER.CHECKPOINTS_KEPT,
+            **self._stateful_parts(),
+        )
+        self._checkpoints = checkpoints = CheckpointHook(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
+        # Before the writers, as in the toolbox, and after the evaluation, whose figure decides on the best.
+        hooks.insert(next((i for i, h in enumerate(hooks) if isinstance(h, PeriodicWriter)), len(hooks)), checkpoints)
+        hooks += [ReportUnreadable(), StopOnSignal(checkpoints)]
+        return [ProgressBar(), *hooks] if comm.is_main_process() else hooks
+
+    def _stateful_parts(self) -> dict[str, Any]:
+        parts = {"optimizer": self.optimizer, **self.scheduler}
+        if self.grad_scaler is not None and self.grad_scaler.is_enabled():
+            parts["grad_scaler"] = self.grad_scaler
+        return parts
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        try:
+            return super().build_model(cfg)
+        except KeyError as error:
+            if error.args == (cfg.MODEL.BACKBONE.DEPTH,):  # the toolbox's backbones look their depth up in a dict
+                raise ConfigError(
+                    f"MODEL.BACKBONE.DEPTH is '{cfg.MODEL.BACKBONE.DEPTH}', which the backbone does not have; ResNets "
+                    "have 18x, 34x, 50x and 101x, and MODEL.MGRE.BACKBONE build_timm_backbone has others"
+                ) from error
+            raise
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module) -> dict:
+        """The toolbox's evaluation; for MGRe also ``IoU/<region>`` on the test images that have key points.
+
+        The IoU is among the results of its data set, as the toolbox's metrics are, and on all processes.
+        """
+        # Each process has batch norm statistics of its own; the first one's are those that are saved.
+        if comm.get_world_size() > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+        with name_dead_workers():
+            return cls._evaluate(cfg, model)
+
+    @classmethod
+    def _evaluate(cls, cfg: CfgNode, model: nn.Module) -> dict:
+        results = super().test(cfg, model)
+        if cfg.TEST.RERANK.ENABLED:
+            rerank = cfg.TEST.RERANK
+            logger.info("These figures are re-ranked: K1 %d, K2 %d, LAMBDA %g", rerank.K1, rerank.K2, rerank.LAMBDA)
+        if not (cfg.TEST.REGION_IOU.ENABLED and has_regions(model)):
+            return results
+        for name in cfg.DATASETS.TESTS:
+            loader, _ = cls.build_test_loader(cfg, name)
+            if not isinstance(loader.dataset, KeypointDataset):
+                continue
+            overlaps = evaluate_regions(model, loader)
+            of_name = results if len(cfg.DATASETS.TESTS) == 1 else results[name]
+            if comm.is_main_process():
+                logger.info("Regions on %s: %s", name, ", ".join(f"{key} {iou:.2f}" for key, iou in overlaps.items()))
+            of_name.update(overlaps)
+        return results
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        schedules = {name: copy.deepcopy(schedule.state_dict()) for name, schedule in self.scheduler.items()}
+        if not resume and self.checkpointer.has_checkpoint():
+            logger.warning(
+                "OUTPUT_DIR '%s' has checkpoints of an earlier training, which this one will replace: to go on with it "
+                "instead, stop now and add --resume; to keep it, choose another OUTPUT_DIR",
+                self.cfg.OUTPUT_DIR,
+            )
+        super().resume_or_load(resume=resume)
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                state = self.optimizer.state.get(parameter, {})
+                if any(v.dim() and v.shape != parameter.shape for v in state.values() if isinstance(v, torch.Tensor)):
+                    raise WeightsError(
+                        f"the last checkpoint in OUTPUT_DIR '{self.cfg.OUTPUT_DIR}' is of another model or data set: "
+                        "resume with the config it was trained with, or choose another OUTPUT_DIR"
+                    )
+
+        if self.checkpointer.resumed is not None:
+            self._go_to(self.checkpointer.resumed)
+            self._fit_warmup(self.checkpointer.resumed, schedules)
+
+    def _go_to(self, progress: dict[str, Any]) -> None:
+        """Let the training go on with the step at which ``progress`` was saved."""
+        self.first_iter = self.start_epoch * self.iters_per_epoch
+        if progress.get("iters_per_epoch") == self.iters_per_epoch:
+            self.first_iter = progress["iteration"]
+        elif "iters_per_epoch" in progress:
+            logger.warning(
+                "The checkpoint is of epochs of %d steps, this training's have %d: it goes on at the start of an epoch",
+                progress["iters_per_epoch"],
+                self.iters_per_epoch,
+            )
+        sampler = epoch_sampler(self.data_loader)
+        if sampler is None:
+            logger.warning("The training loader is not one of mgre.data: the training goes on, but with other batches")
+        else:
+            sampler.seed = progress.get("sampler_seed", sampler.seed)
+            sampler.go_to(self.first_iter)
+        logger.info(
+            "Resuming from '%s': %d of %d steps are done (%d of %d epochs)",
+            self.checkpointer.resumed_from,
+            self.first_iter,
+            self.max_iter,
+            self.start_epoch,
+            self.max_epoch,
+        )
+
+    def _fit_warmup(self, progress: dict[str, Any], schedules: dict[str, dict]) -> None:
+        """Let a warm-up that had another length, or steps of another one, go on as the config says.
+
+        Args:
+            schedules: their states before the checkpoint's were loaded.
+        """
+        warmup = self.scheduler.get("warmup_sched")
+        same_steps = progress.get("iters_per_epoch", self.iters_per_epoch) == self.iters_per_epoch
+        if warmup is None or (same_steps and warmup.warmup_iters == self.warmup_iters):
+            return
+        if warmup.last_epoch >= warmup.warmup_iters:
+            self.warmup_iters = min(self.warmup_iters, self.first_iter)  # it is over, and stays so
+            return
+        for name, state in schedules.items():
+            self.scheduler[name].load_state_dict(state)
+        # It counts steps, whatever the name says.
+        warmup.last_epoch = min(self.first_iter, self.warmup_iters)
+        for group, rate in zip(self.optimizer.param_groups, warmup.get_lr(), strict=True):
+            group["lr"] = rate
+        logger.warning("The warm-up goes on: %d of %d steps are done", warmup.last_epoch, self.warmup_iters)
+
+    # The toolbox trains whole epochs: the steps of the first one that are done already are passed over.
+
+    def before_train(self) -> None:
+        self.start_iter = max(self.start_iter, self.first_iter)
+        super().before_train()
+
+    def before_step(self) -> None:
+        if self.iter >= self.first_iter:
+            super().before_step()
+        else:
+            self.storage.iter = self.iter
+
+    def run_step(self) -> None:
+        if self.iter < self.first_iter:
+            return
+        buffers = list(self.model.buffers())
+        before = [buffer.clone() for buffer in buffers], random_states()
+        try:
+            with name_dead_workers():
+                super().run_step()
+        except LossError as error:
+            # No weight has changed yet, but the forward pass has, for one, moved the statistics of batch norm.
+            for buffer, value in zip(buffers, before[0], strict=True):
+                buffer.copy_(value)
+            raise LossError(self._save_before_step(error, before[1])) from error
+        except ImageError as error:
+            if comm.get_world_size() > 1:  # the others are in this step, and cannot save
+                raise
+            raise DataError(self._save_before_step(error, before[1])) from error
+
+    def _save_before_step(self, error: Exception, states: dict[str, Any]) -> str:
+        """Save the state before a step that has failed; the message of its error, and where the state is."""
+        try:
+            path = self._checkpoints.save_interrupted(steps=self.iter, epochs=self.epoch, states=states)
+        except TrainingError as not_saved:
+            return f"{error}; and {not_saved}"
+        return f"{error}; the state before this step is in '{path}'"
+
+    def after_step(self) -> None:
+        if self.iter >= self.first_iter:
+            super().after_step()
+
+    def train(self) -> dict | None:
+        if self.start_epoch >= self.max_epoch:
+            self._complete_final_checkpoint()
+            logger.info("All %d epochs are done: evaluating the last checkpoint", self.max_epoch)
+            return self.test(self.cfg, self.model)
+        return super().train()
+
+    def _complete_final_checkpoint(self) -> None:
+        """Save ``model_final`` from the state that was resumed, where that is of another file.
+
+        The best checkpoint of the last epoch is written before it, and a training can be killed between the two.
+        """
+        checkpointer = self.checkpointer
+        if checkpointer.resumed is not None and Path(checkpointer.resumed_from).name != f"{FINAL}.pth":
+            checkpointer.save(FINAL, **checkpointer.resumed)

@@ -1,0 +1,18 @@
+"""SIGINT, which Ctrl-C sends, and SIGTERM, which schedulers send: handled for a while."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+@contextmanager
+def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
+    """Call ``handler`` with the number of each of these signals; inside, the former handlers by number."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield before
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

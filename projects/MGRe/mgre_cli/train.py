@@ -1,0 +1,47 @@
+"""Train or evaluate a config: MGRe's, or any of the toolbox's.
+
+Examples:
+    tools/train_net.py --config-file configs/MGRe/market.yml --num-gpus 4
+    tools/train_net.py --config-file configs/MGRe/market.yml --resume
+    tools/train_net.py --config-file configs/MGRe/market.yml --eval-only MODEL.WEIGHTS logs/MGRe/market/model_final.pth
+    tools/train_net.py --config-file configs/MGRe/custom-cpu.yml DATASETS.CUSTOM.ROOT path/to/folder
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+CONFIGS = Path(__file__).parents[3] / "configs/MGRe"  # where this is a checkout of the repository
+
+
+def parse_args(words: list[str] | None = None) -> argparse.Namespace:
+    """The options of the toolbox's ``default_argument_parser``, before, between and after the overrides."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", metavar="FILE", help="needed: one of configs/MGRe, or your own")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument("--eval-only", action="store_true", help="do not train: evaluate MODEL.WEIGHTS")
+    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs of each machine; on the CPU, processes")
+    parser.add_argument("--num-machines", type=int, default=1)
+    parser.add_argument("--machine-rank", type=int, default=0, help="this machine's number, from 0")
+    parser.add_argument(
+        "--dist-url", default="auto", help="where machine 0 listens, tcp://host:port (default: a free port here)"
+    )
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="config overrides in pairs, such as MODEL.DEVICE cpu"
+    )
+    args = parser.parse_intermixed_args(words)
+    if not args.config_file:
+        shipped = ", ".join(os.path.relpath(path) for path in sorted(CONFIGS.glob("*.yml")))
+        parser.error(f"--config-file is needed: a config of your own, or one of {shipped}")
+    if args.num_machines > 1 and args.dist_url == "auto":
+        parser.error("--num-machines needs --dist-url tcp://host:port of machine 0, the same on all machines")
+    return args
+
+
+def main(words: list[str] | None = None) -> int:
+    args = parse_args(words)
+    # Not before the options are right: these import torch, which takes seconds.
+    from mgre.commands.main import main as run_command
+    from mgre.engine.run import launch, run
+
+    return run_command(lambda: launch(run, args))

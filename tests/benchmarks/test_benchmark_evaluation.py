@@ -1,0 +1,73 @@
+"""benchmarks/evaluation.py at tiny size."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from mgre.commands.main import main
+
+TOOL = "benchmarks/evaluation.py"
+RERANKING = ("jaccard", "reranked")
+
+
+@pytest.fixture
+def tool(monkeypatch, load_benchmark):
+    module = load_benchmark("evaluation")
+    # The measurements replace these by timed ones, in processes of their own.
+    monkeypatch.setattr(module.reranking, "nearest_neighbours", module.reranking.nearest_neighbours)
+    monkeypatch.setattr(module.compute_dist, "index_init_cpu", module.compute_dist.index_init_cpu)
+    return module
+
+
+@pytest.mark.parametrize("task", ["metrics", "blocks", "jaccard", "reranked"])
+def test_both_sides_find_the_same(tool, task):
+    ours, theirs = (tool.measure(task, side, (20, 90), 16) for side in ("ours", "toolbox"))
+    assert ours.mean_precision == pytest.approx(theirs.mean_precision, abs=0.01)
+    # Not trivial; re-ranking nearly is, with so few identities.
+    assert 5 < ours.mean_precision < (100.001 if task in RERANKING else 99.9)
+    for measured in (ours, theirs):
+        assert 0 <= measured.search < measured.seconds
+        assert (measured.search > 0) == (task in RERANKING)
+
+
+def test_the_difference_is_one_of_rounding(tool):
+    assert 0 <= tool.largest_difference((20, 200), 16) < 1e-6
+
+
+def test_the_same_images_each_time_with_several_identities_and_cameras(tool):
+    first, second = tool.make_images(10, 60, 8), tool.make_images(10, 60, 8)
+    assert (first.features == second.features).all()
+    np.testing.assert_allclose(first.features.norm(dim=1), 1, atol=1e-6)
+    assert len(set(first.pids)) == 2 and len(set(first.camids)) == 6
+    assert [len(part) for part in first.labels] == [10, 60, 10, 60]
+
+
+def test_results_are_written(tool, tmp_path, capsys):
+    measured = tool.Measurement(seconds=2.0, search=0.5, memory=100.0, mean_precision=86.0)
+    peer = tool.Measurement(seconds=10.0, search=4.0, memory=300.0, mean_precision=86.0)
+    rows = [tool.Row((500, 2000), "jaccard", measured, peer), tool.Row((900, 9000), "jaccard", measured, None)]
+    tool.write_results(rows, str(tmp_path / "new" / "result"), "a machine")
+    with open(tmp_path / "new" / "result.csv", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first["queries x gallery"] == "500 x 2000"
+    assert float(first["ratio"]) == 5 and float(first["ratio "]) == 4  # 10 / 2, and (10 - 4) / (2 - 0.5)
+    assert second["toolbox, s"] == second["ratio"] == ""
+    assert "| 500 x 2000" in (tmp_path / "new" / "result.md").read_text()
+    assert (tmp_path / "new" / "result.png").stat().st_size > 1000
+    assert "a machine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", ["10by20", "0x5", "5", "5x-2"])
+def test_a_wrong_size_is_told(tool, capsys, size):
+    assert main(lambda: tool.run(tool.parse_args(["--sizes", size]))) == 1
+    assert f"--sizes '{size}': give queries x gallery, like 500x2000" in capsys.readouterr().err
+
+
+def test_from_the_command_line(tmp_path):
+    options = ["--sizes", "20x90", "--dim", "16", "--repeats", "1", "--tasks", "metrics"]
+    command = [sys.executable, TOOL, *options, "--output", str(tmp_path / "result")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+    assert "| 20 x 90" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"result.md", "result.csv", "result.png"}

@@ -1,0 +1,258 @@
+"""A training that is stopped and resumed ends as one that was not."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from fastreid.config import CfgNode
+from fastreid.data import CommDataset, build_reid_train_loader
+from fastreid.data.transforms import build_transforms
+from fastreid.engine import default_argument_parser
+from mgre.engine.checkpointing import TrainingCheckpointer
+from mgre.engine.run import run, setup
+from mgre.engine.trainer import Trainer
+from mgre.errors import DataError
+from torch.utils.data import DataLoader
+
+BASE = "configs/MGRe/Base-MGRe.yml"
+
+
+@pytest.fixture
+def train(tiny_run, tmp_path, take_down_logs):
+    """Run train_net's ``run`` with the tiny run's overrides, three epochs of two steps, into ``tmp_path / name``."""
+
+    def call(name: str, *overrides: str, flags: tuple[str, ...] = ()) -> dict:
+        options = [*tiny_run, "SOLVER.MAX_EPOCH", "3", "OUTPUT_DIR", str(tmp_path / name), *overrides]
+        take_down_logs()
+        return run(default_argument_parser().parse_args(["--config-file", BASE, *flags, *options]))
+
+    return call
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Let the training get a signal in the step with that number, once."""
+
+    def stop(step: int, number: int = signal.SIGTERM) -> None:
+        run_step = Trainer.run_step
+
+        def stopped(trainer: Trainer) -> None:
+            run_step(trainer)
+            if trainer.iter == step:
+                monkeypatch.setattr(Trainer, "run_step", run_step)
+                os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(Trainer, "run_step", stopped)
+
+    return stop
+
+
+def assert_same(left: object, right: object, where: str = "") -> None:
+    """Tensors bit by bit, also where they are no numbers, in any nesting."""
+    assert type(left) is type(right), where
+    if isinstance(left, torch.Tensor):
+        assert left.dtype == right.dtype and left.shape == right.shape, where
+        assert left.numpy().tobytes() == right.numpy().tobytes(), where
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left:
+            assert_same(left[key], right[key], f"{where}/{key}")
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), where
+        for index, pair in enumerate(zip(left, right, strict=True)):
+            assert_same(*pair, f"{where}/{index}")
+    else:
+        assert left == right, where
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("workers", "steps", "overrides"),
+    [
+        (0, range(6), ()),  # the last step of an epoch (1, 3), of all (5), and one within (0, 2, 4)
+        (2, (0, 4), ("SOLVER.WARMUP_ITERS", "3", "SOLVER.SCHED", "CosineAnnealingLR", "TEST.EVAL_PERIOD", "2")),
+    ],
+)
+def test_cut_anywhere_it_ends_as_the_undisturbed_run(train, stop_after, tmp_path, workers, steps, overrides):
+    overrides = ("DATALOADER.NUM_WORKERS", str(workers), *overrides)
+    metrics = train("straight", *overrides)
+    for step in steps:
+        stop_after(step)
+        with pytest.raises(SystemExit) as stopped:
+            train("cut", *overrides, flags=("--resume",))
+        assert stopped.value.code == 128 + 15
+        assert load(tmp_path / "cut" / "model_interrupted.pth")["iteration"] == step + 1
+    assert train("cut", *overrides, flags=("--resume",)) == metrics
+    straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
+    assert straight["optimizer"]["state"][0]["step"] == 6
+    # Everything: weights, optimizer, schedule, random states, best score.
+    assert_same(straight, cut)
+
+
+def test_the_other_signal_and_the_message(train, stop_after, tmp_path, capsys):
+    stop_after(2, signal.SIGINT)
+    with pytest.raises(SystemExit) as stopped:
+        train("cut")
+    assert stopped.value.code == 128 + 2
+    output = capsys.readouterr().out
+    assert "Stopped by SIGINT after step 3 of 6" in output and "--resume goes on from there" in output
+    assert "Traceback" not in output
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train("cut", flags=("--resume",))
+    assert "3 of 6 steps are done (1 of 3 epochs)" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "cut" / "metrics.json").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if "total_loss" in line] == [1, 3, 5]  # each epoch's last step, once
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(train, tmp_path, capsys):
+    options = ("SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.CHECKPOINTS_KEPT", "2")
+    train("straight", *options)
+    out = tmp_path / "straight"
+    assert {path.name for path in out.glob("*.pth")} == {
+        *("model_0000.pth", "model_0001.pth"),
+        *("model_best.pth", "model_final.pth"),
+    }
+    final = load(out / "model_final.pth")
+    for name in ("model_final", "model_best"):
+        path = out / f"{name}.pth"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1  # a bit in a tensor
+        path.write_bytes(content)
+        os.utime(path, (2e9, 2e9))
+    train("straight", *options, flags=("--resume",))
+    output = capsys.readouterr().out
+    assert "model_final.pth' is damaged" in output and "model_best.pth' is damaged" in output
+    assert "Resuming from" in output and "model_0001.pth': 4 of 6 steps are done" in output
+    assert_same(load(out / "model_final.pth"), final)
+
+
+def evaluate(metric: float) -> classmethod:
+    return classmethod(lambda cls, cfg, model: {"metric": metric})
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_killed_between_the_best_and_the_final_checkpoint(train, tmp_path, monkeypatch, stale):
+    if stale:  # there is the final one of a shorter training
+        monkeypatch.setattr(Trainer, "test", evaluate(40.0))
+        train("cut", "SOLVER.MAX_EPOCH", "1")
+        train("straight", "SOLVER.MAX_EPOCH", "1")
+    monkeypatch.setattr(Trainer, "test", evaluate(50.0))
+    train("straight", flags=("--resume",))
+    save = TrainingCheckpointer.save
+
+    def die_at_the_end(checkpointer: TrainingCheckpointer, name: str, **kwargs: object) -> None:
+        if name == "model_final":
+            raise KeyboardInterrupt
+        save(checkpointer, name, **kwargs)
+
+    with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
+        patches.setattr(TrainingCheckpointer, "save", die_at_the_end)
+        train("cut", flags=("--resume",))
+    assert (tmp_path / "cut" / "last_checkpoint").read_text() == "model_best.pth"
+    assert train("cut", flags=("--resume",)) == {"metric": 50.0}
+    straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
+    assert_same(straight, cut)
+
+
+def test_a_worse_epoch_after_a_resume_leaves_the_best_checkpoint(train, tmp_path, monkeypatch):
+    options = ("SOLVER.CHECKPOINT_PERIOD", "1")
+    monkeypatch.setattr(Trainer, "test", evaluate(50.0))
+    train("out", *options, "SOLVER.MAX_EPOCH", "1")
+    monkeypatch.setattr(Trainer, "test", evaluate(40.0))
+    train("out", *options, flags=("--resume",))
+    best, last = (load(tmp_path / "out" / f"model_{name}.pth") for name in ("best", "final"))
+    assert (best["metric"], best["epoch"]) == (50.0, 0)
+    assert (last["metric"], last["epoch"], last["best_metric"]) == (40.0, 2, 50.0)
+
+
+@pytest.mark.parametrize(
+    "warmup",
+    [
+        ("SOLVER.WARMUP_EPOCHS", "2"),
+        ("SOLVER.WARMUP_ITERS", "4"),  # over after an epoch, if that has 4 steps
+        ("SOLVER.WARMUP_EPOCHS", "1"),  # over
+    ],
+)
+def test_a_warm_up_goes_on_with_another_length_of_epochs(train, stop_after, monkeypatch, warmup):
+    rates: dict[int, float] = {}
+    before_step = Trainer.before_step
+
+    def note_rate(trainer: Trainer) -> None:
+        before_step(trainer)
+        rates[trainer.iter] = trainer.optimizer.param_groups[0]["lr"]
+
+    monkeypatch.setattr(Trainer, "before_step", note_rate)
+    train("straight", *warmup, "SOLVER.IMS_PER_BATCH", "4")
+    expected = dict(rates)
+    stop_after(2)
+    with pytest.raises(SystemExit):
+        train("cut", *warmup)
+    rates.clear()
+    train("cut", *warmup, "SOLVER.IMS_PER_BATCH", "4", flags=("--resume",))
+    assert {step: rates[step] for step in range(4, 12)} == {step: expected[step] for step in range(4, 12)}
+
+
+def test_a_toolbox_loader_goes_on_but_not_with_the_same_batches(tiny_run, tmp_path, stop_after, capsys):
+    class ToolboxTrainer(Trainer):
+        @classmethod
+        def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+            items = super().build_train_loader(cfg).dataset.img_items
+            transforms = build_transforms(cfg, is_train=True)
+            return build_reid_train_loader(cfg, train_set=CommDataset(items, transforms), transforms=transforms)
+
+    options = [*tiny_run, "SOLVER.MAX_EPOCH", "2", "MODEL.MGRE.LOCATION.LOSS_WEIGHT", "0"]
+    cfg = setup(default_argument_parser().parse_args(["--config-file", BASE, *options]))
+    stop_after(2)
+    trainer = ToolboxTrainer(cfg)
+    trainer.resume_or_load()
+    with pytest.raises(SystemExit):
+        trainer.train()
+    trainer = ToolboxTrainer(cfg)
+    trainer.resume_or_load()
+    trainer.train()
+    output = capsys.readouterr().out
+    assert "The training loader is not one of mgre.data" in output and "3 of 4 steps are done" in output
+    assert load(tmp_path / "out" / "model_final.pth")["iteration"] == 4
+
+
+def test_the_newest_checkpoint_is_kept_whatever_the_clock_says(tmp_path):
+    checkpointer = TrainingCheckpointer(torch.nn.Linear(1, 1), str(tmp_path), num_kept=1)
+    for name in ("model_0000", "model_0001", "model_0002"):
+        checkpointer.save(name)
+        assert [path.stem for path in tmp_path.glob("*.pth")] == [name]
+    os.utime(tmp_path / "model_0002.pth", (4e9, 4e9))
+    checkpointer.save("model_0003")
+    assert (tmp_path / "model_0003.pth").exists()
+
+
+def test_results_stay_while_nothing_replaces_them(train, tmp_path):
+    metrics = train("out", "SOLVER.MAX_EPOCH", "1")
+    (tmp_path / "own").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError):
+        train("out", "SOLVER.MAX_EPOCH", "1", flags=("--resume",))
+    assert json.loads((tmp_path / "out" / "results.json").read_text()).keys() == metrics.keys()
+
+
+def test_another_length_of_epochs_goes_on_at_an_epochs_start(train, stop_after, capsys):
+    stop_after(2)
+    with pytest.raises(SystemExit):
+        train("cut")
+    train("cut", "SOLVER.IMS_PER_BATCH", "4", flags=("--resume",))
+    output = capsys.readouterr().out
+    assert "of epochs of 2 steps, this training's have 4" in output
+    assert "4 of 12 steps are done (1 of 3 epochs)" in output
+
+
+def test_a_forgotten_resume_is_told(train, capsys):
+    train("one")
+    assert "checkpoints of an earlier training" not in capsys.readouterr().out
+    train("one")
+    assert "add --resume; to keep it, choose another OUTPUT_DIR" in capsys.readouterr().out
+    train("one", flags=("--resume",))
+    assert "checkpoints of an earlier training" not in capsys.readouterr().out
