@@ -74,12 +74,33 @@ def test_batches_on_another_device_are_moved(arch):
         arch.forward(Model(), batch)
 
     class TargetsOnly(Model):
+        training = True
+
         def preprocess_image(self, moved):
-            raise Forwarded(moved["targets"].device.type)
+            return torch.zeros(1) if arch is Baseline else self.heads(None, moved["targets"])
+
+        def backbone(self, images):
+            return images
+
+        def heads(self, features, targets):
+            raise Forwarded(targets.device.type)
 
     with pytest.raises(Forwarded, match="meta"):
         arch.forward(TargetsOnly(), batch)
     assert batch["targets"].device.type == "cpu"
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1, 0.3, -1.0])
+def test_cross_entropy_is_the_toolboxs(eps):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+    logits[0, 2] = 1e3  # a loss of exactly 0 where nothing is smoothed, which does not count in the mean
+    targets = torch.tensor([2, 0, 1, 4, 3, 3])
+    found, expected = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    losses = modeling.cross_entropy.cross_entropy_loss, modeling.cross_entropy.cross_entropy_loss.__wrapped__
+    values = [loss(x, targets, eps, 0.2) for loss, x in zip(losses, (found, expected), strict=True)]
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(torch.autograd.grad(values[0], found), torch.autograd.grad(values[1], expected))
 
 
 @pytest.mark.parametrize("model", [Baseline, MGN])

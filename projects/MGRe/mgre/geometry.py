@@ -4,6 +4,7 @@ Legend: B images, R regions, K = 17 key points. Everything is normalised to [0, 
 height, x to the right, y down. Points are (x, y), boxes are (x_min, y_min, x_max, y_max).
 """
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -28,16 +29,25 @@ def boxes_from_keypoints(keypoints: torch.Tensor, regions: Sequence[Region]) -> 
         may exceed the image by that margin. Zeros where a region has no box.
         valid (B, R), bool: whether at least ``MIN_KEYPOINTS`` of the region's points are trusted.
     """
-    boxes, valid = [], []
-    for region in regions:
-        points = keypoints[:, list(region.keypoints)].float()
-        xy, trusted = points[..., :2], points[..., 2:] > 0
-        low = xy.masked_fill(~trusted, torch.inf).amin(dim=1) - KEYPOINT_MARGIN
-        high = xy.masked_fill(~trusted, -torch.inf).amax(dim=1) + KEYPOINT_MARGIN
-        enough = trusted.sum(dim=(1, 2)) >= MIN_KEYPOINTS
-        boxes.append(torch.cat((low, high), dim=1).masked_fill(~enough[:, None], 0.0))
-        valid.append(enough)
-    return torch.stack(boxes, dim=1), torch.stack(valid, dim=1)
+    members = _members(tuple(regions), keypoints.shape[1], keypoints.device)[..., None]  # (R, K, 1)
+    points = keypoints[:, None].float()  # (B, 1, K, 3)
+    xy, trusted = points[..., :2], (points[..., 2:] > 0) & members  # (B, R, K, 1)
+    low = torch.where(trusted, xy, torch.inf).amin(dim=2) - KEYPOINT_MARGIN
+    high = torch.where(trusted, xy, -torch.inf).amax(dim=2) + KEYPOINT_MARGIN
+    valid = trusted.sum(dim=(2, 3)) >= MIN_KEYPOINTS
+    return torch.cat((low, high), dim=2).masked_fill(~valid[..., None], 0.0), valid
+
+
+@functools.lru_cache(maxsize=64)
+def _members(regions: tuple[Region, ...], num_keypoints: int, device: torch.device) -> torch.Tensor:
+    """(R, K), bool: which key points belong to each region.
+
+    Made once for each device: a list of indices would be copied to the GPU at each call, and the host would wait.
+    """
+    members = torch.zeros(len(regions), num_keypoints, dtype=torch.bool)
+    for row, region in enumerate(regions):
+        members[row, list(region.keypoints)] = True
+    return members.to(device)
 
 
 def paired_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:

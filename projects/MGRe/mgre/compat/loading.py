@@ -31,6 +31,15 @@ class _DataLoader(data_utils.DataLoaderX):
     def __init__(self, local_rank: int, **kwargs: Any) -> None:
         super().__init__(local_rank, **kwargs, worker_init_fn=_outlast_signals)
 
+    def __next__(self) -> dict[str, Any]:
+        batch = super().__next__()
+        for value in batch.values():
+            if isinstance(value, torch.Tensor) and value.is_cuda:
+                # The batch was copied in a stream of the loader's. Its memory must not be given to that stream's next
+                # copy before the present stream has read it.
+                value.record_stream(torch.cuda.current_stream())
+        return batch
+
 
 def _outlast_signals(worker: int) -> None:
     """Let a worker be ended by its process alone, which still needs it for the step it is in."""

@@ -23,6 +23,7 @@ from mgre.errors import WeightsError
 
 # ``fastreid.modeling.losses.triplet_loss`` is the function, which hides the module of its name.
 triplet_loss = sys.modules["fastreid.modeling.losses.triplet_loss"]
+cross_entropy = sys.modules["fastreid.modeling.losses.cross_entroy_loss"]
 
 
 def leave_batches_alone() -> None:
@@ -41,6 +42,19 @@ def leave_batches_alone() -> None:
 
         return preprocessed
 
+    def make_baseline_forward(forward: Callable) -> Callable:
+        @functools.wraps(forward)
+        def classified(model: Baseline, batched_inputs: dict[str, Any] | torch.Tensor) -> Any:
+            features = model.backbone(model.preprocess_image(batched_inputs))
+            if not model.training:
+                return model.heads(features)
+            # The toolbox's asks whether targets are negative, as those of precise batch norm can be: the host waits for
+            # the GPU to answer. To clamp them needs no answer.
+            targets = batched_inputs["targets"].to(model.device).clamp(min=0)
+            return model.losses(model.heads(features, targets), targets)
+
+        return classified
+
     def make_forward(forward: Callable) -> Callable:
         @functools.wraps(forward)
         def moved(model: nn.Module, batched_inputs: dict[str, Any] | torch.Tensor) -> Any:
@@ -52,7 +66,8 @@ def leave_batches_alone() -> None:
 
     for model in (Baseline, MGN):
         adapt(model, "preprocess_image", make_preprocess)
-        adapt(model, "forward", make_forward)
+    adapt(Baseline, "forward", make_baseline_forward)
+    adapt(MGN, "forward", make_forward)
 
 
 def find_regnet_configs() -> None:
@@ -171,4 +186,42 @@ def _of_all_processes(own: torch.Tensor) -> torch.Tensor:
     return torch.cat(gathered)
 
 
-ADAPTATIONS = (leave_batches_alone, find_regnet_configs, load_any_pretrained_file, compare_across_processes)
+def classify_without_waiting() -> None:
+    """Cross-entropy with label smoothing that never waits for the GPU, and without its (B, K) array of targets.
+
+    The toolbox's lists the images whose loss is not 0, to count them: the host waits for the list's length.
+    """
+    adapt(
+        cross_entropy,
+        "cross_entropy_loss",
+        lambda loss: functools.wraps(loss)(smoothed_cross_entropy),
+    )
+
+
+def smoothed_cross_entropy(
+    pred_class_outputs: torch.Tensor, gt_classes: torch.Tensor, eps: float, alpha: float = 0.2
+) -> torch.Tensor:
+    """The toolbox's loss of this name: a scalar, the mean over the images whose loss is not 0.
+
+    Args:
+        pred_class_outputs: (B, K) logits.
+        gt_classes: (B,) classes.
+        eps: probability that is shared by the other K - 1 classes; below 0 it is ``alpha`` times the predicted
+            probability of the image's class.
+        alpha: see ``eps``.
+    """
+    log_probs = pred_class_outputs.log_softmax(dim=1)
+    own = log_probs.gather(1, gt_classes[:, None])
+    smoothing = eps if eps >= 0 else alpha * own.detach().exp()
+    others = (log_probs.sum(dim=1, keepdim=True) - own) / (pred_class_outputs.shape[1] - 1)
+    losses = -((1 - smoothing) * own + smoothing * others)
+    return losses.sum() / (losses != 0).sum().clamp(min=1)
+
+
+ADAPTATIONS = (
+    leave_batches_alone,
+    find_regnet_configs,
+    load_any_pretrained_file,
+    compare_across_processes,
+    classify_without_waiting,
+)

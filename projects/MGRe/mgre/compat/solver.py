@@ -9,7 +9,6 @@ from fastreid.solver import build
 from fastreid.utils.params import ContiguousParams
 
 from mgre.compat.patching import adapt
-from mgre.errors import DataError
 
 
 def keep_flat_gradients() -> None:
@@ -33,22 +32,4 @@ def keep_flat_gradients() -> None:
     adapt(build, "build_optimizer", make)
 
 
-def check_epoch_length() -> None:
-    """A training set that does not fill one batch says so; the toolbox's schedule divides by its zero batches."""
-
-    def make(build_lr_scheduler: Callable) -> Callable:
-        @functools.wraps(build_lr_scheduler)
-        def built(cfg: Any, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> dict:
-            if iters_per_epoch < 1:
-                raise DataError(
-                    f"the training set has fewer images than SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}: "
-                    "lower that, or add images"
-                )
-            return build_lr_scheduler(cfg, optimizer, iters_per_epoch)
-
-        return built
-
-    adapt(build, "build_lr_scheduler", make)
-
-
-ADAPTATIONS = (keep_flat_gradients, check_epoch_length)
+ADAPTATIONS = (keep_flat_gradients,)

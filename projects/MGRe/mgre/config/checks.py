@@ -32,6 +32,7 @@ SAMPLERS = (
 )
 
 
+AMP_TYPES = ("auto", "float16", "bfloat16")
 NORMS = ("BN", "syncBN", "GhostBN", "FrozenBN", "GN")
 
 
@@ -94,6 +95,7 @@ def _check_names(cfg: CfgNode) -> None:
     _check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
     _check_choice("SOLVER.SCHED", cfg.SOLVER.SCHED, ("MultiStepLR", "CosineAnnealingLR"))
     _check_choice("SOLVER.WARMUP_METHOD", cfg.SOLVER.WARMUP_METHOD, ("constant", "linear", "exp"))
+    _check_choice("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, AMP_TYPES)
     optimizers = tuple(n for n, o in vars(torch.optim).items() if isinstance(o, type) and n != "Optimizer")
     _check_choice("SOLVER.OPT", cfg.SOLVER.OPT, optimizers)
     _check_choice("TEST.METRIC", cfg.TEST.METRIC, ("cosine", "euclidean"))

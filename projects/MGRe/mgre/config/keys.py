@@ -99,6 +99,9 @@ def add_mgre_config(cfg: CfgNode) -> None:
     # -- Training --------------------------------------------------------------------------------
     # Epochs of warm-up, whole or not: they give SOLVER.WARMUP_ITERS, which counts steps; 0 takes that as it is.
     cfg.SOLVER.WARMUP_EPOCHS = 0.0
+    # Type of mixed precision (SOLVER.AMP.ENABLED): "float16", whose gradients are scaled, "bfloat16", or "auto", which
+    # is float16 on CUDA and bfloat16 on the CPU.
+    cfg.SOLVER.AMP.DTYPE = "auto"
     # How many of the newest periodic checkpoints stay, model_best and model_final besides; 0: all.
     cfg.SOLVER.CHECKPOINTS_KEPT = 0
 

@@ -1,10 +1,13 @@
-"""Hooks of a training: its progress, and the images it could not read."""
+"""Hooks of a training: progress, unreadable images, evaluation, and the writing of metrics."""
 
 import logging
+import sys
 import time
 
+from fastreid.engine.hooks import EvalHook, PeriodicWriter
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
+from fastreid.utils.events import CommonMetricPrinter, get_event_storage
 from tqdm import tqdm
 
 from mgre.errors import printable
@@ -71,3 +74,39 @@ class ReportUnreadable(HookBase):
                 len(dataset),
                 ", ".join(map(printable, paths)),
             )
+
+
+class EvaluationHook(EvalHook):
+    """The toolbox's; after a failed or interrupted training nothing is evaluated.
+
+    The trainer calls ``after_train`` of every hook after an error too. The toolbox's hook asks there for an epoch that
+    is missing before the first one, and takes a failure in the last epoch for the end of the training.
+    """
+
+    def after_train(self) -> None:
+        if sys.exc_info()[0] is None:
+            super().after_train()
+
+
+class MetricsWriter(PeriodicWriter):
+    """The toolbox's; the figures of an evaluation reach metrics.json and TensorBoard, those of the last one too.
+
+    The writers leave out the numbers of a step that they have written already. The toolbox writes after the last step
+    of an epoch, then evaluates. This hook writes the epoch's last step only after the epoch.
+    """
+
+    def after_step(self) -> None:
+        if (self.trainer.iter + 1) % self.trainer.iters_per_epoch:
+            super().after_step()
+
+
+class MetricPrinter(CommonMetricPrinter):
+    """The toolbox's; prints runs of one or two steps too.
+
+    Such a run is written after its last step and again after its epoch. The toolbox's printer divides the time between
+    the two by the number of steps between them, which is 0.
+    """
+
+    def write(self) -> None:
+        if self._last_write is None or self._last_write[0] != get_event_storage().iter:
+            super().write()

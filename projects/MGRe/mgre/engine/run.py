@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from mgre.engine import processes as distributed
 from mgre.engine.load_model import load_model
 from mgre.engine.trainer import Trainer
 from mgre.errors import ConfigError, MGReError, SetupError
-from mgre.system.files import write_atomically
+from mgre.system.files import make_output_dir, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ def setup(args: argparse.Namespace, *, shown: tuple[str, ...] = SHOWN) -> CfgNod
     cfg = _load_config(args)
     if args.eval_only and not cfg.MODEL.WEIGHTS:
         raise ConfigError("--eval-only needs MODEL.WEIGHTS: add MODEL.WEIGHTS path/to/model.pth to the command line")
-    _check_writable(cfg.OUTPUT_DIR)
+    make_output_dir(cfg.OUTPUT_DIR)
     _quieten_console(cfg.OUTPUT_DIR, shown)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mgre")  # the toolbox sets up its own name only
     logger.info("Log file, with environment, config and model: %s", os.path.join(cfg.OUTPUT_DIR, "log.txt"))
@@ -123,16 +122,6 @@ def _quieten_console(output_dir: str, shown: tuple[str, ...]) -> None:
 
 def _drop_traceback(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], MGReError))
-
-
-def _check_writable(folder: str) -> None:
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (OSError, ValueError, TypeError) as error:  # the latter two for what is no path
-        reason = getattr(error, "strerror", error)
-        raise SetupError(f"OUTPUT_DIR '{folder}' cannot be written ({reason}): choose another folder") from error
 
 
 def launch(function: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:

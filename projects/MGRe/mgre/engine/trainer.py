@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 import torch.distributed as dist
 from fastreid.config import CfgNode
 from fastreid.engine import DefaultTrainer
-from fastreid.engine.hooks import PeriodicCheckpointer, PeriodicWriter
+from fastreid.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
+from fastreid.utils.events import CommonMetricPrinter, EventWriter
 from torch import nn
 
 from mgre.data import KeypointDataset, build_test_loader, build_train_loader
@@ -19,13 +21,19 @@ from mgre.data.epoch_sampler import epoch_sampler
 from mgre.data.images import ImageError
 from mgre.data.torch_dataset import name_dead_workers
 from mgre.engine.checkpointing import FINAL, CheckpointHook, StopOnSignal, TrainingCheckpointer
-from mgre.engine.hooks import ProgressBar, ReportUnreadable
+from mgre.engine.hooks import EvaluationHook, MetricPrinter, MetricsWriter, ProgressBar, ReportUnreadable
+from mgre.engine.precision import amp_dtype
 from mgre.engine.schedule import scale_warmup
+from mgre.engine.step import TrainingStep
 from mgre.errors import ConfigError, DataError, LossError, TrainingError, WeightsError
 from mgre.evaluation.region_iou import evaluate_regions, has_regions
+from mgre.system.files import make_output_dir
 from mgre.system.randomness import random_states
 
 logger = logging.getLogger(__name__)
+
+# As in the toolbox.
+STEPS_BETWEEN_WRITES = 200
 
 
 class Trainer(DefaultTrainer):
@@ -38,6 +46,8 @@ class Trainer(DefaultTrainer):
     first_iter = 0
 
     def __init__(self, cfg: CfgNode) -> None:
+        if comm.is_main_process() and cfg.OUTPUT_DIR:  # the toolbox leaves that to default_setup
+            make_output_dir(cfg.OUTPUT_DIR)
         super().__init__(cfg)
         self.cfg = scale_warmup(self.cfg, self.iters_per_epoch)
         self.warmup_iters = self.cfg.SOLVER.WARMUP_ITERS
@@ -48,6 +58,11 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> dict:
+        if iters_per_epoch < 1:  # the toolbox's schedule would divide by it
+            raise DataError(
+                f"the training set has fewer images than SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}: "
+                "lower that, or add images"
+            )
         return super().build_lr_scheduler(scale_warmup(cfg, iters_per_epoch), optimizer, iters_per_epoch)
 
     @classmethod
@@ -59,6 +74,15 @@ class Trainer(DefaultTrainer):
         return build_test_loader(cfg, dataset_name)
 
     def build_hooks(self) -> list[HookBase]:
+        # The toolbox's trainer builds its hooks last. Its step is replaced here, before checkpoints ask for the scaler.
+        amp = self.cfg.SOLVER.AMP
+        self._trainer = TrainingStep(
+            self.model,
+            self.data_loader,
+            self.optimizer,
+            self._trainer.param_wrapper,
+            amp_dtype=amp_dtype(amp.DTYPE, self.cfg.MODEL.DEVICE) if amp.ENABLED else None,
+        )
         self.checkpointer = TrainingCheckpointer(
             self.model,
             self.cfg.OUTPUT_DIR,
@@ -67,15 +91,29 @@ class Trainer(DefaultTrainer):
             **self._stateful_parts(),
         )
         self._checkpoints = checkpoints = CheckpointHook(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD)
-        hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
-        # Before the writers, as in the toolbox, and after the evaluation, whose figure decides on the best.
-        hooks.insert(next((i for i, h in enumerate(hooks) if isinstance(h, PeriodicWriter)), len(hooks)), checkpoints)
-        hooks += [ReportUnreadable(), StopOnSignal(checkpoints)]
-        return [ProgressBar(), *hooks] if comm.is_main_process() else hooks
+        hooks, writers = [], []
+        for hook in super().build_hooks():
+            if isinstance(hook, PeriodicWriter):
+                writers = hook._writers
+            elif not isinstance(hook, EvalHook | PeriodicCheckpointer):
+                hooks.append(hook)
+        # The figure of the evaluation decides on the best checkpoint, and is written.
+        hooks += [EvaluationHook(self.cfg.TEST.EVAL_PERIOD, self._test_and_keep), checkpoints]
+        if comm.is_main_process():
+            hooks = [ProgressBar(), *hooks, MetricsWriter(writers, STEPS_BETWEEN_WRITES)]
+        return [*hooks, ReportUnreadable(), StopOnSignal(checkpoints)]
+
+    def build_writers(self) -> list[EventWriter]:
+        others = [writer for writer in super().build_writers() if not isinstance(writer, CommonMetricPrinter)]
+        return [MetricPrinter(self.max_iter), *others]
+
+    def _test_and_keep(self) -> dict:
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
 
     def _stateful_parts(self) -> dict[str, Any]:
         parts = {"optimizer": self.optimizer, **self.scheduler}
-        if self.grad_scaler is not None and self.grad_scaler.is_enabled():
+        if self.grad_scaler is not None:
             parts["grad_scaler"] = self.grad_scaler
         return parts
 
@@ -207,23 +245,21 @@ class Trainer(DefaultTrainer):
     def run_step(self) -> None:
         if self.iter < self.first_iter:
             return
-        buffers = list(self.model.buffers())
-        before = [buffer.clone() for buffer in buffers], random_states()
         try:
             with name_dead_workers():
                 super().run_step()
         except LossError as error:
-            # No weight has changed yet, but the forward pass has, for one, moved the statistics of batch norm.
-            for buffer, value in zip(buffers, before[0], strict=True):
-                buffer.copy_(value)
-            raise LossError(self._save_before_step(error, before[1])) from error
+            # No weight has changed yet, but the forward pass has moved the statistics of batch norm.
+            self._trainer.before.put_buffers_back()
+            raise LossError(self._save_before_step(error)) from error
         except ImageError as error:
             if comm.get_world_size() > 1:  # the others are in this step, and cannot save
                 raise
-            raise DataError(self._save_before_step(error, before[1])) from error
+            raise DataError(self._save_before_step(error)) from error
 
-    def _save_before_step(self, error: Exception, states: dict[str, Any]) -> str:
+    def _save_before_step(self, error: Exception) -> str:
         """Save the state before a step that has failed; the message of its error, and where the state is."""
+        states = random_states(self._trainer.before.random_states)
         try:
             path = self._checkpoints.save_interrupted(steps=self.iter, epochs=self.epoch, states=states)
         except TrainingError as not_saved:
@@ -233,6 +269,15 @@ class Trainer(DefaultTrainer):
     def after_step(self) -> None:
         if self.iter >= self.first_iter:
             super().after_step()
+
+    def after_train(self) -> None:
+        if sys.exc_info()[0] is None:
+            super().after_train()
+            return
+        try:  # a hook that was not ready must not hide why the training has failed
+            super().after_train()
+        except Exception:
+            logger.debug("A hook failed after training had failed", exc_info=True)
 
     def train(self) -> dict | None:
         if self.start_epoch >= self.max_epoch:

@@ -15,6 +15,7 @@ from mgre.modeling.location import LocationModule
 from mgre.modeling.losses import location_loss
 from mgre.modeling.sampling import SamplingModule
 from mgre.regions import Region, count_maps, get_regions, prior_boxes, source_maps
+from mgre.system.scalars import log_mean
 
 
 @META_ARCH_REGISTRY.register()
@@ -69,7 +70,7 @@ class MGRe(Baseline):
         self.stage_loss_weight = stage_loss_weight
         self.location_loss_weight = location_loss_weight
         if not location_loss_weight and not any(module.reid_gradient for module in sampling.values()):
-            # Nothing teaches the boxes. Left to the optimizer, weight decay alone would move them off the priors.
+            # No loss reaches the location modules. Weight decay would still move their boxes off the priors.
             self.location.requires_grad_(False)
 
     @classmethod
@@ -133,7 +134,7 @@ class MGRe(Baseline):
 
         if not self.training:
             return final_feature(self.heads(parts), self.stage_weights)
-        # Precise batch norm marks its batches by targets of -1: any identity will do there.
+        # The toolbox's precise batch norm may pass targets of -1. Its pass ignores the losses, so identity 0 stands in.
         targets = batched_inputs["targets"].to(self.device).clamp(min=0)
         outputs = self.heads(parts, targets)
         return self._reid_losses(outputs, targets) | self._location_losses(boxes, batched_inputs)
@@ -195,11 +196,9 @@ class MGRe(Baseline):
 
     def _log_overlap(self, stage: str, iou: torch.Tensor, valid: torch.Tensor) -> None:
         """Log the mean of ``iou`` (B, R) over the ``valid`` (B, R) images of each region."""
-        counts = valid.sum(dim=0)
-        means = iou.masked_fill(~valid, 0.0).sum(dim=0) / counts.clamp(min=1)
-        for region, mean, count in zip(self.regions[stage], means.tolist(), counts.tolist(), strict=True):
-            if count:
-                get_event_storage().put_scalar(f"train_iou/{region.name}", mean)
+        totals, counts = iou.masked_fill(~valid, 0.0).sum(dim=0), valid.sum(dim=0)
+        for region, total, count in zip(self.regions[stage], totals, counts, strict=True):
+            log_mean(f"train_iou/{region.name}", total, count)
 
     def _weight(self, stage: str) -> float:
         return 1.0 if stage == "stage4" else self.stage_loss_weight

@@ -1,5 +1,7 @@
 """What all processes of a training agree on."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.distributed as dist
 from fastreid.utils import comm
@@ -9,7 +11,21 @@ def highest_of_all(value: int) -> int:
     """The highest ``value`` of all processes, on each of them."""
     if comm.get_world_size() == 1:
         return value
-    # On the CPU, by the group through which the toolbox gathers each step's losses.
+    # On the CPU, by the group through which the toolbox gathers objects.
     tensor = torch.tensor(value)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=comm._get_global_gloo_group())
     return int(tensor)
+
+
+def gather_numbers(own: Mapping[str, float]) -> list[dict[str, float]]:
+    """The numbers of all processes, in the order of their ranks, on each of them.
+
+    Args:
+        own: by name; the same names in the same order on all processes.
+    """
+    if comm.get_world_size() == 1:
+        return [dict(own)]
+    numbers = torch.tensor(list(own.values()), dtype=torch.float64)
+    gathered = [torch.empty_like(numbers) for _ in range(comm.get_world_size())]
+    dist.all_gather(gathered, numbers, group=comm._get_global_gloo_group())
+    return [dict(zip(own, part.tolist(), strict=True)) for part in gathered]

@@ -1,9 +1,12 @@
 """Files that are never half there."""
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from mgre.errors import SetupError
 
 
 @contextmanager
@@ -26,3 +29,18 @@ def write_atomically(path: str) -> Iterator[str]:
     finally:
         if os.path.exists(unfinished):
             os.remove(unfinished)
+
+
+def make_output_dir(folder: str) -> None:
+    """Make OUTPUT_DIR.
+
+    Raises:
+        SetupError: it cannot be made, or no file can be written in it.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError, TypeError) as error:  # the latter two for what is no path
+        reason = getattr(error, "strerror", error)
+        raise SetupError(f"OUTPUT_DIR '{folder}' cannot be written ({reason}): choose another folder") from error

@@ -16,20 +16,31 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def random_states() -> dict[str, Any]:
-    """The states of Python's, numpy's and torch's generators, and of the present CUDA device where CUDA is in use.
+def raw_random_states() -> dict[str, Any]:
+    """The states of Python's, numpy's and torch's generators, as they give them: quick enough for every step."""
+    with _lock:
+        return {
+            "python": random.getstate(),
+            "numpy": np.random.get_state(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+        }
+
+
+def random_states(raw: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The states of the generators of this process, and of the present CUDA device where CUDA is in use.
 
     Plain containers and tensors, which ``torch.load(weights_only=True)`` reads.
+
+    Args:
+        raw: states that :func:`raw_random_states` gave earlier; None takes the present ones.
     """
-    with _lock:
-        version, python, python_gauss = random.getstate()
-        name, numpy, position, has_gauss, numpy_gauss = np.random.get_state()
-        torch_cpu = torch.get_rng_state()
-    return {
+    raw = raw_random_states() if raw is None else raw
+    version, python, python_gauss = raw["python"]
+    name, numpy, position, has_gauss, numpy_gauss = raw["numpy"]
+    return raw | {
         "python": (version, torch.tensor(python), python_gauss),
         "numpy": (name, torch.from_numpy(numpy.astype(np.int64)), position, has_gauss, numpy_gauss),
-        "torch": torch_cpu,
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }
 
 

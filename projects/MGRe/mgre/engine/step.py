@@ -1,0 +1,204 @@
+"""One training step: from the loader's batch to changed weights and written metrics."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from fastreid.engine.train_loop import SimpleTrainer
+from fastreid.utils import comm
+from fastreid.utils.events import get_event_storage
+from fastreid.utils.params import ContiguousParams
+from torch import nn
+
+from mgre.errors import LossError, printable
+from mgre.system.collectives import gather_numbers
+from mgre.system.randomness import raw_random_states
+from mgre.system.scalars import HostCopy, StepScalars
+
+logger = logging.getLogger(__name__)
+
+# Of the names of the sum and the count of a mean, in the step's one copy to the host.
+TOTAL, COUNT = "/total", "/count"
+
+
+class TrainingStep(SimpleTrainer):
+    """The whole step; the toolbox's trainer calls :meth:`run_step`.
+
+    The host waits for the GPU once a step: for the losses, after the backward pass has been launched and before the
+    optimizer changes a weight. Float16 waits once more, in the gradient scaler, which skips steps that overflow.
+
+    Attributes:
+        grad_scaler: scales the gradients of float16; None for other types, whose exponents reach far enough.
+        before: the state before the step, for a step that fails.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Any,
+        optimizer: torch.optim.Optimizer,
+        param_wrapper: Any,
+        *,
+        amp_dtype: torch.dtype | None = None,
+    ) -> None:
+        """
+        Args:
+            model: a batch to a dict of losses, whose sum is minimised.
+            data_loader: its batches are dicts; ``img_paths`` of one is told when its loss is NaN.
+            optimizer: over the flat parameters of ``param_wrapper``, or over the model's own.
+            param_wrapper: the toolbox's ``ContiguousParams``, or anything else.
+            amp_dtype: the type of mixed precision; None computes in the model's own.
+        """
+        super().__init__(model, Batches(data_loader), optimizer, param_wrapper)
+        self.data_loader = data_loader
+        self._device = next(model.parameters()).device.type
+        self._amp_dtype = amp_dtype
+        self.grad_scaler = torch.amp.GradScaler(self._device) if amp_dtype == torch.float16 else None
+        self.before = StateBeforeStep(model)
+
+    def run_step(self) -> None:
+        """
+        Raises:
+            LossError: a loss is NaN or infinite, on any process; no weight has changed.
+        """
+        self.before.note()
+        start = time.perf_counter()
+        batch = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+
+        with StepScalars(self.iter) as scalars, self._autocast():
+            losses = self.model(batch)
+            loss = sum(losses.values())
+        host_copy = HostCopy(losses | scalars.scalars | split_means(scalars.means))
+
+        self.optimizer.zero_grad()
+        scaler = self.grad_scaler
+        (loss if scaler is None else scaler.scale(loss)).backward()
+
+        # From here on the host waits for the forward pass, while the GPU computes the backward pass.
+        numbers = gather_numbers(host_copy.wait() | {"data_time": data_time})
+        check_losses(numbers, losses, self.iter, self._data_loader_iter.paths)
+
+        if scaler is None:
+            self.optimizer.step()
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
+        if isinstance(self.param_wrapper, ContiguousParams):
+            self.param_wrapper.assert_buffer_is_valid()
+        if comm.is_main_process():
+            write_metrics(numbers, losses, scalars)
+
+    def _autocast(self) -> AbstractContextManager:
+        return torch.autocast(self._device, dtype=self._amp_dtype) if self._amp_dtype else nullcontext()
+
+
+def split_means(means: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Sums and counts under names of their own: a mean over processes needs both."""
+    totals = {name + TOTAL: total for name, (total, _) in means.items()}
+    return totals | {name + COUNT: count for name, (_, count) in means.items()}
+
+
+def check_losses(numbers: Sequence[Mapping[str, float]], losses: Mapping, step: int, paths: Sequence[str]) -> None:
+    """Stop all processes at a loss that is NaN or infinite, with its name and the images of its batch.
+
+    Args:
+        numbers: of the step, one mapping for each process.
+        losses: the losses by name.
+        step: counted from 0.
+        paths: the images of this process's batch.
+
+    Raises:
+        LossError: see above.
+    """
+    wrong = [{name: part[name] for name in losses if not math.isfinite(part[name])} for part in numbers]
+    if not any(wrong):
+        return
+    own = wrong[comm.get_rank()]
+    images = [printable(path) for part in comm.all_gather(list(paths) if own else []) for path in part]
+    logger.error("The images of the batch whose loss is no number: %s", ", ".join(images) or "not known")
+    told = {name: value for part in wrong for name, value in part.items()}
+    raise LossError(
+        f"{', '.join(f'{name} is {value}' for name, value in told.items())} in step {step + 1}, in a batch with "
+        f"{', '.join(images[:2]) or 'unknown images'}{f' and {len(images) - 2} more' if len(images) > 2 else ''}: "
+        "lower SOLVER.BASE_LR, warm up longer, or look at these images"
+    )
+
+
+def write_metrics(numbers: Sequence[Mapping[str, float]], losses: Mapping, scalars: StepScalars) -> None:
+    """Put the step's numbers, each a mean over the processes, into the toolbox's storage.
+
+    Args:
+        numbers: of the step, one mapping for each process.
+        losses: the losses by name.
+        scalars: what the model has logged.
+    """
+    storage = get_event_storage()
+    storage.put_scalar("data_time", max(part["data_time"] for part in numbers))
+    means = {name: sum(part[name] for part in numbers) / len(numbers) for name in (*losses, *scalars.scalars)}
+    storage.put_scalar("total_loss", sum(means[name] for name in losses))
+    for name in scalars.means:
+        if count := sum(part[name + COUNT] for part in numbers):
+            means[name] = sum(part[name + TOTAL] for part in numbers) / count
+    for name, value in (means | scalars.numbers).items():
+        storage.put_scalar(name, value)
+
+
+class Batches:
+    """Iterates over a loader, which begins to load when the first batch is asked for.
+
+    The toolbox's trainer asks for the loader's iterator when it is made. A resumed training knows only later at which
+    batch it goes on.
+
+    Attributes:
+        paths: the image files of the last batch, if it says.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.paths: Sequence[str] = ()
+        self._iterator: Iterator | None = None
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> Any:
+        if self._iterator is None:
+            self._iterator = iter(self.loader)
+        batch = next(self._iterator)
+        if isinstance(batch, dict):
+            self.paths = batch.get("img_paths", ())
+        return batch
+
+
+class StateBeforeStep:
+    """What a step changes before its losses are checked: batch norm's statistics, and the random states.
+
+    Attributes:
+        random_states: those of this process, before the step.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers: dict[torch.dtype, list[torch.Tensor]] = {}
+        for buffer in model.buffers():
+            self._buffers.setdefault(buffer.dtype, []).append(buffer)
+        # Made once: a step copies into them, all of a type in one launch.
+        self._kept = {dtype: [b.clone() for b in buffers] for dtype, buffers in self._buffers.items()}
+        self.random_states: dict[str, Any] = {}
+
+    @torch.no_grad()
+    def note(self) -> None:
+        """Keep the present state."""
+        for dtype, buffers in self._buffers.items():
+            torch._foreach_copy_(self._kept[dtype], buffers)
+        self.random_states = raw_random_states()
+
+    @torch.no_grad()
+    def put_buffers_back(self) -> None:
+        """Set batch norm's statistics back to the state that was kept."""
+        for dtype, buffers in self._buffers.items():
+            torch._foreach_copy_(buffers, self._kept[dtype])
