@@ -1,15 +1,15 @@
 """The paper's figures, typed again, and what each experiment trains."""
 
 import pytest
-from mgre.reproduction.experiments import DIMENSIONS, EXPERIMENTS, TABLES
+from mgre.reproduction.experiments import BALANCE, DIMENSIONS, EXPERIMENTS, TABLES
 from mgre.reproduction.jobs import ablation_overrides, load_planned
 
 QUICK = "configs/MGRe/reproduce-quick.yml"
 
 
-def test_all_tables_and_figures_are_there():
+def test_all_tables_and_figures_are_there_and_the_balance():
     expected = [*(f"table{number}" for number in range(2, 9)), *(f"figure{number}" for number in range(4, 7))]
-    assert list(EXPERIMENTS) == expected
+    assert list(EXPERIMENTS) == [*expected, "balance"]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_figures_belong_to_trainings(table):
 
 
 def test_trainings_of_one_name_are_one():
-    trainings = [t for table in TABLES.values() for t in table.trainings] + list(DIMENSIONS.values())
+    trainings = [t for table in TABLES.values() for t in table.trainings] + [*DIMENSIONS.values(), *BALANCE.values()]
     by_name = {}
     for training in trainings:
         assert by_name.setdefault(training.name, (training.ablation, training.overrides)) == (
@@ -66,3 +66,11 @@ def test_an_ablation_changes_a_data_sets_config(ablation, expected):
 def test_the_final_feature_has_the_dimension_of_figure_5(dimension):
     cfg = load_planned(QUICK, DIMENSIONS[dimension].overrides)
     assert dimension == 4 * cfg.MODEL.HEADS.EMBEDDING_DIM
+
+
+def test_the_balance_has_five_weights_with_and_without_the_gradient():
+    assert list(BALANCE) == [(w, g) for w in (1.0, 3.0, 10.0, 30.0, 100.0) for g in (0.0, 1.0)]
+    for (weight, gradient), training in BALANCE.items():
+        location = load_planned(QUICK, training.overrides).MODEL.MGRE.LOCATION
+        assert (weight, gradient) == (location.LOSS_WEIGHT, location.REID_GRADIENT)
+    assert BALANCE[10.0, 1.0].name == "weight10-gradient1"

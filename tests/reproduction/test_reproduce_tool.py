@@ -68,7 +68,8 @@ def value_of(key: str, command: list[str]) -> str:
 
 def read_table(path: Path) -> dict[str, list[str]]:
     """The cells of a Markdown table, by the first one."""
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in path.read_text().splitlines()[4:]]
+    lines = [line for line in path.read_text().splitlines()[4:] if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     return {row[0]: row[1:] for row in rows}
 
 
@@ -106,7 +107,11 @@ def test_every_training_of_all_experiments_is_one_command_line(tool, capsys, tmp
     assert all("--resume" in command for command in trained)
     assert len({value_of("OUTPUT_DIR", command) for command in trained}) == len(trained)
     # By hand. Market-1501: 6 of Table 4, 2 of 5, MGN, 2 of 7, 3 dimensions; DukeMTMC: 6; CUHK03 twice and MSMT17: 1.
-    assert len(trained) == 2 * (6 + 2 + 1 + 2 + 3 + 6 + 3) + 1  # Figure 6 takes one seed
+    # The balance has 5 weights with 2 gradients and the Baseline, at the quick size and so in a folder of its own.
+    assert len(trained) == 2 * (6 + 2 + 1 + 2 + 3 + 6 + 3 + 11) + 1  # Figure 6 takes one seed
+    quick = [c for c in trained if value_of("--config-file", c) == "configs/MGRe/market-quick.yml"]
+    assert len(quick) == 2 * 11
+    assert all(value_of("OUTPUT_DIR", c).startswith(f"{tmp_path}/market-quick/") for c in quick)
     followed = [line for line in lines if len(line) > 1]
     occluded = [line for line in followed if "--eval-only" in line[1]]
     assert len(occluded) == 2 * 3
@@ -161,6 +166,37 @@ def test_figure_5_is_a_table_and_a_plot(tool, plan, finish, tmp_path):
     assert list(rows) == ["512", "1024", "2048", "4096"]
     assert rows["2048"] == ["CustomReID", "2", "60.5 ± 0.7", "80.0 ± 0.0"]
     assert (tmp_path / "runs" / "figure5.png").stat().st_size > 1000
+
+
+def test_the_balance_is_a_table_a_choice_and_a_plot(tool, plan, finish, tmp_path):
+    # By hand: the mAP is highest at x 10 with gradient 1, whose IoU is that of gradient 0 at each weight.
+    for weight, precision in ((1, 50.0), (3, 52.0), (10, 54.0), (30, 53.0), (100, 51.0)):
+        for gradient in (0, 1):
+            overlap = {"IoU/head": 0.5, "IoU/mean": 0.7 if gradient == 0 or weight >= 10 else 0.5}
+            for seed in range(2):
+                figures = {"mAP": precision + gradient + seed, "Rank-1": 80.0, "Rank-5": 90.0, "mINP": 20.0}
+                finish(f"weight{weight}-gradient{gradient}", figures | overlap, seed=seed)
+    for seed in range(2):
+        finish("baseline", {"mAP": 40.0, "Rank-1": 70.0, "Rank-5": 80.0, "mINP": 10.0}, seed=seed)
+    assert call(tool, "balance", *plan, "--num-seeds", "2") == 0
+    path = tmp_path / "runs" / "balance.md"
+    header = [cell.strip() for cell in path.read_text().splitlines()[2].split("|")[1:-1]]
+    assert header == ["", "data set", "seeds", "mAP, %", "Rank-1, %", "mINP, %", "IoU/head", "IoU/mean"]
+    rows = read_table(path)
+    assert rows["Baseline"] == ["CustomReID", "2", "40.0 ± 0.0", "70.0 ± 0.0", "10.0 ± 0.0", "", ""]
+    assert rows["MGRe, location loss x 3, ReID gradient 1"] == [
+        *("CustomReID", "2", "53.5 ± 0.7", "80.0 ± 0.0", "20.0 ± 0.0", "0.50 ± 0.00", "0.50 ± 0.00"),
+    ]
+    choice = path.read_text().splitlines()[-1]
+    assert choice.startswith("CustomReID, reproduce-quick: location loss x 10 with ReID gradient 1. ")
+    assert (tmp_path / "runs" / "balance.png").stat().st_size > 1000
+    assert len((tmp_path / "runs" / "balance.csv").read_text().splitlines()) == 1 + 11
+
+
+@pytest.mark.parametrize("key", ["MODEL.MGRE.LOCATION.LOSS_WEIGHT", "MODEL.MGRE.LOCATION.REID_GRADIENT"])
+def test_the_balance_cannot_be_overridden(tool, plan, capsys, key):
+    assert call(tool, "balance", *plan, key, "1.0") == 1
+    assert f"{key} is what 'MGRe, location loss x 1, ReID gradient 0' sets itself" in capsys.readouterr().err
 
 
 def test_figure_4_shows_the_trainings_last_checkpoints(tool, plan, finish, tmp_path, monkeypatch, capsys):
