@@ -118,7 +118,19 @@ def test_a_warm_up_that_leaves_nothing_of_the_training():
 def test_every_set_has_its_config():
     names = {path.stem for path in CONFIGS if path.parent.name == "MGRe"}
     others = {"Base-MGRe", "custom", "custom-cpu", "quickstart", "quickstart-baseline", "reproduce-quick"}
-    assert set(PAPER_SETS) | others | {"market-quick", "market-part"} == names
+    assert set(PAPER_SETS) | others | {"market-quick", "market-part", "market-scratch"} == names
+
+
+def test_market_from_scratch_is_the_papers_model_at_the_papers_size():
+    cfg, paper = (
+        load_config(f"configs/MGRe/{name}.yml", ["MODEL.DEVICE", "cpu"]) for name in ("market-scratch", "market")
+    )
+    assert (cfg.MODEL.BACKBONE.DEPTH, cfg.MODEL.BACKBONE.WITH_IBN, cfg.INPUT.SIZE_TRAIN) == ("50x", True, [256, 128])
+    assert paper.MODEL.BACKBONE.PRETRAIN and not cfg.MODEL.BACKBONE.PRETRAIN
+    assert cfg.MODEL.MGRE.LOCATION == paper.MODEL.MGRE.LOCATION
+    # 12,936 images in batches of 128 are 101 steps; the rate rises for one epoch, and falls to nothing in the others.
+    steps = PAPER_SETS["market"] // cfg.SOLVER.IMS_PER_BATCH
+    assert (steps, scale_warmup(cfg, steps).SOLVER.WARMUP_ITERS) == (101, 101)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
