@@ -21,7 +21,7 @@ def test_all_tables_and_figures_are_there_and_the_balance():
         ("table4", "baseline", "Market1501", (85.8, 94.3)),
         ("table4", "stages23", "DukeMTMC", (81.7, 90.7)),
         ("table5", "single-grained-features", "Market1501", (87.5, 95.1, 98.2)),
-        ("table6", "mgn", "Market1501", (86.6, 94.8)),
+        ("table6", "mgn-erasing", "Market1501", (86.6, 94.8)),
         ("table7", "without-joint", "Market1501", (89.5, 95.6, 98.5)),
     ],
 )
@@ -33,6 +33,16 @@ def test_the_papers_figures(table, training, dataset, figures):
 def test_figures_belong_to_trainings(table):
     names = {training.name for training in TABLES[table].trainings}
     assert set(TABLES[table].paper) | set(TABLES[table].occluded or {}) <= names
+
+
+def test_table_6_trains_each_model_with_random_erasing_and_without():
+    found = {t.name: load_planned(QUICK, t.overrides).INPUT.REA.ENABLED for t in TABLES["table6"].trainings}
+    assert found == {
+        **{f"{name}-erasing": True for name in ("baseline", "mgn", "mgre")},
+        **{f"{name}-no-erasing": False for name in ("baseline", "mgn", "mgre")},
+    }
+    # The paper's recipe is the one with erasing.
+    assert set(TABLES["table6"].paper) == set(TABLES["table6"].occluded) == {"mgn-erasing", "mgre-erasing"}
 
 
 def test_trainings_of_one_name_are_one():
@@ -52,6 +62,7 @@ def test_trainings_of_one_name_are_one():
         ("stages2", {"STAGES": (2,)}),
         ("baseline-joint", {"STAGES": (1, 2, 3), "EXTRACTION": False, "REGION_FEATURES": False}),
         ("single-grained-features", {"SOURCE_BLOCKS": (4, 4, 4)}),
+        ("cut-gradient", {"STAGES": (1, 2, 3), "BOXES": "location"}),
         ("", {"STAGES": (1, 2, 3), "EXTRACTION": True, "REGION_FEATURES": True}),
     ],
 )
@@ -60,6 +71,15 @@ def test_an_ablation_changes_a_data_sets_config(ablation, expected):
     assert {key: cfg.MODEL.MGRE[key] for key in expected} == expected
     assert cfg.DATASETS.TESTS == ("SyntheticPedestrians",)
     assert (0 if "baseline" in ablation else 512) == cfg.MODEL.HEADS.EMBEDDING_DIM
+
+
+def test_the_cut_gradient_is_a_row_of_table_7_beside_the_papers():
+    gradients = {
+        t.name: load_planned(QUICK, ablation_overrides(t.ablation)).MODEL.MGRE.LOCATION.REID_GRADIENT
+        for t in TABLES["table7"].trainings
+    }
+    assert gradients == {"baseline": 1, "baseline-joint": 1, "without-joint": 1, "cut-gradient": 0, "mgre": 1}
+    assert "cut-gradient" not in TABLES["table7"].paper
 
 
 @pytest.mark.parametrize("dimension", DIMENSIONS)
