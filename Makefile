@@ -1,6 +1,6 @@
 # make quickstart: train, evaluate and re-rank MGRe on drawn pedestrians, in minutes, on a CPU
 # make test:       the tests
-# make reproduce-quick: the paper's experiments on drawn pedestrians, within an hour
+# make reproduce-quick: the paper's experiments on drawn pedestrians, in an hour or two
 # make torture:    a small training killed at 30 random moments and resumed, compared with an undisturbed one
 # Each makes .venv and installs what it needs when that is not there yet.
 

@@ -15,7 +15,9 @@ from mgre.errors import ConfigError
 
 # The toolbox's MGN is made for the channels of ResNet-50, and cuts its maps into three stripes.
 SIZES = ("INPUT.SIZE_TRAIN", "(96, 32)", "INPUT.SIZE_TEST", "(96, 32)")
-EXTRA = {"mgn": ["MODEL.BACKBONE.DEPTH", "50x", *SIZES]}
+# The small run's set has 8 training identities, which make two steps, and 3 of the query.
+PART = ("DATASETS.PART.NUM_TRAIN_IDS", "8", "DATASETS.PART.NUM_TEST_IDS", "2")
+EXTRA = {"mgn": ["MODEL.BACKBONE.DEPTH", "50x", *SIZES], "market-part": PART}
 CONFIGS = sorted(Path("configs").glob("**/*.yml"))
 # Training images of the sets the paper uses, published counts (MSMT17: list_train.txt, which the toolbox trains on).
 PAPER_SETS = {"market": 12936, "duke": 16522, "cuhk03-detected": 7365, "cuhk03-labeled": 7368, "msmt17": 30248}
@@ -113,7 +115,27 @@ def test_a_warm_up_that_leaves_nothing_of_the_training():
     assert scale_warmup(cfg, 10).SOLVER.WARMUP_ITERS == 500
 
 
-def test_every_paper_set_has_its_config():
+def test_every_set_has_its_config():
     names = {path.stem for path in CONFIGS if path.parent.name == "MGRe"}
     others = {"Base-MGRe", "custom", "custom-cpu", "quickstart", "quickstart-baseline", "reproduce-quick"}
-    assert set(PAPER_SETS) | others == names
+    assert set(PAPER_SETS) | others | {"market-quick", "market-part", "market-scratch"} == names
+
+
+def test_market_from_scratch_is_the_papers_model_at_the_papers_size():
+    cfg, paper = (
+        load_config(f"configs/MGRe/{name}.yml", ["MODEL.DEVICE", "cpu"]) for name in ("market-scratch", "market")
+    )
+    assert (cfg.MODEL.BACKBONE.DEPTH, cfg.MODEL.BACKBONE.WITH_IBN, cfg.INPUT.SIZE_TRAIN) == ("50x", True, [256, 128])
+    assert paper.MODEL.BACKBONE.PRETRAIN and not cfg.MODEL.BACKBONE.PRETRAIN
+    assert cfg.MODEL.MGRE.LOCATION == paper.MODEL.MGRE.LOCATION
+    # 12,936 images in batches of 128 are 101 steps; the rate rises for one epoch, and falls to nothing in the others.
+    steps = PAPER_SETS["market"] // cfg.SOLVER.IMS_PER_BATCH
+    assert (steps, scale_warmup(cfg, steps).SOLVER.WARMUP_ITERS) == (101, 101)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_the_papers_joint_optimisation_is_everywhere(config):
+    location = load_config(str(config), ["MODEL.DEVICE", "cpu"]).MODEL.MGRE.LOCATION
+    gradient = 0.0 if config.stem == "cut-gradient" else 1.0
+    assert gradient == location.REID_GRADIENT
+    assert location.LOSS_WEIGHT == 10.0

@@ -39,7 +39,7 @@ SWAPS = {
     "last-stride-2": {"MODEL.BACKBONE.LAST_STRIDE": "2"},
     "384x128": {"INPUT.SIZE_TRAIN": "(384, 128)", "INPUT.SIZE_TEST": "(384, 128)"},
     "128x64": SIZES,
-    "joint": {"MODEL.MGRE.LOCATION.REID_GRADIENT": "1.0"},
+    "gradient-cut": {"MODEL.MGRE.LOCATION.REID_GRADIENT": "0.0"},
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ def test_the_papers_values():
     assert (cfg.MODEL.LOSSES.CE.EPSILON, cfg.MODEL.LOSSES.TRI.MARGIN) == (0.1, 0.3)
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.IMS_PER_BATCH) == (3.5e-4, 240, 64)
     assert cfg.MODEL.HEADS.EMBEDDING_DIM == 512
+    assert cfg.MODEL.MGRE.LOCATION.REID_GRADIENT == 1.0  # joint optimisation
 
 
 def test_examples_of_what_is_allowed_are_allowed(tmp_path):

@@ -97,7 +97,9 @@ def test_several_data_sets(mgre_cfg, market, tmp_path, make_market_folder, write
 def test_no_key_point_file(mgre_cfg, market):
     with pytest.raises(DataError, match=r"DATASETS.KEYPOINTS .*MODEL.MGRE.LOCATION.LOSS_WEIGHT 0") as caught:
         build_train_loader(mgre_cfg)
-    assert f"'{market}/keypoints.json' (Market1501)" in str(caught.value)
+    message = str(caught.value)
+    assert f"'{market}/keypoints.json' (Market1501)" in message and "\n" not in message
+    assert "make it with tools/extract_keypoints.py and the same --config-file and overrides" in message
     mgre_cfg.DATASETS.ALLOW_MISSING_KEYPOINTS = True  # some may be missing, not all
     with pytest.raises(DataError, match="No key point file"):
         build_train_loader(mgre_cfg)

@@ -20,6 +20,7 @@ MODULES = {
     "single-grained-features": (FIRST, FIRST, ALL, ALL, []),
     "single-grained-regions": ([], FIRST, ALL, ALL, ["stage1", "stage2"]),
     "baseline-joint": (FIRST, [], [], ["stage4"], ["stage1", "stage2"]),
+    "cut-gradient": (FIRST, FIRST, ALL, ALL, ["stage1", "stage2"]),
     "without-joint": ([], FIRST, ALL, ALL, ["stage1", "stage2"]),
 }
 

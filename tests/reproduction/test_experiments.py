@@ -1,15 +1,15 @@
 """The paper's figures, typed again, and what each experiment trains."""
 
 import pytest
-from mgre.reproduction.experiments import DIMENSIONS, EXPERIMENTS, TABLES
+from mgre.reproduction.experiments import BALANCE, DIMENSIONS, EXPERIMENTS, TABLES
 from mgre.reproduction.jobs import ablation_overrides, load_planned
 
 QUICK = "configs/MGRe/reproduce-quick.yml"
 
 
-def test_all_tables_and_figures_are_there():
+def test_all_tables_and_figures_are_there_and_the_balance():
     expected = [*(f"table{number}" for number in range(2, 9)), *(f"figure{number}" for number in range(4, 7))]
-    assert list(EXPERIMENTS) == expected
+    assert list(EXPERIMENTS) == [*expected, "balance"]
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_all_tables_and_figures_are_there():
         ("table4", "baseline", "Market1501", (85.8, 94.3)),
         ("table4", "stages23", "DukeMTMC", (81.7, 90.7)),
         ("table5", "single-grained-features", "Market1501", (87.5, 95.1, 98.2)),
-        ("table6", "mgn", "Market1501", (86.6, 94.8)),
+        ("table6", "mgn-erasing", "Market1501", (86.6, 94.8)),
         ("table7", "without-joint", "Market1501", (89.5, 95.6, 98.5)),
     ],
 )
@@ -35,8 +35,18 @@ def test_figures_belong_to_trainings(table):
     assert set(TABLES[table].paper) | set(TABLES[table].occluded or {}) <= names
 
 
+def test_table_6_trains_each_model_with_random_erasing_and_without():
+    found = {t.name: load_planned(QUICK, t.overrides).INPUT.REA.ENABLED for t in TABLES["table6"].trainings}
+    assert found == {
+        **{f"{name}-erasing": True for name in ("baseline", "mgn", "mgre")},
+        **{f"{name}-no-erasing": False for name in ("baseline", "mgn", "mgre")},
+    }
+    # The paper's recipe is the one with erasing.
+    assert set(TABLES["table6"].paper) == set(TABLES["table6"].occluded) == {"mgn-erasing", "mgre-erasing"}
+
+
 def test_trainings_of_one_name_are_one():
-    trainings = [t for table in TABLES.values() for t in table.trainings] + list(DIMENSIONS.values())
+    trainings = [t for table in TABLES.values() for t in table.trainings] + [*DIMENSIONS.values(), *BALANCE.values()]
     by_name = {}
     for training in trainings:
         assert by_name.setdefault(training.name, (training.ablation, training.overrides)) == (
@@ -52,6 +62,7 @@ def test_trainings_of_one_name_are_one():
         ("stages2", {"STAGES": (2,)}),
         ("baseline-joint", {"STAGES": (1, 2, 3), "EXTRACTION": False, "REGION_FEATURES": False}),
         ("single-grained-features", {"SOURCE_BLOCKS": (4, 4, 4)}),
+        ("cut-gradient", {"STAGES": (1, 2, 3), "BOXES": "location"}),
         ("", {"STAGES": (1, 2, 3), "EXTRACTION": True, "REGION_FEATURES": True}),
     ],
 )
@@ -62,7 +73,24 @@ def test_an_ablation_changes_a_data_sets_config(ablation, expected):
     assert (0 if "baseline" in ablation else 512) == cfg.MODEL.HEADS.EMBEDDING_DIM
 
 
+def test_the_cut_gradient_is_a_row_of_table_7_beside_the_papers():
+    gradients = {
+        t.name: load_planned(QUICK, ablation_overrides(t.ablation)).MODEL.MGRE.LOCATION.REID_GRADIENT
+        for t in TABLES["table7"].trainings
+    }
+    assert gradients == {"baseline": 1, "baseline-joint": 1, "without-joint": 1, "cut-gradient": 0, "mgre": 1}
+    assert "cut-gradient" not in TABLES["table7"].paper
+
+
 @pytest.mark.parametrize("dimension", DIMENSIONS)
 def test_the_final_feature_has_the_dimension_of_figure_5(dimension):
     cfg = load_planned(QUICK, DIMENSIONS[dimension].overrides)
     assert dimension == 4 * cfg.MODEL.HEADS.EMBEDDING_DIM
+
+
+def test_the_balance_has_five_weights_with_and_without_the_gradient():
+    assert list(BALANCE) == [(w, g) for w in (1.0, 3.0, 10.0, 30.0, 100.0) for g in (0.0, 1.0)]
+    for (weight, gradient), training in BALANCE.items():
+        location = load_planned(QUICK, training.overrides).MODEL.MGRE.LOCATION
+        assert (weight, gradient) == (location.LOSS_WEIGHT, location.REID_GRADIENT)
+    assert BALANCE[10.0, 1.0].name == "weight10-gradient1"

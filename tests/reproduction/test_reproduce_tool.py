@@ -1,5 +1,6 @@
 """tools/reproduce.py on a tiny data set, and its command lines."""
 
+import csv
 import json
 import os
 import shlex
@@ -68,23 +69,25 @@ def value_of(key: str, command: list[str]) -> str:
 
 def read_table(path: Path) -> dict[str, list[str]]:
     """The cells of a Markdown table, by the first one."""
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in path.read_text().splitlines()[4:]]
+    lines = [line for line in path.read_text().splitlines()[4:] if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     return {row[0]: row[1:] for row in rows}
 
 
 def test_trains_once_and_picks_up_what_is_there(tool, plan, finish, tmp_path, capsys):
     lines = command_lines(tool, capsys, "table7", *plan)
     stem = tmp_path / "runs" / "reproduce-quick"
-    names = ["baseline", "baseline-joint", "without-joint", "mgre"]
+    names = ["baseline", "baseline-joint", "without-joint", "cut-gradient", "mgre"]
     assert [value_of("OUTPUT_DIR", line[0]) for line in lines] == [str(stem / name / "seed0") for name in names]
 
-    # Two of them were run elsewhere.
-    for name, precision in (("baseline", 40.0), ("mgre", 60.0)):
+    # Three of them were run elsewhere.
+    for name, precision in (("baseline", 40.0), ("cut-gradient", 50.0), ("mgre", 60.0)):
         finish(name, {"mAP": precision, "Rank-1": 1.0})
     assert len(command_lines(tool, capsys, "table7", *plan)) == 2
     assert call(tool, "table7", *plan) == 0
     rows = read_table(tmp_path / "runs" / "table7.md")
     assert rows["Baseline"][2] == "40.0" and rows["MGRe"][2] == "60.0"
+    assert rows["MGRe, ReID gradient to the boxes cut"][2] == "50.0"
     run_here = {"baseline-joint": "Baseline + joint optimisation", "without-joint": "MGRe without joint optimisation"}
     for name, title in run_here.items():
         results = json.loads((stem / name / "seed0" / "results.json").read_text())
@@ -105,11 +108,15 @@ def test_every_training_of_all_experiments_is_one_command_line(tool, capsys, tmp
     trained = [line[0] for line in lines]
     assert all("--resume" in command for command in trained)
     assert len({value_of("OUTPUT_DIR", command) for command in trained}) == len(trained)
-    # By hand. Market-1501: 6 of Table 4, 2 of 5, MGN, 2 of 7, 3 dimensions; DukeMTMC: 6; CUHK03 twice and MSMT17: 1.
-    assert len(trained) == 2 * (6 + 2 + 1 + 2 + 3 + 6 + 3) + 1  # Figure 6 takes one seed
+    # By hand. Market-1501: 6 of Table 4, 2 of 5, 6 of 6, 3 of 7, 3 dimensions; DukeMTMC: 6; CUHK03 twice and MSMT17: 1.
+    # The balance has 5 weights with 2 gradients and the Baseline, at the quick size and so in a folder of its own.
+    assert len(trained) == 2 * (6 + 2 + 6 + 3 + 3 + 6 + 3 + 11) + 1  # Figure 6 takes one seed
+    quick = [c for c in trained if value_of("--config-file", c) == "configs/MGRe/market-quick.yml"]
+    assert len(quick) == 2 * 11
+    assert all(value_of("OUTPUT_DIR", c).startswith(f"{tmp_path}/market-quick/") for c in quick)
     followed = [line for line in lines if len(line) > 1]
     occluded = [line for line in followed if "--eval-only" in line[1]]
-    assert len(occluded) == 2 * 3
+    assert len(occluded) == 2 * 6
     for training, evaluation in occluded:
         assert value_of("MODEL.WEIGHTS", evaluation) == f"{value_of('OUTPUT_DIR', training)}/model_final.pth"
         assert value_of("TEST.OCCLUSION.ENABLED", evaluation) == "True"
@@ -134,14 +141,39 @@ def test_what_an_experiment_is_about_cannot_be_overridden(tool, plan, capsys, ex
 
 def test_a_backbone_too_narrow_for_mgn_leaves_its_row_empty(tool, plan, finish, tmp_path, capsys):
     assert not any("MGN" in command for line in command_lines(tool, capsys, "table6", *plan) for command in line)
-    for name, clean, occluded in (("baseline", 50.0, 30.0), ("mgre", 60.0, 55.0)):
+    figures = {
+        *{("baseline-erasing", 40.0, 30.0), ("baseline-no-erasing", 50.0, 30.0)},
+        *{("mgre-erasing", 50.0, 45.0), ("mgre-no-erasing", 60.0, 57.0)},
+    }
+    for name, clean, occluded in figures:
         finish(name, {"mAP": clean})
         finish(name, {"mAP": occluded}, occluded=True)
     assert call(tool, "table6", *plan) == 0
     rows = read_table(tmp_path / "runs" / "table6.md")
-    assert rows["Baseline, fall"] == ["CustomReID", "1", "-20.0"]
-    assert rows["MGN"] == rows["MGN, fall"] == ["CustomReID", "", ""]
-    assert rows["MGRe, fall"] == ["CustomReID", "1", "-5.0"]
+    assert len(rows) == 6 * 4
+    relative = "fall in % of the clean figure"
+    assert rows["Baseline, no random erasing, fall"] == ["CustomReID", "1", "-20.0"]
+    assert rows[f"Baseline, no random erasing, {relative}"] == ["CustomReID", "1", "-40.0"]
+    assert rows[f"Baseline, random erasing, {relative}"] == ["CustomReID", "1", "-25.0"]
+    assert rows["MGRe, random erasing, fall"] == ["CustomReID", "1", "-5.0"]
+    assert rows[f"MGRe, random erasing, {relative}"] == ["CustomReID", "1", "-10.0"]
+    assert rows[f"MGRe, no random erasing, {relative}"] == ["CustomReID", "1", "-5.0"]
+    for title in ("MGN, random erasing", f"MGN, no random erasing, {relative}"):
+        assert rows[title] == ["CustomReID", "", ""]
+
+
+def test_table_6_has_the_papers_falls(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs_module, "_call", lambda command, output: 1)  # nothing is trained
+    assert call(tool, "table6", "--output", str(tmp_path)) == 1
+    lines = (tmp_path / "table6.csv").read_text().splitlines()
+    header, *cells = csv.reader(lines)
+    assert header == ["", "data set", "mAP, the paper's", "Rank-1, the paper's"]
+    rows = {row[0]: row[2:] for row in cells}
+    # By hand: 85.9 - 90.1 and 94.0 - 96.2, and by 90.1 and 96.2; 77.8 - 86.6 and 90.8 - 94.8, by 86.6 and 94.8.
+    assert rows["MGRe, random erasing, fall"] == ["-4.2", "-2.2"]
+    assert rows["MGRe, random erasing, fall in % of the clean figure"] == ["-4.661", "-2.287"]
+    assert rows["MGN, random erasing, fall in % of the clean figure"] == ["-10.162", "-4.219"]
+    assert rows["MGRe, no random erasing"] == ["", ""]
 
 
 def test_each_test_set_has_its_row(tool, plan, finish, tmp_path):
@@ -161,6 +193,37 @@ def test_figure_5_is_a_table_and_a_plot(tool, plan, finish, tmp_path):
     assert list(rows) == ["512", "1024", "2048", "4096"]
     assert rows["2048"] == ["CustomReID", "2", "60.5 ± 0.7", "80.0 ± 0.0"]
     assert (tmp_path / "runs" / "figure5.png").stat().st_size > 1000
+
+
+def test_the_balance_is_a_table_a_choice_and_a_plot(tool, plan, finish, tmp_path):
+    # By hand: the mAP is highest at x 10 with gradient 1, whose IoU is that of gradient 0 at each weight.
+    for weight, precision in ((1, 50.0), (3, 52.0), (10, 54.0), (30, 53.0), (100, 51.0)):
+        for gradient in (0, 1):
+            overlap = {"IoU/head": 0.5, "IoU/mean": 0.7 if gradient == 0 or weight >= 10 else 0.5}
+            for seed in range(2):
+                figures = {"mAP": precision + gradient + seed, "Rank-1": 80.0, "Rank-5": 90.0, "mINP": 20.0}
+                finish(f"weight{weight}-gradient{gradient}", figures | overlap, seed=seed)
+    for seed in range(2):
+        finish("baseline", {"mAP": 40.0, "Rank-1": 70.0, "Rank-5": 80.0, "mINP": 10.0}, seed=seed)
+    assert call(tool, "balance", *plan, "--num-seeds", "2") == 0
+    path = tmp_path / "runs" / "balance.md"
+    header = [cell.strip() for cell in path.read_text().splitlines()[2].split("|")[1:-1]]
+    assert header == ["", "data set", "seeds", "mAP, %", "Rank-1, %", "mINP, %", "IoU/head", "IoU/mean"]
+    rows = read_table(path)
+    assert rows["Baseline"] == ["CustomReID", "2", "40.0 ± 0.0", "70.0 ± 0.0", "10.0 ± 0.0", "", ""]
+    assert rows["MGRe, location loss x 3, ReID gradient 1"] == [
+        *("CustomReID", "2", "53.5 ± 0.7", "80.0 ± 0.0", "20.0 ± 0.0", "0.50 ± 0.00", "0.50 ± 0.00"),
+    ]
+    choice = path.read_text().splitlines()[-1]
+    assert choice.startswith("CustomReID, reproduce-quick: location loss x 10 with ReID gradient 1. ")
+    assert (tmp_path / "runs" / "balance.png").stat().st_size > 1000
+    assert len((tmp_path / "runs" / "balance.csv").read_text().splitlines()) == 1 + 11
+
+
+@pytest.mark.parametrize("key", ["MODEL.MGRE.LOCATION.LOSS_WEIGHT", "MODEL.MGRE.LOCATION.REID_GRADIENT"])
+def test_the_balance_cannot_be_overridden(tool, plan, capsys, key):
+    assert call(tool, "balance", *plan, key, "1.0") == 1
+    assert f"{key} is what 'MGRe, location loss x 1, ReID gradient 0' sets itself" in capsys.readouterr().err
 
 
 def test_figure_4_shows_the_trainings_last_checkpoints(tool, plan, finish, tmp_path, monkeypatch, capsys):

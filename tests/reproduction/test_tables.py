@@ -1,6 +1,6 @@
 import csv
 
-from mgre.reproduction.tables import Row, differences, save_table
+from mgre.reproduction.tables import Row, differences, relative, save_table
 
 
 def test_means_spreads_and_differences_by_hand(tmp_path):
@@ -43,3 +43,10 @@ def test_differences_are_those_of_the_same_seed():
         1: {"mAP": -10.0},
     }
     assert differences({0: {}}, {0: {"mAP": 1.0}}) == {0: {}}
+
+
+def test_relative_falls_by_hand():
+    clean = {0: {"mAP": 80.0, "Rank-1": 90.0}, 1: {"mAP": 50.0, "Rank-1": 0.0}}
+    fall = {0: {"mAP": -20.0, "Rank-1": -9.0}, 1: {"mAP": -5.0, "Rank-1": 0.0}}
+    assert relative(fall, clean) == {0: {"mAP": -25.0, "Rank-1": -10.0}, 1: {"mAP": -10.0}}
+    assert relative({0: {}}, {0: {}}) == {0: {}}

@@ -33,7 +33,7 @@ class CUHK03NewProtocol(CUHK03):
             super().preprocess_split()
         except ImportError as error:
             raise SetupError(
-                f"CUHK03's MATLAB files need the package {error.name}: pip install h5py imageio scipy"
+                f"CUHK03's MATLAB files need the package {error.name}: pip install h5py imageio"
             ) from error
 
 

@@ -61,8 +61,9 @@ def find_train_keypoints(
         keypoints.update(found)
     if looked_for and not (keypoints and allow_missing):
         raise DataError(
-            f"No key point file: {', '.join(looked_for)} does not exist; set DATASETS.KEYPOINTS to the file, "
-            "or train without them: MODEL.MGRE.LOCATION.LOSS_WEIGHT 0, and no MODEL.MGRE.BOXES keypoints"
+            f"No key point file: {', '.join(looked_for)} does not exist; make it with tools/extract_keypoints.py and "
+            "the same --config-file and overrides, or set DATASETS.KEYPOINTS to the file, or train without key points: "
+            "MODEL.MGRE.LOCATION.LOSS_WEIGHT 0, and no MODEL.MGRE.BOXES keypoints"
         )
     _check_coverage(cfg, keypoints, sum(len(items) for items in items_of.values()), "training")
     return keypoints
@@ -83,8 +84,9 @@ def find_test_keypoints(cfg: CfgNode, dataset: ImageDataset, items: Sequence[Ite
         if needed:
             raise DataError(
                 f"MODEL.MGRE.BOXES keypoints needs key points of the test images, but "
-                f"'{os.path.join(folder, cfg.DATASETS.KEYPOINTS)}' does not exist: find them with "
-                "tools/extract_keypoints.py, or set DATASETS.KEYPOINTS to the file"
+                f"'{os.path.join(folder, cfg.DATASETS.KEYPOINTS)}' does not exist: make it with "
+                "tools/extract_keypoints.py and the same --config-file and overrides, or set DATASETS.KEYPOINTS to the "
+                "file"
             )
         return {}
     content = load_keypoints(path, min_score=cfg.DATASETS.KEYPOINT_MIN_SCORE)

@@ -70,6 +70,5 @@ def plot_balance(grids: Mapping[str, Grid], path: Path) -> Path:
         axes.set(xlabel="weight of the location loss", ylabel=label)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
     return path

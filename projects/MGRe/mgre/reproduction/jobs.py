@@ -8,7 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -159,16 +159,41 @@ def _check_same(folder: Path, cfg: CfgNode) -> None:
     if not path.is_file():
         return
     try:
-        before = dict(leaves(yaml.safe_load(path.read_text())))
+        before = load_dumped(path)
+    except DataError as error:
+        raise ConfigError(f"{error}: remove '{folder}', or choose another --output") from error
+    if difference := first_difference(before, leaves_of(cfg)):
+        key, was, now = difference
+        raise ConfigError(
+            f"'{folder}' was run with {key} {was}, not {now}: choose another --output, or remove that folder"
+        )
+
+
+def load_dumped(path: Path) -> dict[str, Any]:
+    """The values of a config that a run left, by key.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        return dict(leaves(yaml.safe_load(path.read_text())))
     except (ValueError, AttributeError, yaml.YAMLError) as error:
-        raise ConfigError(f"'{path}' is damaged: remove '{folder}', or choose another --output") from error
-    now = dict(leaves(yaml.safe_load(cfg.dump())))
+        raise DataError(f"'{path}' is damaged") from error
+
+
+def leaves_of(cfg: CfgNode) -> dict[str, Any]:
+    """The values of a config by key, as :func:`load_dumped` gives them."""
+    return dict(leaves(yaml.safe_load(cfg.dump())))
+
+
+def first_difference(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, ignored: Sequence[str] = ()
+) -> tuple[str, Any, Any] | None:
+    """The first key that makes another experiment of two configs, with its two values; None if there is none."""
     for key in sorted(set(before) | set(now)):
-        was, is_now = before.get(key), now.get(key)
-        if key not in FREE_KEYS and was != is_now:
-            raise ConfigError(
-                f"'{folder}' was run with {key} {was}, not {is_now}: choose another --output, or remove that folder"
-            )
+        if key not in FREE_KEYS and key not in ignored and before.get(key) != now.get(key):
+            return key, before.get(key), now.get(key)
+    return None
 
 
 def unique(jobs: Sequence[Job]) -> list[Job]:

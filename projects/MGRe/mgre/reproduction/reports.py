@@ -28,7 +28,7 @@ from mgre.reproduction.experiments import (
     Training,
 )
 from mgre.reproduction.jobs import Job, evaluate, load_planned, select_weights, train
-from mgre.reproduction.tables import METRICS, OVERLAP, Row, differences, save_table
+from mgre.reproduction.tables import METRICS, OVERLAP, Row, differences, relative, save_table
 from mgre.visualization import new_figure
 
 # Images in a batch of Table 8.
@@ -117,7 +117,7 @@ class TableExperiment(Experiment):
             (training.name, config_file): self.plan.train(training, config_file)
             for config_file in self.config_files
             for training in self.table.trainings
-            if training is not MGN or not _is_narrow(self.plan.load(config_file))
+            if training.ablation != MGN.ablation or not _is_narrow(self.plan.load(config_file))
         }
 
     @cached_property
@@ -148,8 +148,10 @@ class TableExperiment(Experiment):
                 paper_occluded = _paper(self.table.occluded, training, cfg, dataset)
                 occluded = _results(self.occluded.get(key, ()), cfg, dataset)
                 rows.append(Row(f"{training.title}, occluded", dataset, occluded, paper_occluded))
-                paper_fall = differences({0: paper}, {0: paper_occluded}).get(0, {})
-                rows.append(Row(f"{training.title}, fall", dataset, differences(clean, occluded), paper_fall))
+                fall, paper_fall = differences(clean, occluded), differences({0: paper}, {0: paper_occluded})
+                rows.append(Row(f"{training.title}, fall", dataset, fall, paper_fall[0]))
+                share, paper_share = relative(fall, clean), relative(paper_fall, {0: paper})
+                rows.append(Row(f"{training.title}, fall in % of the clean figure", dataset, share, paper_share[0]))
         return rows
 
 

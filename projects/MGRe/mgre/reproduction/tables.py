@@ -90,6 +90,14 @@ def _texts(numbers: Mapping[str, str | float | None]) -> dict[str, str]:
     return texts
 
 
+def relative(changes: Found, before: Found) -> dict[int, dict[str, float]]:
+    """``changes`` in percent of ``before``, seed by seed; what was 0 before is left out."""
+    return {
+        seed: {metric: 100 * value / before[seed][metric] for metric, value in figures.items() if before[seed][metric]}
+        for seed, figures in changes.items()
+    }
+
+
 def differences(before: Found, after: Found) -> dict[int, dict[str, float]]:
     """``after`` minus ``before`` of the seeds that both have, in percent points by metric."""
     return {

@@ -1,0 +1,27 @@
+"""Compare a run with the figures that its config gave before (docs/results.csv).
+
+Examples:
+    tools/compare_results.py --config-file configs/MGRe/market-quick.yml
+    tools/compare_results.py --config-file configs/MGRe/market-quick.yml --results logs/mine/results.json
+
+The exit status is 1 if a figure is lower than expected. Start it in the root of the repository.
+"""
+
+import argparse
+
+
+def parse_args(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="the config of the run")
+    parser.add_argument("--results", metavar="FILE", help="of the run (default: OUTPUT_DIR/results.json)")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides of the run, in pairs")
+    return parser.parse_intermixed_args(words)
+
+
+def main(words: list[str] | None = None) -> int:
+    args = parse_args(words)
+    # Not before the options are right: these import torch, which takes seconds.
+    from mgre.commands.compare_results import run
+    from mgre.commands.main import main as run_command
+
+    return run_command(lambda: run(args))
