@@ -74,7 +74,7 @@ def test_batches_on_another_device_are_moved(arch):
         arch.forward(Model(), batch)
 
     class TargetsOnly(Model):
-        training = True
+        training, losses = True, None
 
         def preprocess_image(self, moved):
             return torch.zeros(1) if arch is Baseline else self.heads(None, moved["targets"])
