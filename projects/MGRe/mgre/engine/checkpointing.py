@@ -22,6 +22,7 @@ from fastreid.utils.checkpoint import Checkpointer
 from mgre.data.epoch_sampler import epoch_sampler
 from mgre.errors import DamagedFileError, TrainingError, WeightsError
 from mgre.system.collectives import highest_of_all
+from mgre.system.files import unfinished_files
 from mgre.system.randomness import random_states, set_random_states
 
 logger = logging.getLogger(__name__)
@@ -109,8 +110,8 @@ class TrainingCheckpointer(Checkpointer):
         return progress
 
     def remove_unfinished(self) -> None:
-        """Remove what a killed save has left."""
-        for path in Path(self.save_dir).glob("model_*.pth.part"):
+        """Remove the unfinished checkpoints that killed processes have left."""
+        for path in unfinished_files(self.save_dir, "model_*.pth"):
             path.unlink()
 
     def _noted_name(self) -> str:
