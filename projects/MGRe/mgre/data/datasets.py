@@ -19,6 +19,7 @@ from mgre.data.published import PUBLISHED_SETS, count_differences
 from mgre.data.torch_dataset import Item
 from mgre.data.validation_split import ValidationSplit, base_of_validation
 from mgre.errors import ConfigError, DataError, MGReError, SetupError, nearest
+from mgre.system.foreign_messages import MARKET1501_LAYOUT_IS_OLD
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +130,8 @@ def _read_dataset(cfg: CfgNode, name: str, root: str, combineall: bool) -> Image
     construct = partial(reader, cfg) if hasattr(reader, "from_config") else reader
     try:
         with warnings.catch_warnings():
-            # Market1501 gives this also where it goes on to fail, and our error says more.
-            warnings.filterwarnings("ignore", "The current data structure is deprecated")
+            # The reader of Market-1501 gives this warning also where it then fails, and our error says more.
+            warnings.filterwarnings("ignore", MARKET1501_LAYOUT_IS_OLD)
             dataset = construct(root=root, combineall=combineall)
         for split in ("train", "query", "gallery"):
             getattr(dataset, split)

@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-import torch.distributed as dist
 from fastreid.engine import launch as toolbox_launch
 from fastreid.utils import comm
 
 from mgre.errors import ConfigError, TrainingError
+from mgre.system.foreign_messages import is_lost_connection
 from mgre.system.signals import handle_signals
 
 # What torchrun sets for each process.
@@ -73,18 +73,13 @@ class Follower:
         try:
             return self.function(args)
         except RuntimeError as error:
-            if not _lost_connection(error):
+            if not is_lost_connection(error):
                 raise
             rank = comm.get_rank()
             time.sleep(SECONDS_BEFORE_FOLLOWING)
             raise TrainingError(
                 f"process {rank} lost its connection to the others: one of them has ended, for a reason of its own"
             ) from error
-
-
-def _lost_connection(error: RuntimeError) -> bool:
-    reasons = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport")
-    return isinstance(error, dist.DistError) or any(reason in str(error) for reason in reasons)
 
 
 @contextmanager

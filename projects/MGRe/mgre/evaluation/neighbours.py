@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 
 from mgre.evaluation.distances import squared_norms
+from mgre.system.foreign_messages import SPARSE_TENSORS_ARE_BETA
 
 # Images in a block: the products of two blocks are 16 MiB in float32.
 BLOCK = 2048
@@ -76,7 +77,7 @@ def indicator(columns: np.ndarray) -> sparse.csr_array:
 def pair_products(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray:
     """x_i . x_j of the features (N, D) for the pairs (i, j) at which the (N, N) array has entries, in their order."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse")  # torch calls its sparse arrays beta, and their checks optional
+        warnings.filterwarnings("ignore", SPARSE_TENSORS_ARE_BETA)
         at = torch.sparse_csr_tensor(
             torch.from_numpy(pairs.indptr.astype(np.int64)),
             torch.from_numpy(pairs.indices.astype(np.int64)),

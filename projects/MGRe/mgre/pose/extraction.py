@@ -13,7 +13,6 @@ another list or batch size what is done stays done too, and only those last digi
 """
 
 import os
-import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,11 +30,10 @@ from mgre.errors import DataError, SetupError
 from mgre.pose.base import FoundKeypoints, PoseModel
 from mgre.pose.images import load_crop
 from mgre.pose.journal import Journal, Record
+from mgre.system.foreign_messages import is_out_of_memory
 
 # Batches that are read while one is in the model.
 NUM_READ_AHEAD = 2
-
-_OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|bad_?alloc|bad allocation", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,8 +264,8 @@ def _find(model: PoseModel, readings: Sequence[_Reading]) -> list[Record]:
 def _predict(model: PoseModel, prepared: Sequence[Any]) -> np.ndarray:
     try:
         return model.predict(prepared)
-    except Exception as error:  # torch, numpy and onnxruntime have no common error for this
-        if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error))):
+    except Exception as error:  # torch, numpy and onnxruntime have no common class for a lack of memory
+        if not is_out_of_memory(error):
             raise
         raise SetupError(
             f"the pose model ran out of memory with {len(prepared)} images at a time: start again with a smaller "
