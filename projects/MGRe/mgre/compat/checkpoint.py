@@ -12,6 +12,7 @@ from fastreid.utils.file_io import PathManager
 from mgre.compat.patching import adapt
 from mgre.errors import WeightsError
 from mgre.system.files import write_atomically
+from mgre.system.weight_files import read_state_dict, read_weights
 
 
 @contextmanager
@@ -39,8 +40,8 @@ def save_atomically() -> None:
 def check_loaded_files() -> None:
     """A checkpoint that is missing, damaged or of another architecture is a WeightsError.
 
-    The toolbox stops at a missing or damaged file without saying what to do, wants its own wrapping of the weights, and
-    goes on with random weights where none fit. It also leaves to torch's version whether a file may run code.
+    The toolbox stops at a missing or damaged file without a remedy. It takes only its own wrapping of the weights, and
+    goes on with random weights where none fit. Whether a file may run code depends on torch's version there.
     """
 
     def check_path(load: Callable) -> Callable:
@@ -55,8 +56,6 @@ def check_loaded_files() -> None:
     def read_safely(load_file: Callable) -> Callable:
         @functools.wraps(load_file)
         def read(checkpointer: checkpoint.Checkpointer, path: str) -> dict[str, Any]:
-            # Not at the top: mgre.modeling uses the toolbox, which is being adapted when this module is imported.
-            from mgre.system.weight_files import read_state_dict, read_weights
 
             content = read_weights(path)
             return content if "model" in content else {"model": read_state_dict(path)}

@@ -1,7 +1,7 @@
 """Checks of where the points of a key point file lie.
 
-Some faults show only in what most images of the file have in common: people in crops stand upright, their heads are
-above their feet, and pose models are surer of faces that look into the camera.
+Some faults can be seen only in most images together, by properties that most crops of people share: people stand
+upright, their heads are above their feet, and pose models are surer of faces that look into the camera.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -9,7 +9,7 @@ import re
 
 import torch
 
-# What gloo says when another process has gone, as a RuntimeError. The last one is in the name of its source files.
+# Phrases in gloo's RuntimeErrors after another process has ended. The last one is in the paths of gloo's source files.
 _GLOO_LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport")
 # torch's allocator for the CPU, and onnxruntime's for both kinds of device.
 _OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|bad_?alloc|bad allocation", re.IGNORECASE)
