@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import mgre  # noqa: F401  (before fastreid: it makes fastreid importable)
 import torch
 from fastreid.engine import default_argument_parser
 from mgre.commands.main import main
 from mgre.engine.run import run
+from mgre.system.files import unfinished_files
 
 CONFIG = Path(__file__).parents[1] / "configs/MGRe/quickstart.yml"
 # 0.2 M parameters, small images and few identities: a step takes a moment, and so does a checkpoint.
@@ -149,7 +151,7 @@ def _finish(training: multiprocessing.Process, out: Path) -> None:
 
 
 def _wait_for_save(out: Path, training: multiprocessing.Process) -> None:
-    _wait(training, lambda: any(out.glob("*.part")))
+    _wait(training, lambda: bool(unfinished_files(str(out), "model_*.pth")))
 
 
 def _wait_for_notes(out: Path, training: multiprocessing.Process, count: int) -> None:
@@ -171,7 +173,7 @@ def _wait(training: multiprocessing.Process, happened: Callable[[], bool]) -> No
 
 
 def _last_checkpoint(out: Path) -> str:
-    note, left = out / "last_checkpoint", ", ".join(path.name for path in out.glob("*.part"))
+    note, left = out / "last_checkpoint", ", ".join(path.name for path in unfinished_files(str(out)))
     return (note.read_text() if note.exists() else "no checkpoint yet") + (f", left {left}" if left else "")
 
 

@@ -1,5 +1,6 @@
 import pytest
-from mgre.config import load_config
+from mgre.config import leaves, load_config, loading
+from mgre.config.keys import KEYS
 from mgre.errors import ConfigError, SetupError
 
 BASE = "configs/MGRe/Base-MGRe.yml"
@@ -140,3 +141,59 @@ def test_cuda_where_there_is_none(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SetupError, match=r"MODEL.DEVICE is 'cuda'.*add MODEL.DEVICE cpu"):
         load_config(BASE)
+
+
+def test_every_key_says_what_it_means_and_has_an_allowed_default():
+    values = dict(leaves(load_config("", ["MODEL.DEVICE", "cpu"])))
+    assert len({key.name for key in KEYS}) == len(KEYS)
+    for key in KEYS:
+        assert key.doc[0].isupper() or key.doc.startswith("lambda"), key.name
+        assert key.doc.endswith("."), key.name
+        assert values[key.name] == key.default
+
+
+def rename(monkeypatch, old: str, new: str) -> None:
+    monkeypatch.setattr(loading, "RENAMED_KEYS", {old: new})
+
+
+def test_a_renamed_key_loads_under_its_former_name_with_one_warning(monkeypatch, tmp_path, caplog):
+    rename(monkeypatch, "MODEL.MGRE.OLD_STAGES", "MODEL.MGRE.STAGES")
+    path = tmp_path / "old.yml"
+    path.write_text("MODEL:\n  MGRE:\n    OLD_STAGES: (1, 2)\n")
+    for _ in range(2):
+        assert load_config(str(path), ["MODEL.DEVICE", "cpu"]).MODEL.MGRE.STAGES == (1, 2)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        f"config key MODEL.MGRE.OLD_STAGES in config file '{path}' is now called MODEL.MGRE.STAGES: rename it"
+    )
+    assert load("MODEL.MGRE.OLD_STAGES", "(3,)").MODEL.MGRE.STAGES == (3,)
+
+
+def test_a_renamed_key_is_checked_like_others(monkeypatch):
+    rename(monkeypatch, "SOLVER.OLD_EPOCHS", "SOLVER.MAX_EPOCH")
+    with pytest.raises(ConfigError, match=r"SOLVER.MAX_EPOCH is 'ten' in the command line; allowed: a whole number"):
+        load("SOLVER.OLD_EPOCHS", "ten")
+    with pytest.raises(ConfigError, match=r"the command line has both SOLVER.MAX_EPOCH and its former name SOLVER.OLD"):
+        load("SOLVER.OLD_EPOCHS", "3", "SOLVER.MAX_EPOCH", "4")
+
+
+def test_values_that_mgres_keys_allow():
+    for overrides in (["DATASETS.PART.SEED", "4294967295"], ["MODEL.MGRE.STAGES", "()"], ["MODEL.MGRE.LAMBDA", "0"]):
+        load(*overrides)
+    for key, value, allowed in (
+        ("DATASETS.PART.NUM_TRAIN_IDS", "-1", r"0 \(all\) or more"),
+        ("DATASETS.PART.SEED", "4294967296", r"0 to 2\^32 - 1"),
+        ("SOLVER.CHECKPOINTS_KEPT", "-1", "0 or more"),
+        ("MODEL.MGRE.LOCATION.HIDDEN_DIM", "0", "more than 0"),
+        ("MODEL.MGRE.SOURCE_BLOCKS", "(1, 2)", "three of 1, 2, 3, 4, for the stages 1, 2, 3"),
+        ("SEED", "-2", r"-1, or 0 to 2\^32 - 1"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{key} is .*; allowed: {allowed}$"):
+            load(key, value)
+    for key, value, known in (
+        ("MODEL.MGRE.BOXES", "keypoint", r"\(nearest: keypoints\); known: keypoints, location, prior"),
+        ("DATASETS.UNREADABLE_IMAGES", "skipp", r"\(nearest: skip\); known: skip, stop"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{key} has '{value}', which is not known {known}$"):
+            load(key, value)

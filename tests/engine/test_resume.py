@@ -231,6 +231,14 @@ def test_the_newest_checkpoint_is_kept_whatever_the_clock_says(tmp_path):
     assert (tmp_path / "model_0003.pth").exists()
 
 
+def test_a_training_removes_what_a_killed_save_has_left(train, tmp_path):
+    unfinished = tmp_path / "out" / ".model_0003.pth-0123abcd.tmp"
+    unfinished.parent.mkdir()
+    unfinished.write_bytes(b"half a checkpoint")
+    train("out", "SOLVER.MAX_EPOCH", "1")
+    assert not unfinished.exists()
+
+
 def test_results_stay_while_nothing_replaces_them(train, tmp_path):
     metrics = train("out", "SOLVER.MAX_EPOCH", "1")
     (tmp_path / "own").rename(tmp_path / "elsewhere")

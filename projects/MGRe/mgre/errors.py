@@ -1,4 +1,4 @@
-"""Errors a user can mend. Each message is one line: what was wrong, where, and what to do."""
+"""Errors a user can mend. Each message is one line that names the fault, its place and the remedy."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ class LossError(TrainingError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """For an error's message: " (nearest: ...)" with the known name that is most like ``name``, or nothing."""
+    """For an error's message: " (nearest: ...)" with the known name most similar to ``name``, or the empty string."""
     matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (nearest: {matches[0]})" if matches else ""
 
@@ -48,5 +48,5 @@ def first_names(names: Sequence[str], count: int = 3) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` with escapes in the place of what moves a terminal's cursor or hides: file names may hold anything."""
+    """``text`` with its control and invisible characters escaped: a file name may hold commands to a terminal."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -23,8 +23,8 @@ class Region:
         center: (C_x, C_y), the prior centre, normalised.
         size: (w, h) of the prior box, normalised: (M / W, N / H), so that at step 0 the N x M samples
             lie one map cell apart.
-        keypoints: indices into the 17 COCO key points (see :mod:`mgre.data.keypoints`); none for a region that is where
-            its prior box is.
+        keypoints: indices into the 17 COCO key points (see :mod:`mgre.data.keypoints`); empty for a region that always
+            stays at its prior box.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Region:
 
     def sample_size(self, map_size: tuple[int, int]) -> tuple[int, int]:
         """N x M on a map of ``map_size`` (H, W): Table 1's at 256 x 128, in proportion elsewhere."""
-        height, width = (int(side) for side in map_size)  # tensors while the model is traced
+        height, width = (int(side) for side in map_size)  # the sides are tensors while the model is traced
         return max(1, round(self.size[1] * height)), max(1, round(self.size[0] * width))
 
 
@@ -59,12 +59,12 @@ TABLE1 = (
 # Table 5's single-grained regions: the whole image in each stage.
 WHOLE_IMAGE = tuple(Region(f"whole_image_stage{i}", i, (1 / 2, 1 / 2), (1.0, 1.0), ()) for i in TABLE1_MAP_SIZES)
 
-# The value of MODEL.MGRE.REGIONS names one of these; add a set of your own here or by assignment.
+# The sets by the names that MODEL.MGRE.REGIONS takes; add a set of your own here or by assignment.
 REGION_SETS: dict[str, tuple[Region, ...]] = {"table1": TABLE1, "whole_image": WHOLE_IMAGE}
 
 
 def prior_boxes(regions: Sequence[Region]) -> list[list[float]]:
-    """(R, 4), (x_min, y_min, x_max, y_max), normalised: where the regions are before anything is learned."""
+    """(R, 4), (x_min, y_min, x_max, y_max), normalised: the boxes of the regions before training."""
     return [
         [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
         for (x, y), (width, height) in ((region.center, region.size) for region in regions)
@@ -72,11 +72,13 @@ def prior_boxes(regions: Sequence[Region]) -> list[list[float]]:
 
 
 def source_maps(stages: Sequence[int], source_blocks: Sequence[int]) -> dict[str, str]:
-    """The map ("stage1" ... "stage4") that each stage embeds, by the stage's name; stage 4 embeds its own.
+    """The name of the map ("stage1" ... "stage4") that each stage embeds, by the stage's name.
+
+    Stage 4 embeds the map of stage 4.
 
     Args:
-        stages: those with regions.
-        source_blocks: the maps' numbers, for stages 1, 2 and 3.
+        stages: the stages with regions.
+        source_blocks: the number of the map for stages 1, 2 and 3.
     """
     return {f"stage{i}": f"stage{source_blocks[i - 1]}" for i in sorted(stages)} | {"stage4": "stage4"}
 
@@ -100,5 +102,5 @@ def get_regions(region_set: str, stages: Sequence[int]) -> dict[str, tuple[Regio
 
 
 def count_maps(regions: dict[str, tuple[Region, ...]]) -> dict[str, int]:
-    """How many maps each stage embeds: one for each region, and in stage 4 the whole image's."""
+    """How many maps each stage embeds: one for each region, and one of the whole image in stage 4."""
     return {stage: len(members) for stage, members in regions.items()} | {"stage4": 1}

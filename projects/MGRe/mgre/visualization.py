@@ -14,10 +14,10 @@ from mgre.errors import SetupError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Of the boxes, in pixels.
+# Width of the boxes' lines, in pixels.
 LINE_WIDTH = 2
 
-# Pixels that a name in a sheet's legend has, with its colour, at least.
+# Least width of an entry in a sheet's legend, a colour and a name, in pixels.
 LEGEND_WIDTH = 112
 
 # One colour a region, in the region set's order.
@@ -42,8 +42,8 @@ def draw_regions(image: torch.Tensor, boxes: torch.Tensor, *, scale: int = 3) ->
 
     Args:
         image: (3, H, W), RGB, 0 to 255.
-        boxes: (R, 4), (x_min, y_min, x_max, y_max), normalised; what lies outside the image is cut off, and a box
-            without an area is not drawn. One at the place of an earlier one is drawn inside it.
+        boxes: (R, 4), (x_min, y_min, x_max, y_max), normalised. Boxes are cut at the image's border, and a box without
+            an area is not drawn. A box that equals an earlier box is drawn a little smaller, inside the earlier one.
         scale: enlargement.
 
     Returns:

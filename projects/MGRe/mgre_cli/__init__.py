@@ -1,5 +1,5 @@
 """The commands' options, one file for each command.
 
-This package stands beside mgre, because importing any module of mgre imports torch and the toolbox, which takes
-seconds: options are parsed, and --help is printed, before that. What a command does is in mgre.commands.
+This package stands beside mgre, because the import of any module of mgre imports torch and the toolbox, which takes
+seconds. So options are parsed, and --help is printed, before that import. The commands' work is in mgre.commands.
 """

@@ -53,8 +53,8 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
 
 def main(words: list[str] | None = None) -> int:
     args = parse_args(words)
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be of bytes that are no text
-    # Not before the options are right: this imports torch, which takes seconds.
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file name may have bytes that are no text
+    # Imported only after the options have been parsed: this imports torch, which takes seconds.
     from mgre.commands.extract_keypoints import call
 
     return call(args)

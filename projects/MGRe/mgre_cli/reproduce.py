@@ -38,7 +38,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
 
 def main(words: list[str] | None = None) -> int:
     args = parse_args(words)
-    # Not before the options are right: these import torch, which takes seconds.
+    # Imported only after the options have been parsed: these import torch, which takes seconds.
     from mgre.commands.main import main as run_command
     from mgre.commands.reproduce import run
 

@@ -1,1 +1,1 @@
-"""What the commands do; tools/ has a door to each."""
+"""The commands' work. Their options are in mgre_cli, and tools/ has a script for each command."""

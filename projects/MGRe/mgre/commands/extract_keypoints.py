@@ -1,4 +1,4 @@
-"""Key points of a data set's images: found, imported, checked or drawn."""
+"""Finds, imports, checks or draws the key points of a data set's images."""
 
 import argparse
 import os
@@ -38,7 +38,7 @@ FAILED, SKIPPED, STOPPED = 1, 3, 130
 
 
 def call(args: argparse.Namespace) -> int:
-    """Run the command; the exit status, which says also whether Ctrl-C has stopped it."""
+    """Run the command and return its exit status, :data:`STOPPED` after Ctrl-C."""
     try:
         return main(lambda: run(args))
     except KeyboardInterrupt:
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def load(args: argparse.Namespace) -> CfgNode:
-    """The config; on the device that it, or the command line, names, else on the one that is here."""
+    """The config. Its device is that of the command line or of the file, else CUDA where there is a GPU."""
     if args.config_file == "":
         raise ConfigError("--config-file is empty: name a config file, see configs/")
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -92,14 +92,14 @@ def find_image_sets(args: argparse.Namespace, cfg: CfgNode) -> list[ImageSet]:
 def default_output(args: argparse.Namespace, cfg: CfgNode, folder: str) -> str:
     if args.images is None or args.check or args.sheets:
         return keypoint_path(cfg.DATASETS.KEYPOINTS, folder)
-    # A file of that name in the working directory is most likely of other images.
+    # Not keypoint_path: a key point file in the working directory is most likely of other images.
     return os.path.join(folder, os.path.expanduser(cfg.DATASETS.KEYPOINTS))
 
 
 def require_own_outputs(image_sets: list[ImageSet]) -> None:
     """
     Raises:
-        ConfigError: two data sets have the same key point file, or one has a folder for it.
+        ConfigError: two data sets have the same key point file, or a key point file is a folder.
     """
     owners: dict[str, ImageSet] = {}
     for image_set in image_sets:
@@ -154,7 +154,7 @@ def tell_left(image_sets: list[ImageSet], written: list[ImageSet] | dict[ImageSe
 
 
 def report(found: FoundKeypoints, image_set: ImageSet, cfg: CfgNode) -> int:
-    """Print the summary, save the sheets and tell the skipped images; the exit status."""
+    """Print the summary and the skipped images, save the sheets, and return the exit status."""
     min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
     print(f"\n{summarise(found.keypoints, min_score=min_score)}\n\nkey points  {image_set.output}")
     regions = [r for members in get_regions(cfg.MODEL.MGRE.REGIONS, (1, 2, 3)).values() for r in members]
@@ -162,7 +162,7 @@ def report(found: FoundKeypoints, image_set: ImageSet, cfg: CfgNode) -> int:
     status, faulty = 0, found.faulty
     try:
         unseen = save_sheets(found.keypoints, image_set.folder, sheets, regions=regions, min_score=min_score)
-    except SetupError as error:  # the next data set does not need them
+    except SetupError as error:  # the next data set does not need these sheets
         print(f"error: {error}", file=sys.stderr)
         status = FAILED
     else:
@@ -179,7 +179,7 @@ def worst(statuses: Iterable[int]) -> int:
 
 
 def redraw(image_set: ImageSet, cfg: CfgNode, *, overwrite: bool) -> int:
-    """Summary and sheets of a key point file that is there."""
+    """Print the summary and save the sheets of an existing key point file; return the exit status."""
     require_free_sheets(image_set.output, image_set.paths, overwrite=overwrite)
     content = load_keypoints(image_set.output, min_score=cfg.DATASETS.KEYPOINT_MIN_SCORE)
     names = {file_name_of(path, image_set.folder) for path in image_set.paths}

@@ -1,4 +1,4 @@
-"""How every command ends: with an exit status, and with one line for what a user can mend."""
+"""The end of every command: an exit status, and one line on stderr for an error that a user can mend."""
 
 import re
 import signal
@@ -11,22 +11,21 @@ from mgre.errors import MGReError, printable
 
 
 def main(function: Callable[[], object]) -> int:
-    """Run a tool; the exit status: the function's own if it returns one, else 0, and 1 after an error.
+    """Run a command and return its exit status: the function's own if it returns one, else 0; 1 after an error.
 
-    A training that a signal has stopped ends with 128 + the signal's number.
-
-    What a user can mend ends in one line on stderr, not in a traceback.
+    The status of a training that a signal has stopped is 128 + the signal's number. An error that a user can mend is
+    printed as one line on stderr, without a traceback.
     """
     try:
         status = function()
     except ProcessExitedException as error:
         if error.exit_code >= 0:
-            return error.exit_code  # the process has said why
+            return error.exit_code  # the process has printed the reason
         reason = " (out of memory?)" if error.exit_code == -signal.SIGKILL else ""
         print(f"error: {error}{reason}; the other processes were ended", file=sys.stderr)
         return 128 - error.exit_code
     except (MGReError, ProcessRaisedException) as error:
-        # Another process hands its error over as a whole traceback: the last line is the message.
+        # The error of another process arrives as the text of its traceback, whose last line is the message.
         message = printable(str(error) if isinstance(error, MGReError) else str(error).strip().splitlines()[-1])
         origin = re.match(r"mgre\.[\w.]+Error: ", message)
         if not isinstance(error, MGReError) and not origin:

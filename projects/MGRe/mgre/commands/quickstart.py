@@ -1,4 +1,4 @@
-"""The quickstart: MGRe on drawn pedestrians, trained, evaluated, re-ranked and shown."""
+"""The quickstart: trains MGRe on drawn pedestrians, evaluates it with and without re-ranking, and draws the regions."""
 
 import argparse
 import time
@@ -15,7 +15,7 @@ from mgre.visualization import contact_sheet, draw_regions
 
 CONFIG = Path(__file__).parents[4] / "configs/MGRe/quickstart.yml"
 METRICS = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
-# What the console shows of the log; the file has all of it.
+# The loggers that the console shows; the log file has all of them.
 SHOWN = ("fastreid.utils.events", "mgre")
 
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     plain = trainer.train()
     cfg.defrost()
     cfg.TEST.RERANK.ENABLED = True
-    cfg.TEST.REGION_IOU.ENABLED = False  # it would be the same again
+    cfg.TEST.REGION_IOU.ENABLED = False  # re-ranking does not change the boxes
     reranked = Trainer.test(cfg, trainer.model)
 
     rows = [[name, *(results[m] for m in METRICS)] for name, results in (("plain", plain), ("re-ranked", reranked))]

@@ -1,4 +1,4 @@
-"""What ``tools/reproduce.py`` does."""
+"""Reproduces the paper's tables and figures."""
 
 import argparse
 import sys
@@ -10,10 +10,10 @@ from mgre.reproduction.reports import Plan, make_experiment
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run what is not finished of the experiments, and write their tables and pictures; the exit status.
+    """Run the unfinished trainings of the experiments, write the tables and pictures, and return the exit status.
 
     Args:
-        args: of the tool.
+        args: the options of ``tools/reproduce.py``.
 
     Raises:
         ConfigError: an experiment is unknown, a config is wrong, or a training was run with other settings.
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def split_words(words: list[str]) -> tuple[list[str], list[str]]:
-    """The experiments' names, and the overrides after them."""
+    """The names of the experiments, and the config overrides that follow the names."""
     names = []
     for word in words:
         if word != "all" and word not in EXPERIMENTS:

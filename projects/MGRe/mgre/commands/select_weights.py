@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     folder = args.output or cfg.OUTPUT_DIR
     _make_folder(folder)
     cfg.defrost()
-    cfg.TEST.REGION_IOU.ENABLED = False  # key points have no part in it
+    cfg.TEST.REGION_IOU.ENABLED = False  # the choice needs no key points
     cfg.freeze()
 
     loader, num_query = build_test_loader(cfg, name)
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     score, curves, named["chosen"] = choose(distances, named, make_grid(args.step))
 
     path = os.path.join(folder, "stage_weights")
-    # Stages that are not built keep the config's.
+    # Stages that are not built keep the weights of the config.
     chosen = configured | dict(zip(stages, named["chosen"], strict=True))
     comment = f"Chosen by tools/select_weights.py on {name}: mAP {100 * score(named['chosen']):.2f} there."
     rows = [(label, weights, score(weights)) for label, weights in named.items()]
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     table = [[label, *weights, f"{100 * precision:.2f}"] for label, weights, precision in rows]
     print(f"\n{tabulate(table, headers=[name, *stages, 'mAP, %'])}\n\n{path}.yml, .csv, _curves.csv")
     plot(f"{path}_curves.png", score, curves, named["config"], name)
-    # Last: when it is there, all is.
+    # Written last, so that its existence says that all files are complete.
     write_config(f"{path}.yml", args.config_file, list(chosen.values()), comment)
 
 
@@ -69,15 +69,19 @@ def plot(path: str, score: Score, curves: dict[str, list[Weights]], fixed: Weigh
     try:
         plot_curves(path, points, dict(zip(curves, fixed, strict=True)), title=title)
         print(path)
-    except SetupError as error:  # all the rest is done
+    except SetupError as error:  # without matplotlib the other files are still of use
         print(f"no plot: {error}", file=sys.stderr)
 
 
 def choose(
     distances: StageDistances, starts: dict[str, Weights], grid: Weights
 ) -> tuple[Score, dict[str, list[Weights]], Weights]:
-    """The mAP by weights, each looked at once; the weights on the curve of each stage, where the others are the
-    config's; and the best weights."""
+    """Search the best weights.
+
+    Returns:
+        The mAP as a cached function of the weights; the weights on each stage's curve, on which the weights of the
+        other stages are the config's; and the best weights.
+    """
     curves = {stage: variants(starts["config"], index, grid) for index, stage in enumerate(distances.by_stage)}
     with tqdm(unit="weight vector", disable=None) as bar:
 
@@ -90,7 +94,7 @@ def choose(
         for weights in (w for curve in curves.values() for w in curve):
             score(weights)
         bar.set_description("search")
-        # The paper's weights first, which win where others are as good.
+        # Of equally good results the first start wins, so the paper's weights come first.
         best = search(score, [starts["paper"], *starts.values()], grid)
     return score, curves, best
 

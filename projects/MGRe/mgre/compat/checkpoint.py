@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import IO, Any
 
 from fastreid.utils import checkpoint
@@ -11,45 +11,28 @@ from fastreid.utils.file_io import PathManager
 
 from mgre.compat.patching import adapt
 from mgre.errors import WeightsError
+from mgre.system.files import write_atomically
+from mgre.system.weight_files import read_state_dict, read_weights
 
 
 @contextmanager
-def _written_whole(path: str, mode: str) -> Iterator[IO]:
-    part = f"{path}.part"
-    try:
-        with open(part, mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        _keep_name(path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.remove(part)
-
-
-def _keep_name(path: str) -> None:
-    """Let the file's new name outlast a power cut too."""
-    with suppress(OSError):  # not every file system has folders that can be synchronised
-        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+def _open_atomically(path: str, mode: str) -> Iterator[IO]:
+    with write_atomically(path) as unfinished, open(unfinished, mode) as file:
+        yield file
 
 
 class _PathManager(PathManager):
     @staticmethod
     def open(path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> Any:
         if "w" in mode and "://" not in path:
-            return _written_whole(path, mode)
+            return _open_atomically(path, mode)
         return PathManager.open(path, mode, buffering, **kwargs)
 
 
-def save_whole_files() -> None:
-    """A checkpoint and the note of the last one appear when they are complete, and replace the former ones then.
+def save_atomically() -> None:
+    """Checkpoints, and the note ``last_checkpoint``, are written by :func:`mgre.system.files.write_atomically`.
 
-    The toolbox writes them in place: what stops a save leaves a broken file, and loses the one that was there.
+    The toolbox writes these files in place, so an interrupted save leaves a broken file and loses the former one.
     """
     adapt(checkpoint, "PathManager", lambda original: _PathManager)
 
@@ -57,8 +40,8 @@ def save_whole_files() -> None:
 def check_loaded_files() -> None:
     """A checkpoint that is missing, damaged or of another architecture is a WeightsError.
 
-    The toolbox stops at a missing or damaged file without saying what to do, wants its own wrapping of the weights, and
-    goes on with random weights where none fit. It also leaves to torch's version whether a file may run code.
+    The toolbox stops at a missing or damaged file without a remedy. It takes only its own wrapping of the weights, and
+    goes on with random weights where none fit. Whether a file may run code depends on torch's version there.
     """
 
     def check_path(load: Callable) -> Callable:
@@ -73,8 +56,6 @@ def check_loaded_files() -> None:
     def read_safely(load_file: Callable) -> Callable:
         @functools.wraps(load_file)
         def read(checkpointer: checkpoint.Checkpointer, path: str) -> dict[str, Any]:
-            # Not at the top: mgre.modeling uses the toolbox, which is being adapted when this module is imported.
-            from mgre.system.weight_files import read_state_dict, read_weights
 
             content = read_weights(path)
             return content if "model" in content else {"model": read_state_dict(path)}
@@ -101,4 +82,4 @@ def check_loaded_files() -> None:
     adapt(checkpoint.Checkpointer, "_load_model", check_fit)
 
 
-ADAPTATIONS = (save_whole_files, check_loaded_files)
+ADAPTATIONS = (save_atomically, check_loaded_files)

@@ -42,7 +42,7 @@ class _DataLoader(data_utils.DataLoaderX):
 
 
 def _outlast_signals(worker: int) -> None:
-    """Let a worker be ended by its process alone, which still needs it for the step it is in."""
+    """Let only the parent process end a loader's worker: the parent needs the worker until its step is done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -57,10 +57,10 @@ def _end_with_parent() -> None:
 
 
 def load_without_cuda() -> None:
-    """A plain DataLoader where there is no CUDA; its workers leave signals to their process.
+    """A plain DataLoader where there is no CUDA; with and without CUDA, its workers leave signals to their parent.
 
-    The toolbox's DataLoaderX copies batches to the GPU ahead of time, on a CUDA stream that it opens in any case. A
-    terminal's Ctrl-C and a scheduler's SIGTERM go to the workers too, which would end before the step does.
+    The toolbox's DataLoaderX opens a CUDA stream even where there is no CUDA, to copy batches to the GPU ahead of time.
+    A terminal's Ctrl-C and a scheduler's SIGTERM also reach the workers, which would end before the step does.
     """
     adapt(data_utils, "DataLoaderX", lambda original: _DataLoader)
 
@@ -71,7 +71,7 @@ class _BackgroundGenerator(data_utils.BackgroundGenerator):
     def run(self) -> None:
         try:
             super().run()
-        except Exception as error:  # whatever it is, it is the main thread's to handle
+        except Exception as error:  # of any kind: the main thread has to handle it
             self.error = error
             self.queue.put(None)
 
@@ -87,14 +87,14 @@ class _BackgroundGenerator(data_utils.BackgroundGenerator):
 def raise_loading_errors() -> None:
     """An error while a batch is loaded ends the loop over the loader.
 
-    The toolbox's DataLoaderX loads in a thread of its own. An error there, such as an unreadable image, ends the thread
-    alone, and the trainer waits for its next batch for ever.
+    The toolbox's DataLoaderX loads in a thread of its own. An error in this thread, such as an unreadable image, ends
+    only the thread, and the trainer waits for its next batch for ever.
     """
     adapt(data_utils, "BackgroundGenerator", lambda original: _BackgroundGenerator)
 
 
 def name_unreadable_images() -> None:
-    """An image that cannot be read is a DataError that names it; what Pillow raises does not say which file it was."""
+    """An image that cannot be read is a DataError that names the file; Pillow's errors do not name it."""
 
     def make(read_image: Callable) -> Callable:
         @functools.wraps(read_image)
@@ -112,7 +112,7 @@ def name_unreadable_images() -> None:
 
 
 def check_identity_batches() -> None:
-    """An identity sampler that cannot fill a batch says so; the toolbox's look for one for ever."""
+    """An identity sampler that cannot fill a batch raises an error; the toolbox's samplers search for ever."""
 
     def make(init: Callable) -> Callable:
         @functools.wraps(init)
@@ -143,7 +143,7 @@ def check_identity_batches() -> None:
         adapt(sampler, "__init__", make)
 
 
-# What the pixels of an image of these modes are read as; those of every other mode are bytes.
+# Type of the pixels by the image's mode; the pixels of every other mode are bytes.
 _PIXEL_TYPES = {"I": np.int32, "I;16": np.int16, "F": np.float32}
 
 
@@ -174,7 +174,7 @@ def _random_affine(*args: Any, resample: bool = False, fillcolor: int = 0, **kwa
 
 
 def name_affine_arguments() -> None:
-    """INPUT.AFFINE, which passes ``resample`` and ``fillcolor``: torchvision 0.10 renamed and later removed them."""
+    """INPUT.AFFINE works: the toolbox passes ``resample`` and ``fillcolor``, which torchvision 0.10 has renamed."""
     if "resample" not in inspect.signature(T.RandomAffine).parameters:
         adapt(transforms_build, "T", lambda original: Overlay(original, RandomAffine=_random_affine))
 

@@ -27,9 +27,9 @@ cross_entropy = sys.modules["fastreid.modeling.losses.cross_entroy_loss"]
 
 
 def leave_batches_alone() -> None:
-    """Baseline and MGN, and what inherits from them, normalise a copy of the images and take batches on any device.
+    """Baseline and MGN, and their subclasses, normalise a copy of the images and take batches on any device.
 
-    The toolbox's subtract the mean in the caller's batch, so a batch that is handed over twice is normalised twice.
+    The toolbox's models subtract the mean in the caller's batch, so the second use of a batch normalises it twice.
     """
 
     def make_preprocess(preprocess_image: Callable) -> Callable:
@@ -71,7 +71,7 @@ def leave_batches_alone() -> None:
 
 
 def find_regnet_configs() -> None:
-    """RegNet and EfficientNet find their configs; the toolbox looks for them below the working directory."""
+    """RegNet and EfficientNet find their configs; the toolbox searches for these files below the working directory."""
 
     def make(merge_from_file: Callable) -> Callable:
         @functools.wraps(merge_from_file)
@@ -88,10 +88,10 @@ _TOOLBOX_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(fastreid.__fil
 
 
 def load_any_pretrained_file() -> None:
-    """MODEL.BACKBONE.PRETRAIN_PATH takes a state dict however it is wrapped, for every backbone of the toolbox.
+    """MODEL.BACKBONE.PRETRAIN_PATH takes a state dict in any wrapping, for every backbone of the toolbox.
 
-    Each of the toolbox's backbones wants one wrapping and one prefix of its own, and goes on with random weights where
-    the names do not fit. Where the published weights cannot be had, the user hears what to do.
+    Each backbone of the toolbox takes one wrapping and one prefix only, and goes on with random weights where the names
+    do not fit. Where published weights cannot be downloaded, the error names a remedy.
     """
     for name, builder in BACKBONE_REGISTRY._obj_map.items():
         if builder.__module__.startswith("fastreid."):
@@ -128,8 +128,8 @@ def _make_builder(builder: Callable[[CfgNode], nn.Module]) -> Callable[[CfgNode]
 def _build_published(builder: Callable[[CfgNode], nn.Module], cfg: CfgNode, random_cfg: CfgNode) -> nn.Module:
     try:
         return builder(cfg)
-    except Exception as error:  # every client of a download has errors of its own
-        builder(random_cfg)  # a config that no weights can mend fails here, with its own error
+    except Exception as error:  # the libraries that download have no common class of error
+        builder(random_cfg)  # where the config itself is wrong, this raises the error of the config
         raise WeightsError(
             f"{cfg.MODEL.BACKBONE.NAME} {cfg.MODEL.BACKBONE.DEPTH} found no published weights, or could not download "
             f"them ({type(error).__name__}: {error}); fetch them where there is a network and set "
@@ -138,11 +138,11 @@ def _build_published(builder: Callable[[CfgNode], nn.Module], cfg: CfgNode, rand
 
 
 def _fit_positions(state: dict[str, torch.Tensor], backbone: nn.Module) -> dict[str, torch.Tensor]:
-    """The state of a vision transformer of any image size with its position embedding resized for ``backbone``'s."""
+    """The state of a vision transformer, its position embedding resized to the image size of ``backbone``."""
     state = dict(state)
     for name, value in state.items():
         if name.endswith("pos_embed") and value.shape != backbone.pos_embed.shape:
-            # A square grid of tokens comes after the class token, and, in a distilled model, the distillation token.
+            # The class token and, in a distilled model, the distillation token come before a square grid of tokens.
             num_extra = value.shape[1] - math.isqrt(value.shape[1]) ** 2
             tokens = torch.cat([value[:, :1], value[:, num_extra:]], dim=1)
             grid = backbone.patch_embed
@@ -151,10 +151,10 @@ def _fit_positions(state: dict[str, torch.Tensor], backbone: nn.Module) -> dict[
 
 
 def compare_across_processes() -> None:
-    """The losses that compare a batch's images see the images of all processes.
+    """The losses that compare a batch's images compare the images of all processes.
 
-    The toolbox's see those of their own process, so that two processes find easier examples than one with both their
-    batches. Gradients are those of DistributedDataParallel's mean over the processes.
+    The toolbox's losses compare the images of their own process. Two processes would therefore mine easier examples
+    than one process with the images of both. The gradients fit DistributedDataParallel's mean over the processes.
     """
 
     def make(loss: Callable) -> Callable:
@@ -173,15 +173,16 @@ def compare_across_processes() -> None:
 
 
 def _of_all_processes(own: torch.Tensor) -> torch.Tensor:
-    """The rows of all processes' tensors, of equal shapes, in the order of their ranks."""
+    """The rows of the tensors of all processes, in the order of the ranks; the tensors have equal shapes."""
     world_size = comm.get_world_size()
     if world_size == 1:
         return own
     gathered = [torch.empty_like(own) for _ in range(world_size)]
     dist.all_gather(gathered, own.detach().contiguous())
     if own.requires_grad:
-        # Each process has the whole loss, but the gradient of its own rows alone; their mean over the processes would
-        # be too small by the number of processes. The value stays what it is, to the bit.
+        # Each process computes the loss of all rows, but the gradient of its own rows only. The mean of the gradients
+        # over the processes would be too small by the factor world_size, so the own rows' gradient is multiplied by it.
+        # The second term is exactly 0, so the value stays the same to the bit.
         gathered[comm.get_rank()] = own + (world_size - 1) * (own - own.detach())
     return torch.cat(gathered)
 

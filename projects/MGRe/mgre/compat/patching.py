@@ -10,10 +10,10 @@ _MARK = "__mgre_adaptation__"
 
 
 def adapt(owner: ModuleType | type, name: str, make: Callable[[Any], Any]) -> None:
-    """Replace ``owner.name`` by ``make(owner.name)``; what is an adaptation already stays.
+    """Replace ``owner.name`` by ``make(owner.name)``, unless ``owner.name`` is an adaptation already.
 
-    What a module defines is replaced in every module of the toolbox that has imported it; a name that a module has
-    imported is replaced in that module alone.
+    If the module ``owner`` defines the object, the object is replaced in every module of the toolbox that has imported
+    it. If ``owner`` has only imported the object, it is replaced in ``owner`` alone.
     """
     original = inspect.getattr_static(owner, name)
     if _MARK in vars(original):
@@ -33,7 +33,7 @@ def _modules_of(package: str) -> list[ModuleType]:
 
 
 class Overlay(ModuleType):
-    """A module in which a few names are ours and all the others are its own; the module itself stays as it is."""
+    """A view of a module in which a few names have other values; the module itself is not changed."""
 
     def __init__(self, module: ModuleType, **names: Any) -> None:
         super().__init__(module.__name__)

@@ -15,8 +15,8 @@ def keep_flat_gradients() -> None:
     """``zero_grad`` of the toolbox's optimizers zeroes the gradients in place.
 
     The toolbox gives its optimizers one flat buffer per group, of which the model's parameters and gradients are views.
-    Since torch 2.0 ``zero_grad()`` drops gradients by default. That cuts the optimizer off from the model: no weight
-    ever changes, and nothing says so.
+    Since torch 2.0 ``zero_grad()`` drops the gradients by default. The model then gets gradients outside the buffer,
+    which the optimizer never sees: no weight ever changes, and no error is raised.
     """
 
     def make(build_optimizer: Callable) -> Callable:

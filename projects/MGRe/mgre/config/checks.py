@@ -1,7 +1,7 @@
-"""Checks that stop a wrong config at once."""
+"""Checks of a config: of the values of single keys, and of values that must fit together."""
 
-from collections.abc import Sequence
-from typing import Any
+from functools import reduce
+from operator import getitem
 
 import timm
 import torch
@@ -13,42 +13,70 @@ from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.utils import comm
 
+from mgre.config.allowed import Allowed, Choice, at_least, between, choice, more_than, require
+from mgre.config.keys import KEYS
 from mgre.data.validation_split import base_of_validation
 from mgre.errors import ConfigError, SetupError, nearest
 from mgre.regions import get_regions
 
-BOXES = ("location", "keypoints", "prior")
-
-
-LOSSES = ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")
-
-
-SAMPLERS = (
-    "TrainingSampler",
-    "NaiveIdentitySampler",
-    "BalancedIdentitySampler",
-    "SetReWeightSampler",
-    "ImbalancedDatasetSampler",
-)
-
-
-AMP_TYPES = ("auto", "float16", "bfloat16")
-NORMS = ("BN", "syncBN", "GhostBN", "FrozenBN", "GN")
-
-
+LOSSES = Choice(("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface"))
+NORMS = Choice(("BN", "syncBN", "GhostBN", "FrozenBN", "GN"))
 # The toolbox's pooling layers that leave one number a channel.
 POOL_LAYERS = tuple(name for name in pooling.__all__ if name not in ("Identity", "Flatten"))
 
+# Keys of the toolbox, which checks none of them itself.
+TOOLBOX_KEYS: dict[str, Allowed] = {
+    "MODEL.META_ARCHITECTURE": Choice(META_ARCH_REGISTRY._obj_map),
+    "MODEL.BACKBONE.NAME": Choice(BACKBONE_REGISTRY._obj_map),
+    "MODEL.BACKBONE.NORM": NORMS,
+    "MODEL.HEADS.NAME": Choice(REID_HEADS_REGISTRY._obj_map),
+    "MODEL.HEADS.NORM": NORMS,
+    "MODEL.HEADS.POOL_LAYER": Choice(pooling.__all__),
+    "MODEL.HEADS.CLS_LAYER": Choice(any_softmax.__all__),
+    "MODEL.HEADS.NECK_FEAT": choice("before", "after"),
+    "MODEL.HEADS.EMBEDDING_DIM": at_least(0),
+    "DATALOADER.SAMPLER_TRAIN": choice(
+        "TrainingSampler",
+        "NaiveIdentitySampler",
+        "BalancedIdentitySampler",
+        "SetReWeightSampler",
+        "ImbalancedDatasetSampler",
+    ),
+    "DATALOADER.NUM_INSTANCE": more_than(0),
+    "DATALOADER.NUM_WORKERS": at_least(0),
+    "INPUT.FLIP.PROB": between(0, 1),
+    "INPUT.REA.PROB": between(0, 1),
+    "SOLVER.OPT": choice(*(n for n, o in vars(torch.optim).items() if isinstance(o, type) and n != "Optimizer")),
+    "SOLVER.BASE_LR": more_than(0),
+    "SOLVER.SCHED": choice("MultiStepLR", "CosineAnnealingLR"),
+    "SOLVER.WARMUP_METHOD": choice("constant", "linear", "exp"),
+    "SOLVER.WARMUP_ITERS": at_least(0),
+    "SOLVER.IMS_PER_BATCH": more_than(0),
+    "SOLVER.MAX_EPOCH": more_than(0),
+    "SOLVER.CHECKPOINT_PERIOD": more_than(0),
+    "TEST.METRIC": choice("cosine", "euclidean"),
+    "TEST.IMS_PER_BATCH": more_than(0),
+    "TEST.EVAL_PERIOD": more_than(0),
+    "TEST.RERANK.K1": more_than(0),
+    "TEST.RERANK.K2": more_than(0),
+    "TEST.RERANK.LAMBDA": between(0, 1),
+    "TEST.AQE.QE_K": more_than(0),
+    "TEST.AQE.QE_TIME": more_than(0),
+}
+
 
 def check_config(cfg: CfgNode) -> None:
-    """Stop at the first name or value that cannot work, and say which ones can.
+    """Stop at the first name or value that cannot work, with an error that names the allowed ones.
 
     Raises:
-        ConfigError: see there.
+        ConfigError: a name or a value is not allowed, alone or together with others.
         SetupError: MODEL.DEVICE is a CUDA device and there is none.
     """
-    _check_names(cfg)
-    _check_ranges(cfg)
+    for name, allowed in {**TOOLBOX_KEYS, **{key.name: key.allowed for key in KEYS}}.items():
+        if allowed is not None:
+            allowed.check(name, reduce(getitem, name.split("."), cfg))
+    _check_lists(cfg)
+    _check_training(cfg)
     if cfg.MODEL.META_ARCHITECTURE == "MGRe":
         _check_mgre(cfg)
     elif cfg.MODEL.BACKBONE.NAME == "build_mgre_backbone":
@@ -56,114 +84,63 @@ def check_config(cfg: CfgNode) -> None:
             "MODEL.BACKBONE.NAME build_mgre_backbone gives four maps, which MODEL.META_ARCHITECTURE "
             f"'{cfg.MODEL.META_ARCHITECTURE}' does not take: use MGRe, or another backbone"
         )
+    _check_device(cfg.MODEL.DEVICE)
+
+
+def _check_device(name: str) -> None:
     try:
-        device = torch.device(cfg.MODEL.DEVICE)
+        device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}'; allowed: cpu, cuda or cuda:0") from error
+        raise ConfigError(f"MODEL.DEVICE is '{name}'; allowed: cpu, cuda or cuda:0") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SetupError(
-            f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}', but torch {torch.__version__} sees no CUDA device here: add "
+            f"MODEL.DEVICE is '{name}', but torch {torch.__version__} sees no CUDA device here: add "
             "MODEL.DEVICE cpu to the command line, or mend the driver"
         )
 
 
-def _check_names(cfg: CfgNode) -> None:
-    registries = {
-        "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
-        "MODEL.BACKBONE.NAME": (cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
-        "MODEL.MGRE.BACKBONE": (cfg.MODEL.MGRE.BACKBONE, BACKBONE_REGISTRY),
-        "MODEL.HEADS.NAME": (cfg.MODEL.HEADS.NAME, REID_HEADS_REGISTRY),
-    }
-    for key, (name, registry) in registries.items():
-        _check_choice(key, name, tuple(registry._obj_map))
+def _check_lists(cfg: CfgNode) -> None:
+    """Check the keys that are lists of names."""
+    known = DATASET_REGISTRY._obj_map
     for key in ("NAMES", "TESTS"):
         for name in cfg.DATASETS[key]:
-            _check_choice(f"DATASETS.{key}", base_of_validation(name) or name, tuple(DATASET_REGISTRY._obj_map))
+            Choice(known).check(f"DATASETS.{key}", base_of_validation(name) or name)
         if not cfg.DATASETS[key]:
-            raise ConfigError(
-                f"DATASETS.{key} is empty; known data sets: {', '.join(sorted(DATASET_REGISTRY._obj_map))}"
-            )
+            raise ConfigError(f"DATASETS.{key} is empty; known data sets: {', '.join(sorted(known))}")
     for name in cfg.MODEL.LOSSES.NAME:
-        # The toolbox leaves out a loss it does not know without a word.
-        _check_choice("MODEL.LOSSES.NAME", name, LOSSES)
-    _check_choice("MODEL.BACKBONE.NORM", cfg.MODEL.BACKBONE.NORM, NORMS)
-    _check_choice("MODEL.HEADS.NORM", cfg.MODEL.HEADS.NORM, NORMS)
-    _check_choice("MODEL.HEADS.POOL_LAYER", cfg.MODEL.HEADS.POOL_LAYER, tuple(pooling.__all__))
-    _check_choice("MODEL.HEADS.CLS_LAYER", cfg.MODEL.HEADS.CLS_LAYER, tuple(any_softmax.__all__))
-    _check_choice("MODEL.HEADS.NECK_FEAT", cfg.MODEL.HEADS.NECK_FEAT, ("before", "after"))
-    _check_choice("DATASETS.UNREADABLE_IMAGES", cfg.DATASETS.UNREADABLE_IMAGES, ("stop", "skip"))
-    _check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
-    _check_choice("SOLVER.SCHED", cfg.SOLVER.SCHED, ("MultiStepLR", "CosineAnnealingLR"))
-    _check_choice("SOLVER.WARMUP_METHOD", cfg.SOLVER.WARMUP_METHOD, ("constant", "linear", "exp"))
-    _check_choice("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, AMP_TYPES)
-    optimizers = tuple(n for n, o in vars(torch.optim).items() if isinstance(o, type) and n != "Optimizer")
-    _check_choice("SOLVER.OPT", cfg.SOLVER.OPT, optimizers)
-    _check_choice("TEST.METRIC", cfg.TEST.METRIC, ("cosine", "euclidean"))
+        LOSSES.check("MODEL.LOSSES.NAME", name)  # the toolbox ignores an unknown loss without an error
 
 
-def _check_ranges(cfg: CfgNode) -> None:
-    positive = {
-        "SOLVER.IMS_PER_BATCH": cfg.SOLVER.IMS_PER_BATCH,
-        "SOLVER.MAX_EPOCH": cfg.SOLVER.MAX_EPOCH,
-        "SOLVER.CHECKPOINT_PERIOD": cfg.SOLVER.CHECKPOINT_PERIOD,
-        "SOLVER.BASE_LR": cfg.SOLVER.BASE_LR,
-        "TEST.IMS_PER_BATCH": cfg.TEST.IMS_PER_BATCH,
-        "TEST.EVAL_PERIOD": cfg.TEST.EVAL_PERIOD,
-        "TEST.RERANK.K1": cfg.TEST.RERANK.K1,
-        "TEST.RERANK.K2": cfg.TEST.RERANK.K2,
-        "TEST.AQE.QE_K": cfg.TEST.AQE.QE_K,
-        "TEST.AQE.QE_TIME": cfg.TEST.AQE.QE_TIME,
-        "DATALOADER.NUM_INSTANCE": cfg.DATALOADER.NUM_INSTANCE,
-        "DATASETS.VALIDATION.NUM_IDS": cfg.DATASETS.VALIDATION.NUM_IDS,
-    }
-    for key, value in positive.items():
-        _require(value > 0, key, value, "more than 0")
-    _require(cfg.SOLVER.CHECKPOINTS_KEPT >= 0, "SOLVER.CHECKPOINTS_KEPT", cfg.SOLVER.CHECKPOINTS_KEPT, "0 or more")
-    _require(cfg.DATALOADER.NUM_WORKERS >= 0, "DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, "0 or more")
-    _require(
-        cfg.MODEL.HEADS.EMBEDDING_DIM >= 0, "MODEL.HEADS.EMBEDDING_DIM", cfg.MODEL.HEADS.EMBEDDING_DIM, "0 or more"
-    )
-    part = cfg.DATASETS.PART
-    _require(part.NUM_TRAIN_IDS >= 0, "DATASETS.PART.NUM_TRAIN_IDS", part.NUM_TRAIN_IDS, "0 (all) or more")
-    _require(part.NUM_TEST_IDS >= 0, "DATASETS.PART.NUM_TEST_IDS", part.NUM_TEST_IDS, "0 (all) or more")
-    _require(0 <= part.SEED < 2**32, "DATASETS.PART.SEED", part.SEED, "0 to 2^32 - 1")
-    _require(0 <= cfg.DATASETS.VALIDATION.SEED < 2**32, "DATASETS.VALIDATION.SEED", cfg.DATASETS.VALIDATION.SEED,
-             "0 to 2^32 - 1")  # fmt: skip
+def _check_training(cfg: CfgNode) -> None:
+    """Check the warm-up against the length of the training, and the seed against the number of processes."""
     solver = cfg.SOLVER
-    _require(solver.WARMUP_ITERS >= 0, "SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS, "0 or more")
-    _require(
+    require(
         solver.WARMUP_EPOCHS == 0 or 0 < solver.WARMUP_EPOCHS <= solver.MAX_EPOCH - 1,
         "SOLVER.WARMUP_EPOCHS",
         solver.WARMUP_EPOCHS,
         f"0, or at most {solver.MAX_EPOCH - 1}, one less than SOLVER.MAX_EPOCH (SOLVER.WARMUP_EPOCHS 0 for no warm-up)",
     )
-    _require(solver.WARMUP_EPOCHS == 0 or solver.WARMUP_ITERS == 0, "SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS,
-             f"0 where SOLVER.WARMUP_EPOCHS is {solver.WARMUP_EPOCHS:g}: one of the two gives the warm-up")  # fmt: skip
-    ranks = comm.get_world_size()  # each has a seed of its own
-    _require(-1 <= cfg.SEED <= 2**32 - ranks, "SEED", cfg.SEED, f"-1, or 0 to 2^32 - {ranks}")
-    fractions = {
-        "TEST.RERANK.LAMBDA": cfg.TEST.RERANK.LAMBDA,
-        "INPUT.FLIP.PROB": cfg.INPUT.FLIP.PROB,
-        "INPUT.REA.PROB": cfg.INPUT.REA.PROB,
-        "TEST.OCCLUSION.PROB": cfg.TEST.OCCLUSION.PROB,
-        "DATASETS.KEYPOINT_MIN_SCORE": cfg.DATASETS.KEYPOINT_MIN_SCORE,
-    }
-    for key, value in fractions.items():
-        _require(0 <= value <= 1, key, value, "a number from 0 to 1")
+    require(
+        solver.WARMUP_EPOCHS == 0 or solver.WARMUP_ITERS == 0,
+        "SOLVER.WARMUP_ITERS",
+        solver.WARMUP_ITERS,
+        f"0 where SOLVER.WARMUP_EPOCHS is {solver.WARMUP_EPOCHS:g}: one of the two gives the warm-up",
+    )
+    num_processes = comm.get_world_size()  # each process has a seed of its own: SEED + rank
+    require(-1 <= cfg.SEED <= 2**32 - num_processes, "SEED", cfg.SEED, f"-1, or 0 to 2^32 - {num_processes}")
 
 
 def _check_mgre(cfg: CfgNode) -> None:
     mgre = cfg.MODEL.MGRE
     for key in ("SIZE_TRAIN", "SIZE_TEST"):
         size = cfg.INPUT[key]
-        _require(len(size) == 2 and all(isinstance(s, int) and s >= 32 for s in size), f"INPUT.{key}", size,
-                 "two whole numbers (height, width) of at least 32")  # fmt: skip
-    _require(len(set(mgre.STAGES)) == len(mgre.STAGES) and set(mgre.STAGES) <= {1, 2, 3}, "MODEL.MGRE.STAGES",
-             mgre.STAGES, "different ones of 1, 2, 3, or none: ()")  # fmt: skip
+        require(
+            len(size) == 2 and all(isinstance(side, int) and side >= 32 for side in size),
+            f"INPUT.{key}",
+            size,
+            "two whole numbers (height, width) of at least 32",
+        )
     regions = get_regions(mgre.REGIONS, mgre.STAGES)
-    _require(len(mgre.SOURCE_BLOCKS) == 3 and set(mgre.SOURCE_BLOCKS) <= {1, 2, 3, 4}, "MODEL.MGRE.SOURCE_BLOCKS",
-             mgre.SOURCE_BLOCKS, "three of 1, 2, 3, 4, for the stages 1, 2, 3")  # fmt: skip
-    _check_choice("MODEL.MGRE.BOXES", mgre.BOXES, BOXES)
     if mgre.BOXES != "prior" and not all(region.keypoints for members in regions.values() for region in members):
         raise ConfigError(
             f"MODEL.MGRE.REGIONS '{mgre.REGIONS}' has regions without key points, which nothing can locate: "
@@ -179,19 +156,8 @@ def _check_mgre(cfg: CfgNode) -> None:
             "MODEL.MGRE.REGION_FEATURES False leaves the location loss alone of the regions: it takes "
             "MODEL.MGRE.BOXES location and MODEL.MGRE.LOCATION.LOSS_WEIGHT above 0; or build no stages (STAGES ())"
         )
-    _require(len(mgre.STAGE_WEIGHTS) == 4 and min(mgre.STAGE_WEIGHTS) >= 0 and mgre.STAGE_WEIGHTS[3] > 0,
-             "MODEL.MGRE.STAGE_WEIGHTS", mgre.STAGE_WEIGHTS, "four numbers of 0 or more, the last above 0")  # fmt: skip
-    _require(mgre.LAMBDA >= 0, "MODEL.MGRE.LAMBDA", mgre.LAMBDA, "0 or more")
-    location = mgre.LOCATION
-    _require(location.LOSS_WEIGHT >= 0, "MODEL.MGRE.LOCATION.LOSS_WEIGHT", location.LOSS_WEIGHT, "0 or more")
-    _require(0 <= location.REID_GRADIENT <= 1, "MODEL.MGRE.LOCATION.REID_GRADIENT", location.REID_GRADIENT,
-             "a number from 0 to 1")  # fmt: skip
-    _require(location.CONV_CHANNELS > 0, "MODEL.MGRE.LOCATION.CONV_CHANNELS", location.CONV_CHANNELS, "more than 0")
-    _require(location.HIDDEN_DIM > 0, "MODEL.MGRE.LOCATION.HIDDEN_DIM", location.HIDDEN_DIM, "more than 0")
-    _require(len(location.POOL_SIZE) == 2 and min(location.POOL_SIZE) > 0, "MODEL.MGRE.LOCATION.POOL_SIZE",
-             location.POOL_SIZE, "two numbers (height, width) above 0")  # fmt: skip
     heads = REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME)
-    # The toolbox's heads take one map, MGRe's take those of all regions.
+    # The toolbox's heads take one map, MGRe's head takes the maps of all regions.
     if cfg.MODEL.BACKBONE.NAME != "build_mgre_backbone" or heads.__module__.startswith("fastreid."):
         raise ConfigError(
             "MODEL.META_ARCHITECTURE MGRe takes MODEL.BACKBONE.NAME build_mgre_backbone (what is inside is "
@@ -199,8 +165,12 @@ def _check_mgre(cfg: CfgNode) -> None:
             f"got '{cfg.MODEL.BACKBONE.NAME}' and '{cfg.MODEL.HEADS.NAME}'"
         )
     if mgre.BACKBONE == "build_resnet_backbone" and cfg.MODEL.BACKBONE.DEPTH in ("18x", "34x"):
-        _require(not cfg.MODEL.BACKBONE.WITH_NL, "MODEL.BACKBONE.WITH_NL", True,
-                 f"False with DEPTH {cfg.MODEL.BACKBONE.DEPTH}, which has none; 50x and 101x have")  # fmt: skip
+        require(
+            not cfg.MODEL.BACKBONE.WITH_NL,
+            "MODEL.BACKBONE.WITH_NL",
+            True,
+            f"False with DEPTH {cfg.MODEL.BACKBONE.DEPTH}, which has none; 50x and 101x have",
+        )
     if mgre.BACKBONE == "build_mgre_backbone":
         raise ConfigError("MODEL.MGRE.BACKBONE is the backbone inside build_mgre_backbone: name another one")
     if cfg.MODEL.HEADS.POOL_LAYER not in POOL_LAYERS:
@@ -212,16 +182,4 @@ def _check_mgre(cfg: CfgNode) -> None:
         raise ConfigError(
             f"MODEL.TIMM.NAME '{cfg.MODEL.TIMM.NAME}' is no model of timm {timm.__version__}"
             f"{nearest(cfg.MODEL.TIMM.NAME, timm.list_models())}"
-        )
-
-
-def _require(holds: bool, key: str, value: Any, allowed: str) -> None:
-    if not holds:
-        raise ConfigError(f"{key} is {value!r}; allowed: {allowed}")
-
-
-def _check_choice(key: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        raise ConfigError(
-            f"{key} has '{name}', which is not known{nearest(name, known)}; known: {', '.join(sorted(known))}"
         )

@@ -1,120 +1,224 @@
-"""The config keys that MGRe adds to the toolbox's."""
+"""The config keys that MGRe adds to the toolbox's. This table declares each of them once."""
+
+from dataclasses import dataclass
+from typing import Any
 
 from fastreid.config import CfgNode
+from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
+
+from mgre.config.allowed import Allowed, Choice, Rule, at_least, between, choice, more_than, seed
+
+
+@dataclass(frozen=True)
+class Key:
+    """A config key.
+
+    Attributes:
+        name: with the sections, joined by dots.
+        default: the default value. Other values must have its type.
+        doc: meaning, unit and symbol in the paper.
+        allowed: the allowed values; None: all values of the default's type, or those that a check in
+            :mod:`mgre.config.checks` allows together with other keys.
+    """
+
+    name: str
+    default: Any
+    doc: str
+    allowed: Allowed | None = None
+
+
+KEYS = (
+    # -- Model -----------------------------------------------------------------------------------
+    Key(
+        "MODEL.MGRE.BACKBONE",
+        "build_resnet_backbone",
+        "Registered backbone with four stages, whose maps are C1 to C4.",
+        Choice(BACKBONE_REGISTRY._obj_map),
+    ),
+    # (The backbone leaves the stages' channels for the heads in the computed key MODEL.MGRE.COMPUTED_CHANNELS.)
+    Key(
+        "MODEL.MGRE.STAGES",
+        (1, 2, 3),
+        "Stages i with a location, a sampling and an extraction module. Stage 4 is always there.",
+        Rule(
+            "different ones of 1, 2, 3, or none: ()",
+            lambda stages: len(set(stages)) == len(stages) and set(stages) <= {1, 2, 3},
+        ),
+    ),
+    Key(
+        "MODEL.MGRE.REGIONS",
+        "table1",
+        'Region set of mgre/regions.py. "table1": Table 1. "whole_image": the single-grained regions of Table 5.',
+    ),
+    Key(
+        "MODEL.MGRE.SOURCE_BLOCKS",
+        (1, 2, 3),
+        "Block j from whose map F_j the regions of stages 1, 2, 3 are sampled. (4, 4, 4): Table 5's single-grained "
+        "features.",
+        Rule(
+            "three of 1, 2, 3, 4, for the stages 1, 2, 3",
+            lambda blocks: len(blocks) == 3 and set(blocks) <= {1, 2, 3, 4},
+        ),
+    ),
+    Key(
+        "MODEL.MGRE.BOXES",
+        "location",
+        'Source of the regions\' boxes, in training and at test. "location": predicted by the location modules '
+        '(Eq. 1-2). "keypoints": the key points of a pose model (Table 7\'s "without joint optimisation"). "prior": '
+        "the prior boxes of the region set.",
+        choice("location", "keypoints", "prior"),
+    ),
+    Key(
+        "MODEL.MGRE.REGION_FEATURES",
+        True,
+        "Embed the regions. False: the location modules are trained only for their effect on C1 to C4 (Table 7's "
+        '"Baseline + joint optimisation").',
+    ),
+    Key(
+        "MODEL.MGRE.EXTRACTION",
+        True,
+        "Feature extraction modules, the bottleneck blocks of the regions and of stage 4. The Baseline has none.",
+    ),
+    Key("MODEL.MGRE.GUIDANCE", True, "Semantic guidance: F_i = C_i + up(conv1x1(C4)) in stages 1 and 2."),
+    Key(
+        "MODEL.MGRE.STAGE_WEIGHTS",
+        (0.35, 0.5, 0.7, 0.8),
+        "lambda_1^F .. lambda_4^F of Eq. (6). The weights of stages that are not built are ignored.",
+        Rule(
+            "four numbers of 0 or more, the last above 0",
+            lambda weights: len(weights) == 4 and min(weights) >= 0 and weights[3] > 0,
+        ),
+    ),
+    Key(
+        "MODEL.MGRE.LAMBDA",
+        1.0,
+        "lambda of Eq. (9): weight of the losses of stages 1 to 3 relative to those of stage 4.",
+        at_least(0),
+    ),
+    # -- Location module (Sec. 3.1, Eq. 1-3) -----------------------------------------------------
+    Key("MODEL.MGRE.LOCATION.CONV_CHANNELS", 64, "Channels of the 3 x 3 convolution.", more_than(0)),
+    Key(
+        "MODEL.MGRE.LOCATION.POOL_SIZE",
+        (8, 4),
+        "Cells (height, width) of the map after the max pooling.",
+        Rule("two numbers (height, width) above 0", lambda size: len(size) == 2 and min(size) > 0),
+    ),
+    Key("MODEL.MGRE.LOCATION.HIDDEN_DIM", 128, "Units of the hidden fully connected layer.", more_than(0)),
+    Key(
+        "MODEL.MGRE.LOCATION.LOSS_WEIGHT",
+        10.0,
+        "Weight of the location loss, Eq. (3), in the losses of a stage. 0 trains without key points. Above 1, because "
+        "the paper's boxes, Eq. (2), are in cells of the map, whose squared differences are far larger than those of "
+        "our boxes in fractions of the image.",
+        at_least(0),
+    ),
+    Key(
+        "MODEL.MGRE.LOCATION.REID_GRADIENT",
+        1.0,
+        "Factor on the ReID gradient that reaches the boxes. 1 is the paper's joint optimisation, 0 cuts the gradient.",
+        between(0, 1),
+    ),
+    # -- Backbones of timm (MODEL.MGRE.BACKBONE or MODEL.BACKBONE.NAME "build_timm_backbone") --------
+    Key(
+        "MODEL.TIMM.NAME",
+        "resnet152",
+        "Model name as in timm.list_models(). MODEL.BACKBONE.PRETRAIN loads the model's published weights.",
+    ),
+    # -- Data ------------------------------------------------------------------------------------
+    Key(
+        "DATASETS.KEYPOINTS", "keypoints.json", "COCO key point JSON: a file name in the data set's folder, or a path."
+    ),
+    Key("DATASETS.KEYPOINT_MIN_SCORE", 0.3, "Key points of a lower score are not trusted.", between(0, 1)),
+    Key(
+        "DATASETS.ALLOW_MISSING_KEYPOINTS",
+        False,
+        "Train although more than half of the training images have no key points.",
+    ),
+    Key(
+        "DATASETS.UNREADABLE_IMAGES",
+        "stop",
+        'Treatment of unreadable images. "stop": a training does not start if the header of an image is unreadable, '
+        'and --eval-only stops at such an image. "skip": both leave these images out. An image that turns out '
+        "unreadable during a training is skipped and counted in both cases: in training the next image of its identity "
+        "takes its place, and evaluations leave it out of the test set.",
+        choice("stop", "skip"),
+    ),
+    # Data set "CustomReID": a folder of one's own.
+    Key("DATASETS.CUSTOM.ROOT", "", "The folder, in the Market-1501 layout or with a CSV."),
+    Key(
+        "DATASETS.CUSTOM.CSV",
+        "",
+        "CSV with the columns path, identity, camera, split, relative to ROOT. Empty: Market-1501 layout.",
+    ),
+    # Data set "SyntheticPedestrians", drawn into the data folder on first use. SyntheticSpec checks these keys.
+    Key("DATASETS.SYNTHETIC.SEED", 0, "Seed of the drawing."),
+    Key("DATASETS.SYNTHETIC.NUM_TRAIN_IDS", 100, "Identities of the training set."),
+    Key("DATASETS.SYNTHETIC.NUM_TEST_IDS", 60, "Identities of query and gallery."),
+    Key("DATASETS.SYNTHETIC.NUM_CAMERAS", 4, "Cameras, each of which sees every identity."),
+    Key("DATASETS.SYNTHETIC.IMAGES_PER_CAMERA", 3, "Images of an identity in each camera."),
+    Key("DATASETS.SYNTHETIC.SIZE", (128, 64), "Pixels (height, width)."),
+    # Validation set "<name>Val" of any data set <name> (Fig. 6), split off its training set. In DATASETS.TESTS the name
+    # stands for the identities that are split off, in DATASETS.NAMES for the other identities.
+    Key("DATASETS.VALIDATION.NUM_IDS", 100, "Identities that are split off.", more_than(0)),
+    Key("DATASETS.VALIDATION.SEED", 0, "Seed of the choice of the identities and queries.", seed()),
+    # A part of each data set, for machines on which the whole set takes too long. Its figures are not comparable with
+    # those of the whole set, because distractors are left out with the other test identities.
+    Key(
+        "DATASETS.PART.NUM_TRAIN_IDS",
+        0,
+        "Identities of the training set that are kept; 0: all.",
+        at_least(0, "0 (all) or more"),
+    ),
+    Key(
+        "DATASETS.PART.NUM_TEST_IDS",
+        0,
+        "Identities of the query that are kept; 0: all.",
+        at_least(0, "0 (all) or more"),
+    ),
+    Key("DATASETS.PART.SEED", 0, "Seed of the choice of the identities.", seed()),
+    # -- Training --------------------------------------------------------------------------------
+    Key(
+        "SOLVER.WARMUP_EPOCHS",
+        0.0,
+        "Epochs of warm-up, also a fraction of one. They set SOLVER.WARMUP_ITERS, which counts steps; with 0, "
+        "SOLVER.WARMUP_ITERS keeps its own value.",
+    ),
+    Key(
+        "SOLVER.AMP.DTYPE",
+        "auto",
+        'Type of mixed precision (SOLVER.AMP.ENABLED): "float16", whose gradients are scaled, or "bfloat16". "auto": '
+        "float16 on CUDA, bfloat16 on the CPU.",
+        choice("auto", "float16", "bfloat16"),
+    ),
+    Key(
+        "SOLVER.CHECKPOINTS_KEPT",
+        0,
+        "How many of the newest periodic checkpoints are kept, besides model_best and model_final; 0: all.",
+        at_least(0),
+    ),
+    # -- Evaluation ------------------------------------------------------------------------------
+    Key(
+        "TEST.REGION_IOU.ENABLED",
+        True,
+        "Mean IoU of each region's predicted box with the box of the key points, where test images have key points.",
+    ),
+    # Occluded test images (Table 6), of any model: a box of an image is erased, filled with INPUT.REA.VALUE.
+    Key("TEST.OCCLUSION.ENABLED", False, "Occlude images of query and gallery."),
+    Key("TEST.OCCLUSION.PROB", 0.5, "Probability of an image to be occluded.", between(0, 1)),
+    Key(
+        "TEST.OCCLUSION.SEED", 0, "The occluded images and their boxes follow from this seed and the file names alone."
+    ),
+    Key("SEED", -1, "Seed of Python, NumPy and torch; -1 takes a random one."),
+)
 
 
 def add_mgre_config(cfg: CfgNode) -> None:
-    """Declare MGRe's config keys, each with its default, unit and symbol in the paper."""
-    # -- Model -----------------------------------------------------------------------------------
-    cfg.MODEL.MGRE = CfgNode()
-    # Registered backbone with four stages that gives C1 to C4.
-    cfg.MODEL.MGRE.BACKBONE = "build_resnet_backbone"
-    # (The backbone leaves the stages' channels for the heads in the computed key MODEL.MGRE.COMPUTED_CHANNELS.)
-    # Stages i in {1, 2, 3} with a location, sampling and extraction module; stage 4 is always there.
-    cfg.MODEL.MGRE.STAGES = (1, 2, 3)
-    # Region set in mgre/regions.py: "table1" is the paper's Table 1.
-    cfg.MODEL.MGRE.REGIONS = "table1"
-    # Block j whose map F_j the regions of stages 1, 2, 3 come from; (4, 4, 4): Table 5's single-grained features.
-    cfg.MODEL.MGRE.SOURCE_BLOCKS = (1, 2, 3)
-    # Boxes of the regions: "location" predicts them (Eq. 1-2), "keypoints" takes the pose model's, in training and at
-    # test (Table 7's "without joint optimisation"), "prior" fixes them to the region set's.
-    cfg.MODEL.MGRE.BOXES = "location"
-    # Embed the regions; False locates them in training only, for the sake of C1 to C4 (Table 7's "Baseline + joint
-    # optimisation").
-    cfg.MODEL.MGRE.REGION_FEATURES = True
-    # Feature extraction modules, the bottleneck blocks of the regions and of stage 4; the paper's Baseline has none.
-    cfg.MODEL.MGRE.EXTRACTION = True
-    # Semantic guidance: F_i = C_i + up(conv1x1(C4)) in stages 1 and 2.
-    cfg.MODEL.MGRE.GUIDANCE = True
-    # lambda_1^F .. lambda_4^F of Eq. (6); those of stages that are not built are left out.
-    cfg.MODEL.MGRE.STAGE_WEIGHTS = (0.35, 0.5, 0.7, 0.8)
-    # lambda of Eq. (9): weight of the losses of stages 1 to 3 against stage 4's.
-    cfg.MODEL.MGRE.LAMBDA = 1.0
-
-    # -- Location module (Sec. 3.1, Eq. 1-3) -----------------------------------------------------
-    cfg.MODEL.MGRE.LOCATION = CfgNode()
-    # Channels of its 3 x 3 convolution.
-    cfg.MODEL.MGRE.LOCATION.CONV_CHANNELS = 64
-    # Cells (height, width) its max pooling leaves.
-    cfg.MODEL.MGRE.LOCATION.POOL_SIZE = (8, 4)
-    # Units of its hidden fully connected layer.
-    cfg.MODEL.MGRE.LOCATION.HIDDEN_DIM = 128
-    # Weight of the location loss, Eq. (3), in the stage losses; 0 trains without key points. Above 1, as Eq. (2) is
-    # in cells of the map, whose squared differences are far larger than ours in fractions of the image.
-    cfg.MODEL.MGRE.LOCATION.LOSS_WEIGHT = 10.0
-    # Factor on the ReID gradient that reaches the boxes: 1 is the paper's joint optimisation, 0 cuts it.
-    cfg.MODEL.MGRE.LOCATION.REID_GRADIENT = 1.0
-
-    # -- Backbones of timm (MODEL.MGRE.BACKBONE or MODEL.BACKBONE.NAME "build_timm_backbone") --------
-    cfg.MODEL.TIMM = CfgNode()
-    # Model name as in timm.list_models(); MODEL.BACKBONE.PRETRAIN loads its published weights.
-    cfg.MODEL.TIMM.NAME = "resnet152"
-
-    # -- Data ------------------------------------------------------------------------------------
-    # COCO key point JSON: a file name in the data set's folder, or a path.
-    cfg.DATASETS.KEYPOINTS = "keypoints.json"
-    # Key points of a lower score are not trusted.
-    cfg.DATASETS.KEYPOINT_MIN_SCORE = 0.3
-    # Train although more than half of the training images have no key points.
-    cfg.DATASETS.ALLOW_MISSING_KEYPOINTS = False
-
-    # Images that cannot be read. "stop": not one step is trained where a header is at fault. "skip": it is. While
-    # training, what turns out unreadable is skipped, and counted, with both: the identity's next image takes its place,
-    # and evaluations leave it out of the test set. --eval-only leaves it out with "skip", and stops with "stop".
-    cfg.DATASETS.UNREADABLE_IMAGES = "stop"
-
-    # Data set "CustomReID": a folder of one's own.
-    cfg.DATASETS.CUSTOM = CfgNode()
-    # The folder, in the Market-1501 layout or with the CSV below.
-    cfg.DATASETS.CUSTOM.ROOT = ""
-    # CSV with the columns path, identity, camera, split, relative to ROOT; empty: Market-1501 layout.
-    cfg.DATASETS.CUSTOM.CSV = ""
-
-    # Data set "SyntheticPedestrians": drawn into the data folder on first use.
-    cfg.DATASETS.SYNTHETIC = CfgNode()
-    cfg.DATASETS.SYNTHETIC.SEED = 0
-    cfg.DATASETS.SYNTHETIC.NUM_TRAIN_IDS = 100
-    cfg.DATASETS.SYNTHETIC.NUM_TEST_IDS = 60
-    cfg.DATASETS.SYNTHETIC.NUM_CAMERAS = 4
-    # Images of an identity in each camera.
-    cfg.DATASETS.SYNTHETIC.IMAGES_PER_CAMERA = 3
-    # Pixels (height, width).
-    cfg.DATASETS.SYNTHETIC.SIZE = (128, 64)
-
-    # Validation set "<name>Val" of any data set <name> (Fig. 6), split off its training set: DATASETS.TESTS takes these
-    # identities, DATASETS.NAMES what remains.
-    cfg.DATASETS.VALIDATION = CfgNode()
-    cfg.DATASETS.VALIDATION.NUM_IDS = 100
-    # Seed of the choice of the identities and queries.
-    cfg.DATASETS.VALIDATION.SEED = 0
-
-    # A part of each data set, for machines on which the whole takes too long: how many identities of the training set
-    # and of the query stay, 0 for all. Distractors go with the other test identities, so figures are not comparable.
-    cfg.DATASETS.PART = CfgNode()
-    cfg.DATASETS.PART.NUM_TRAIN_IDS = 0
-    cfg.DATASETS.PART.NUM_TEST_IDS = 0
-    # Seed of the choice of the identities.
-    cfg.DATASETS.PART.SEED = 0
-
-    # -- Training --------------------------------------------------------------------------------
-    # Epochs of warm-up, whole or not: they give SOLVER.WARMUP_ITERS, which counts steps; 0 takes that as it is.
-    cfg.SOLVER.WARMUP_EPOCHS = 0.0
-    # Type of mixed precision (SOLVER.AMP.ENABLED): "float16", whose gradients are scaled, "bfloat16", or "auto", which
-    # is float16 on CUDA and bfloat16 on the CPU.
-    cfg.SOLVER.AMP.DTYPE = "auto"
-    # How many of the newest periodic checkpoints stay, model_best and model_final besides; 0: all.
-    cfg.SOLVER.CHECKPOINTS_KEPT = 0
-
-    # -- Evaluation ------------------------------------------------------------------------------
-    # Mean IoU of each region's predicted box with the key points' box, where test images have key points.
-    cfg.TEST.REGION_IOU = CfgNode({"ENABLED": True})
-
-    # Occluded test images (Table 6), of any model: a box of an image is erased, filled with INPUT.REA.VALUE.
-    cfg.TEST.OCCLUSION = CfgNode({"ENABLED": False})
-    # Probability of an image, query or gallery, to be occluded.
-    cfg.TEST.OCCLUSION.PROB = 0.5
-    # Which images, and where, follows from it and the image's file name alone.
-    cfg.TEST.OCCLUSION.SEED = 0
-
-    # Seed of Python, NumPy and torch; -1 takes a random one.
-    cfg.SEED = -1
+    """Add :data:`KEYS` with their defaults to a config of the toolbox."""
+    for key in KEYS:
+        *sections, name = key.name.split(".")
+        node = cfg
+        for section in sections:
+            if section not in node:
+                node[section] = CfgNode()
+            node = node[section]
+        node[name] = key.default

@@ -1,18 +1,23 @@
 """Configs from files and command lines."""
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 from fastreid.config import CfgNode, get_cfg
+from fastreid.utils.logger import log_first_n
 
 from mgre.config.checks import check_config
 from mgre.config.keys import add_mgre_config
 from mgre.errors import ConfigError, nearest
 
-# Of a config file: far more than there are keys, far fewer than a few lines of YAML aliases can stand for.
+# Most values of a config file: far more than there are keys, far fewer than a few lines of YAML aliases can stand for.
 MAX_VALUES = 10_000
+
+# Former names of keys, which are still loaded, with a warning: {"OLD.NAME": "NEW.NAME"}.
+RENAMED_KEYS: Mapping[str, str] = {}
 
 
 def load_config(config_file: str = "", overrides: Sequence[str] = ()) -> CfgNode:
@@ -28,18 +33,18 @@ def load_config(config_file: str = "", overrides: Sequence[str] = ()) -> CfgNode
         _merge_file(cfg, config_file)
     _merge_overrides(cfg, list(overrides))
     for node in (cfg.MODEL.BACKBONE, cfg.MODEL.HEADS):
-        if node.NORM == "SyncBN":  # what detectron2 and the papers call the toolbox's "syncBN"
+        if node.NORM == "SyncBN":  # the name of the toolbox's "syncBN" in detectron2 and in papers
             node.NORM = "syncBN"
     try:
         check_config(cfg)
-    except (TypeError, ValueError, AttributeError, LookupError) as error:  # a member of a list may be of any type
+    except (TypeError, ValueError, AttributeError, LookupError) as error:  # yacs does not check the members of a list
         raise ConfigError(f"a value in the config is of another type than it should be: {error}") from error
     cfg.freeze()
     return cfg
 
 
 def _is_larger_than(size: int, value: Any) -> bool:
-    """Whether a nesting of lists and dicts has more than ``size`` values; what is at two places counts twice."""
+    """Whether nested lists and dicts have more than ``size`` values; an object at two places counts twice."""
     rest, seen = [value], 0
     while rest and seen <= size:
         node = rest.pop()
@@ -50,7 +55,7 @@ def _is_larger_than(size: int, value: Any) -> bool:
 
 
 def leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings, each with its keys joined by dots."""
+    """The values of nested mappings, each with its name: the keys joined by dots."""
     for key, value in node.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")
@@ -84,11 +89,12 @@ def _merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
 
 def _merge(cfg: CfgNode, values: dict[str, Any], source: str) -> None:
     known = dict(leaves(cfg))
-    for key, value in values.items():
+    for given, value in values.items():
+        key = _current_name(given, values, source)
         if key not in known:
             raise ConfigError(f"unknown config key {key} in {source}{nearest(key, known)}")
         if isinstance(known[key], float) and str(value).lstrip("+-").isdigit():
-            value = float(value)  # yacs takes no whole number for a number
+            value = float(value)  # yacs refuses a whole number where the default is a float
         try:
             cfg.merge_from_list([key, value])
         except ValueError as error:
@@ -96,8 +102,24 @@ def _merge(cfg: CfgNode, values: dict[str, Any], source: str) -> None:
             raise ConfigError(f"{key} is {value!r} in {source}; allowed: {allowed}") from error
 
 
+def _current_name(name: str, values: Mapping[str, Any], source: str) -> str:
+    """The present name of a key that may have been renamed. A former name gives one warning."""
+    if name not in RENAMED_KEYS:
+        return name
+    current = RENAMED_KEYS[name]
+    if current in values:
+        raise ConfigError(f"{source} has both {current} and its former name {name}: leave out {name}")
+    log_first_n(
+        logging.WARNING,
+        f"config key {name} in {source} is now called {current}: rename it",
+        name=__name__,
+        key="message",
+    )
+    return current
+
+
 def _describe_type(default: Any, value: Any) -> str:
-    """The type of a key with this default, in words, with an example of how to write it."""
+    """The type of a key with this default, in words, with an example in the syntax of the command line."""
     if isinstance(default, bool):
         return "True or False"
     if isinstance(default, int | float):

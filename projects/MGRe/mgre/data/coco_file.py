@@ -1,4 +1,4 @@
-"""Key points in a file: COCO key point JSON, read and written.
+"""Reads and writes COCO key point JSON.
 
 Points are (x, y, score): x to the right, y down, in pixels of the crop; sizes are (H, W).
 """
@@ -27,12 +27,12 @@ def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypo
     """Read a COCO key point JSON.
 
     Args:
-        path: the file. Of several annotations of one image the one with the largest ``score`` counts (the mean score of
-            the points where an annotation has none).
+        path: the file. If an image has several annotations, the one with the largest ``score`` counts. The ``score`` of
+            an annotation without one is the mean score of its points.
         min_score: points of a lower score may lie anywhere.
 
     Returns:
-        The key points by ``file_name``, normalised to forward slashes. Points outside their image have score 0.
+        The key points by ``file_name`` with forward slashes. Points outside their image have score 0.
 
     Raises:
         DataError: the file is missing or malformed, or its points cannot be those of its images.
@@ -45,14 +45,14 @@ def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypo
 
 
 def read_people(path: str) -> tuple[list[str], list[tuple[str, float, ImageKeypoints]]]:
-    """What a COCO key point JSON has, in the file's order.
+    """All images and annotations of a COCO key point JSON, in the file's order.
 
     Returns:
-        The ``file_name`` of each of its images; and of each annotation the image's ``file_name``, the person's score
-        and the key points.
+        The ``file_name`` of each image; and of each annotation the image's ``file_name``, the person's score and the
+        key points.
 
     Raises:
-        DataError: the file is missing or malformed. Where the points lie is not looked at: see :func:`check_inside`.
+        DataError: the file is missing or malformed. The places of the points are not checked: see :func:`check_inside`.
     """
     content = _read_coco(path)
     images = _read_images(content["images"], path)
@@ -65,7 +65,7 @@ def read_people(path: str) -> tuple[list[str], list[tuple[str, float, ImageKeypo
 
 
 def best_people(people: Iterable[tuple[str, float, ImageKeypoints]]) -> dict[str, ImageKeypoints]:
-    """By ``file_name``, the key points with the largest score; of equal ones the first."""
+    """By ``file_name``, the key points of the person with the largest score; the first of equal scores."""
     best: dict[str, tuple[float, ImageKeypoints]] = {}
     for name, score, keypoints in people:
         if name not in best or score > best[name][0]:
@@ -76,12 +76,12 @@ def best_people(people: Iterable[tuple[str, float, ImageKeypoints]]) -> dict[str
 def write_keypoints(
     path: str, keypoints: Mapping[str, ImageKeypoints], *, info: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the COCO key point JSON that :func:`load_keypoints` reads, in one step: never half a file.
+    """Write the COCO key point JSON that :func:`load_keypoints` reads, atomically.
 
     Args:
-        path: the file; one that is there is replaced.
+        path: the file; an existing one is replaced.
         keypoints: by ``file_name``. Values are rounded to 3 decimals; the person's box is the whole image.
-        info: what the file says of itself under "info", in JSON's types.
+        info: the content of the file's entry "info", in JSON's types.
 
     Raises:
         SetupError: the file cannot be written.
@@ -124,7 +124,7 @@ def read_json(path: str, *, remedy: str = "set DATASETS.KEYPOINTS to the file yo
         remedy: what to do where the file does not exist.
 
     Raises:
-        DataError: it is missing, cannot be read or is not JSON.
+        DataError: the file is missing, cannot be read or is not JSON.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -163,10 +163,10 @@ def _read_images(entries: Sequence[Any], path: str) -> dict[int | str, tuple[str
 
 
 def entries_by_id(entries: Iterable[Mapping[str, Any]], path: str) -> dict[int | str, Mapping[str, Any]]:
-    """The entries of COCO's list 'images', each with an ``id`` and a ``file_name``, by their ids.
+    """The entries of COCO's list 'images', each with an ``id`` and a ``file_name``, by ``id``.
 
     Raises:
-        DataError: two of them have one id.
+        DataError: two entries have the same id.
     """
     images: dict[int | str, Mapping[str, Any]] = {}
     for entry in entries:
@@ -210,7 +210,7 @@ def parse_points(values: Sequence[Any], name: str, path: str) -> np.ndarray:
     """(17, 3) x, y, score from 51 ``values``; ``name`` of the image and ``path`` of the file are for the messages.
 
     Raises:
-        DataError: they are not 51 finite numbers with scores of 0 or more.
+        DataError: the values are not 51 finite numbers with scores of 0 or more.
     """
     where = f"Key point file '{path}': the key points of '{name}'"
     if len(values) != 3 * NUM_KEYPOINTS:
@@ -220,7 +220,7 @@ def parse_points(values: Sequence[Any], name: str, path: str) -> np.ndarray:
         )
     if not all(isinstance(value, int | float) for value in values):
         raise DataError(f"{where} are not all numbers; write x, y in pixels and a score from 0 to 1")
-    with np.errstate(over="ignore"):  # what overflows is infinite, which is refused
+    with np.errstate(over="ignore"):  # a number that overflows becomes infinite and is refused below
         points = np.array(values, dtype=np.float32).reshape(NUM_KEYPOINTS, 3)
     if not np.isfinite(points).all():
         raise DataError(f"{where} have a NaN or infinite value; leave the annotation out or give the point score 0")
@@ -230,7 +230,8 @@ def parse_points(values: Sequence[Any], name: str, path: str) -> np.ndarray:
 
 
 def person_score(annotation: Mapping[str, Any], points: np.ndarray) -> float:
-    """By which the best of several people in an image is found: the annotation's, else the mean of its ``points``'."""
+    """The score by which the best of several people in an image is chosen: that of the annotation, else the mean score
+    of its ``points``."""
     score = annotation.get("score")
     if isinstance(score, int | float) and math.isfinite(score):
         return float(score)

@@ -9,11 +9,11 @@ from mgre.errors import SetupError
 
 
 class CUHK03NewProtocol(CUHK03):
-    """The toolbox's reader, whose constructor arguments no config key reaches.
+    """The toolbox's reader with other constructor arguments, for which the toolbox has no config keys.
 
     Args:
-        root: the data folder; the data set is its folder ``cuhk03``.
-        labeled: boxes drawn by hand; else those of a detector.
+        root: the data folder; the data set is in its folder ``cuhk03``.
+        labeled: whether the boxes are drawn by hand; else a detector found them.
 
     Raises:
         SetupError: the images are still in the MATLAB files, and a package that reads them is missing.
@@ -21,7 +21,7 @@ class CUHK03NewProtocol(CUHK03):
 
     def __init__(self, *, root: str, labeled: bool, **kwargs: Any) -> None:
         super().__init__(root, cuhk03_labeled=labeled, cuhk03_classic_split=False, **kwargs)
-        # The toolbox keeps the paths of the first run in its split files, where they outlive a move of the folder.
+        # The toolbox's split files keep the paths of the first run, which are wrong after the folder has been moved.
         images_dir = self.imgs_labeled_dir if labeled else self.imgs_detected_dir
         self._train, self._query, self._gallery = (
             [(os.path.join(images_dir, os.path.basename(path)), identity, camera) for path, identity, camera in items]

@@ -18,7 +18,7 @@ SPLIT_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bo
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 CSV_COLUMNS = ("path", "identity", "camera", "split")
 
-# Market-1501's reserved identities: badly cut images, which count neither as right nor as wrong, and background.
+# Market-1501's reserved identities: badly cropped images, which the evaluation ignores, and background.
 JUNK, BACKGROUND = -1, 0
 
 _NAME = re.compile(r"(-?\d+)_c(\d+)")
@@ -62,12 +62,12 @@ class CustomReID(ImageDataset):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, *, root: str = "", **kwargs: Any) -> dict[str, Any]:
-        """``root``, the folder of all other data sets, has no part in it."""
+        """``root``, the folder of all other data sets, is not used."""
         return {"folder": cfg.DATASETS.CUSTOM.ROOT, "csv_file": cfg.DATASETS.CUSTOM.CSV, **kwargs}
 
 
 def read_folders(folder: str) -> dict[str, list[Item]]:
-    """Items (path, identity, camera from 0) by split, of a folder in the Market-1501 layout, without junk.
+    """Items (path, identity, camera from 0) by split of a folder in the Market-1501 layout, without junk images.
 
     Raises:
         DataError: one of the three folders is missing, or the name of an image has another form.
@@ -105,10 +105,11 @@ class _Row:
 
 
 def read_csv(folder: str, csv_file: str) -> dict[str, list[Item]]:
-    """Items (path, identity, camera) by split, of a CSV whose paths are relative to ``folder``, without junk.
+    """Items (path, identity, camera) by split of a CSV whose paths are relative to ``folder``, without junk images.
 
-    Identities and cameras are text. Training images keep it; for test images the identities of query and gallery are
-    numbered together, from 1 in alphabetical order ("0", background, is 0), and all cameras from 0.
+    Identities and cameras are text in the CSV and remain text for training images. For test images, the identities of
+    query and gallery are numbered together, from 1 in alphabetical order ("0", background, is 0), and the cameras of
+    all images from 0.
 
     Raises:
         DataError: the file is missing, or one of its lines is wrong; the message names the line.

@@ -19,21 +19,23 @@ from mgre.data.published import PUBLISHED_SETS, count_differences
 from mgre.data.torch_dataset import Item
 from mgre.data.validation_split import ValidationSplit, base_of_validation
 from mgre.errors import ConfigError, DataError, MGReError, SetupError, nearest
+from mgre.system.foreign_messages import MARKET1501_LAYOUT_IS_OLD
 
 logger = logging.getLogger(__name__)
 
 
-# What the toolbox's readers raise when a folder or a file name is not as they expect.
+# The errors of the toolbox's readers for a folder or a file name of another form than expected.
 READER_ERRORS = (RuntimeError, AssertionError, AttributeError, ValueError, LookupError, OSError)
 
 
 def build_dataset(cfg: CfgNode, name: str, *, combineall: bool = False) -> ImageDataset:
     """Read the registered data set ``name`` from the data folder (``FASTREID_DATASETS``, else ``datasets``).
 
-    ``<name>Val`` is its training set, of which DATASETS.VALIDATION.NUM_IDS identities are split off as the test set.
-    DATASETS.PART keeps some of the identities.
+    ``<name>Val`` is the training set of ``<name>``, of which DATASETS.VALIDATION.NUM_IDS identities are split off as
+    the test set. DATASETS.PART keeps a part of the identities.
 
-    Several processes must all call it: the first one of each machine goes ahead, since some readers write files.
+    All processes have to call this function. The first process of each machine reads first, because some readers write
+    files.
 
     Args:
         cfg: given to data sets that have a ``from_config``.
@@ -41,9 +43,9 @@ def build_dataset(cfg: CfgNode, name: str, *, combineall: bool = False) -> Image
         combineall: train on the test images too.
 
     Raises:
-        ConfigError: no data set has that name; or it is a validation set, and the test images are to be trained on.
-        DataError: its folder is missing or has another layout, or it has too few identities for a validation set.
-        SetupError: reading it takes a package that is not installed.
+        ConfigError: no data set has this name; or ``combineall`` is set for a validation set.
+        DataError: the folder is missing or has another layout, or there are too few identities for a validation set.
+        SetupError: the reader needs a package that is not installed.
     """
     if base := base_of_validation(name):
         return _split_off_validation(cfg, name, base, combineall)
@@ -57,7 +59,7 @@ def build_dataset(cfg: CfgNode, name: str, *, combineall: bool = False) -> Image
         dataset = _read_dataset(cfg, name, root, combineall)
     differences = count_differences(dataset, name, combineall=combineall)
     if differences:
-        # Once, although the test sets are read again at each evaluation.
+        # Logged once, although each evaluation reads the test sets again.
         log_first_n(
             logging.WARNING,
             f"{name} in '{dataset_folder(dataset)}' is not the published set: {', '.join(differences)}",
@@ -95,7 +97,7 @@ def list_images(cfg: CfgNode, *, train_only: bool = False) -> dict[str, list[str
     """The paths of all images the config trains or tests on, by the folder to which key point files refer.
 
     Args:
-        train_only: leave out those it only tests on.
+        train_only: leave out the images that the config only tests on.
 
     Raises:
         ConfigError, DataError, SetupError: see :func:`build_dataset`.
@@ -113,6 +115,7 @@ def list_images(cfg: CfgNode, *, train_only: bool = False) -> dict[str, list[str
 
 @contextmanager
 def first_process_of_machine_first() -> Iterator[None]:
+    """Let the other processes of a machine run the block only after its first process has left the block."""
     first = comm.get_local_rank() == 0
     if not first:
         comm.synchronize()
@@ -124,13 +127,13 @@ def first_process_of_machine_first() -> Iterator[None]:
 
 
 def _read_dataset(cfg: CfgNode, name: str, root: str, combineall: bool) -> ImageDataset:
-    """Construct the data set and read its splits, which some readers put off."""
+    """Construct the data set and read its splits now, also where the reader reads them lazily."""
     reader = DATASET_REGISTRY.get(name)
     construct = partial(reader, cfg) if hasattr(reader, "from_config") else reader
     try:
         with warnings.catch_warnings():
-            # Market1501 gives this also where it goes on to fail, and our error says more.
-            warnings.filterwarnings("ignore", "The current data structure is deprecated")
+            # The reader of Market-1501 gives this warning also where it then fails, and our error says more.
+            warnings.filterwarnings("ignore", MARKET1501_LAYOUT_IS_OLD)
             dataset = construct(root=root, combineall=combineall)
         for split in ("train", "query", "gallery"):
             getattr(dataset, split)
@@ -141,7 +144,7 @@ def _read_dataset(cfg: CfgNode, name: str, root: str, combineall: bool) -> Image
     except READER_ERRORS as error:
         layout = PUBLISHED_SETS[name].layout if name in PUBLISHED_SETS else f"see {reader.__module__}"
         given = "FASTREID_DATASETS" if "FASTREID_DATASETS" in os.environ else "./datasets: FASTREID_DATASETS is not set"
-        # The toolbox's reason comes last: its reader may have gone on to another folder, where older layouts were.
+        # The toolbox's reason comes last, because its reader may have tried another folder, that of an older layout.
         raise DataError(
             f"Data set {name} cannot be read from '{os.path.abspath(root)}' ({given}), where it looked for {layout}; "
             f"put it there, or set FASTREID_DATASETS to the folder that has it (the toolbox's reader: {_reason(error)})"
@@ -163,16 +166,16 @@ def _split_off_validation(cfg: CfgNode, name: str, base: str, combineall: bool) 
 
 
 def _reason(error: Exception) -> str:
-    """The toolbox's error in words; a file name its pattern does not match leaves it with None."""
-    if isinstance(error, AttributeError):
+    """The toolbox's error in words."""
+    if isinstance(error, AttributeError):  # a file name that the reader's pattern does not match: None has no groups()
         return "the name of an image does not have the form identity_camera"
     text = " ".join(str(error).split())
     return text or "an identity or a camera in the name of an image is out of the set's range"
 
 
 def split_items(dataset: ImageDataset, name: str, split: str) -> list[Item]:
-    """The items of a split, sorted by path: readers list folders in any order, which need not be the same on two
-    machines that share the work."""
+    """The items of a split, sorted by path. Readers list folders in the file system's order, which may differ between
+    two machines of one training."""
     items = sorted(getattr(dataset, split), key=itemgetter(0))
     if not items:
         raise DataError(

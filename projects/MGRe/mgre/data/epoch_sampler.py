@@ -1,4 +1,4 @@
-"""Which images a training draws, and by which random numbers each is augmented: a function of seed, epoch and place."""
+"""The images that a training draws, and the seeds of their augmentation: a function of seed, epoch and position."""
 
 from collections.abc import Iterator
 from itertools import count, islice
@@ -14,7 +14,7 @@ from mgre.system.randomness import seeded
 class Draw(int):
     """An image's index in the data set, with the seed of its augmentation.
 
-    A data set that knows nothing of it takes it as the index.
+    A data set that does not know this class takes a draw as a plain index.
     """
 
     seed: int
@@ -29,11 +29,11 @@ class Draw(int):
 
 
 class EpochSampler(Sampler[Draw]):
-    """One of the toolbox's endless samplers, begun anew in each epoch from a seed and the epoch's number.
+    """One of the toolbox's endless samplers, restarted in each epoch from a seed and the epoch's number.
 
-    The toolbox's streams never end and hang on the state of numpy's generator, so where one of them was is lost with
-    its process. Here any step of any epoch can be gone to, and what is drawn depends neither on the number of workers
-    nor on how often the training was stopped.
+    The position of an endless stream, which depends on the state of numpy's generator, is lost when its process ends.
+    This sampler can go to any step of any epoch, and its draws depend neither on the number of workers nor on how often
+    the training was stopped.
 
     Attributes:
         seed: of all epochs, the same on all processes.
@@ -64,7 +64,8 @@ class EpochSampler(Sampler[Draw]):
 
     def _draws(self, epoch: int) -> list[Draw]:
         num_draws = self.steps_per_epoch * self.batch_size
-        # The processes cut their shares out of one common stream, and augment them each in its own way.
+        # All processes take their shares out of the same stream of indices, so its seed is the same on all of them. The
+        # seeds of the augmentation differ between the processes.
         self.sampler._seed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
         with seeded(self.sampler._seed):
             indices = list(islice(self.sampler, num_draws))
@@ -76,14 +77,15 @@ def draw_by_epoch(loader: DataLoader) -> DataLoader:
     """Let a training loader of the toolbox draw through an :class:`EpochSampler` (see :func:`epoch_sampler`)."""
     batches: BatchSampler = loader.batch_sampler
     steps = len(loader.dataset) // (batches.batch_size * comm.get_world_size())
-    # A set that does not fill one batch is refused where the trainer makes its schedule.
+    # At least 1: a training set that does not fill one batch is refused later, with the trainer's schedule.
     batches.sampler = EpochSampler(batches.sampler, batch_size=batches.batch_size, steps_per_epoch=max(steps, 1))
-    # Its workers' seeds, which nothing hangs on here, would be drawn from the process's generator at each start.
+    # The loader draws a seed for its workers at each start. From a generator of its own, these draws do not change the
+    # process's generator; the seed itself has no effect, because each draw has a seed.
     loader.generator = torch.Generator()
     return loader
 
 
 def epoch_sampler(loader: DataLoader) -> EpochSampler | None:
-    """The sampler that :func:`draw_by_epoch` put into ``loader``; None where it has not."""
+    """The sampler that :func:`draw_by_epoch` has put into ``loader``; None for a loader that it has not changed."""
     sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
     return sampler if isinstance(sampler, EpochSampler) else None

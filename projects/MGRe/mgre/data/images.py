@@ -10,8 +10,8 @@ from mgre.errors import DataError
 class ImageError(DataError):
     """An image cannot be read, does not fit its key points, or has ended the process that loaded it.
 
-    A DataLoader raises a worker's exception anew, with the worker's traceback as its message: only the last line of
-    that, which is ours, is kept.
+    A DataLoader constructs a worker's exception anew, with the text of the worker's traceback as the message. Only the
+    last line of the text, the original message, is kept.
     """
 
     def __init__(self, message: str) -> None:
@@ -24,18 +24,18 @@ class UnreadableImageError(ImageError):
 
 
 def load_image(path: str) -> Image.Image:
-    """Read an image as RGB, turned as its EXIF data say.
+    """Read an image as RGB, turned by its EXIF orientation.
 
-    Not through the toolbox's ``read_image``, which swallows decoding errors and gives black pixels for what is broken.
+    Not by the toolbox's ``read_image``, which ignores decoding errors and gives black pixels for damaged ones.
 
     Raises:
-        UnreadableImageError: it is missing, empty, cut short or not an image.
+        UnreadableImageError: the file is missing, empty, cut short or not an image.
     """
     try:
         with Image.open(path) as image:
             image.load()
             return _upright(image).convert("RGB")
-    except Exception as error:  # decoders raise many kinds, and each means that this file is at fault
+    except Exception as error:  # decoders raise many kinds of errors, and each means that this file is at fault
         raise UnreadableImageError(
             f"Image '{path}' {_fault(path, error)}; copy it again or remove it from the data set"
         ) from error
@@ -44,7 +44,7 @@ def load_image(path: str) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data say nothing against the pixels
+    except Exception:  # the pixels may be good although the EXIF data are damaged
         return image
 
 

@@ -1,4 +1,4 @@
-"""Which runs need key points, and those of a data set's images."""
+"""Whether a run needs key points, and the key points of a data set's images."""
 
 import logging
 import os
@@ -70,10 +70,10 @@ def find_train_keypoints(
 
 
 def find_test_keypoints(cfg: CfgNode, dataset: ImageDataset, items: Sequence[Item]) -> dict[str, ImageKeypoints]:
-    """The key points of test images, by path; empty where they are not wanted or there are none.
+    """The key points of test images, by path; empty where the run does not need them or there is no key point file.
 
     Raises:
-        DataError: the boxes come from them, and there are none.
+        DataError: the model takes its boxes from key points, and the key points of most images are missing.
     """
     needed = takes_boxes_from_keypoints(cfg)
     if not needed and not (_has_location_modules(cfg) and cfg.TEST.REGION_IOU.ENABLED):
@@ -97,7 +97,7 @@ def find_test_keypoints(cfg: CfgNode, dataset: ImageDataset, items: Sequence[Ite
 
 
 def _check_coverage(cfg: CfgNode, keypoints: dict[str, ImageKeypoints], num_images: int, split: str) -> None:
-    """Log how many of ``num_images`` have no trusted key points; raise a DataError if they are most of them."""
+    """Log how many of ``num_images`` have no trusted key points; raise a DataError if most have none."""
     min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
     num_missing = num_images - sum(bool(found.trusted(min_score).any()) for found in keypoints.values())
     logger.info(f"{num_missing} of {num_images} {split} images have no trusted key points")

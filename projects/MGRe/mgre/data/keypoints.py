@@ -1,4 +1,4 @@
-"""The 17 COCO key points of an image, and where a data set's file of them lies.
+"""The 17 COCO key points of an image, and the place of a data set's key point file.
 
 Points are (x, y, score): x to the right, y down, in pixels of the crop; sizes are (H, W).
 """
@@ -35,7 +35,7 @@ COCO_KEYPOINTS = (
 NUM_KEYPOINTS = len(COCO_KEYPOINTS)
 
 
-# (left, right) indices that a mirrored image swaps.
+# Indices (left, right) of the points that swap their names in a mirrored image.
 FLIP_PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16))
 
 
@@ -46,8 +46,8 @@ COCO_SKELETON = (
 )
 
 
-# How far, in sides of the image, a trusted point may lie outside before the file is taken to be wrong. Pose models
-# overhang a little; pixels of another crop, or (y, x) order, overhang a lot.
+# A trusted point further outside its image than this, in sides of the image, is a fault of the file. The points of pose
+# models overhang a little; pixels of another crop, or points in (y, x) order, overhang a lot.
 MAX_OVERHANG = 0.1
 
 
@@ -70,33 +70,37 @@ class ImageKeypoints:
 
 
 def find_keypoint_file(file_name: str, folder: str) -> str | None:
-    """``file_name`` (``DATASETS.KEYPOINTS``) in the data set's ``folder``, else as a path; None if neither is there."""
+    """The path of ``file_name`` (``DATASETS.KEYPOINTS``): in the data set's ``folder``, else ``file_name`` itself; None
+    if neither exists."""
     file_name = os.path.expanduser(file_name)
     candidates = (os.path.join(folder, file_name), file_name)
     return next((path for path in candidates if os.path.isfile(path)), None)
 
 
 def keypoint_path(file_name: str, folder: str) -> str:
-    """Where the key points of the images in ``folder`` are, or are to be written: the file that training would read
-    (:func:`find_keypoint_file`); if it is not there yet, ``file_name`` in the folder, or as it is if it is absolute."""
+    """The key point file of the images in ``folder``, to read or to write.
+
+    It is the file that training would read (:func:`find_keypoint_file`). If that does not exist, it is ``file_name`` in
+    the folder, or ``file_name`` itself if it is an absolute path.
+    """
     return find_keypoint_file(file_name, folder) or os.path.join(folder, os.path.expanduser(file_name))
 
 
 def match_keypoints(
     keypoints: Mapping[str, ImageKeypoints], image_paths: Iterable[str], folder: str
 ) -> dict[str, ImageKeypoints]:
-    """The key points by image path, for those images of ``folder`` that have some."""
+    """The key points by image path, of the images of ``folder`` that have key points."""
     names = {path: file_name_of(path, folder) for path in image_paths}
     return {path: keypoints[name] for path, name in names.items() if name in keypoints}
 
 
 def file_name_of(image_path: str, folder: str) -> str:
-    """``file_name`` that a key point file gives an image: relative to the data set's folder, forward slashes."""
+    """The ``file_name`` of an image in a key point file: relative to the data set's folder, with forward slashes."""
     return os.path.relpath(image_path, folder).replace(os.sep, "/")
 
 
 def untrust_outside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A copy of ``points`` (..., 17, 3), with score 0 where they lie outside the image of ``size`` (H, W)."""
+    """A copy of ``points`` (..., 17, 3) in which the points outside the image of ``size`` (H, W) have score 0."""
     outside = ((points[..., :2] < 0) | (points[..., :2] > size[::-1])).any(axis=-1)
     return np.concatenate([points[..., :2], np.where(outside, 0, points[..., 2])[..., None]], axis=-1)
 

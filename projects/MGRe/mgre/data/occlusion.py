@@ -1,4 +1,4 @@
-"""Occluded test images (Table 6): a part of them is erased, the same one in every run and for every model.
+"""Occluded test images (Table 6): a box of an image is erased, the same box in every run and for every model.
 
 Boxes are (top, left, height, width).
 """
@@ -15,16 +15,16 @@ from mgre.data.keypoints import file_name_of
 from mgre.data.transforms import covers
 
 # Random erasing as published (Zhong et al., AAAI 2020): share of the image's area, and height by width. (A choice: the
-# paper names neither. The toolbox's erasing in training, which is torchvision's, ends at a share of 0.33.)
+# paper names neither. torchvision's erasing, with which the toolbox trains, ends at a share of 0.33.)
 AREA = (0.02, 0.4)
 ASPECT = (0.3, 1 / 0.3)
-# Height by width of the image in which boxes are drawn: the paper's input.
+# Height by width of the paper's input, in which the boxes have these aspect ratios.
 IMAGE_ASPECT = 2.0
 
 
 class Occlusion:
-    """Erases a box of some images of a data set. Which ones, and where, follows from the seed and the image's file name
-    in the data set's folder alone.
+    """Erases a box of some images of a data set. The choice of the images and their boxes follows from the seed and the
+    image's file name in the data set's folder alone.
 
     Args:
         folder: the data set's folder.
@@ -44,8 +44,8 @@ class Occlusion:
 
         Args:
             path: the image file.
-            sample: "images" (3, H, W); and perhaps "keypoints" (17, 3): x and y, normalised, and trust, which those in
-                the box lose.
+            sample: "images" (3, H, W); and perhaps "keypoints" (17, 3): x and y, normalised, and trust. The points in
+                the box lose their trust.
         """
         box = draw_box(f"{self.seed} {file_name_of(path, self.folder)}", self.prob)
         if box is None:
@@ -63,13 +63,14 @@ class Occlusion:
 def draw_box(key: str, prob: float) -> tuple[float, float, float, float] | None:
     """The box to erase, normalised by the image's height and width, or None, with probability 1 - ``prob``.
 
-    The same key gives the same box in every version of Python, at every input size. It comes from a generator of its
-    own: torchvision's erasing draws from torch's, in which other threads and the number of workers have their part.
+    The same key gives the same box in every version of Python, at every input size. The box comes from a generator of
+    its own, because torch's generator, from which torchvision's erasing draws, also depends on other threads and on the
+    number of workers.
     """
     rng = random.Random(key)
     if rng.random() >= prob:
         return None
-    while True:  # until it fits into the image, as published
+    while True:  # until the box fits into the image, as published
         area = rng.uniform(*AREA)
         aspect = math.exp(rng.uniform(*map(math.log, ASPECT))) / IMAGE_ASPECT
         height, width = math.sqrt(area * aspect), math.sqrt(area / aspect)

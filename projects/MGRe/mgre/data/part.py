@@ -1,4 +1,4 @@
-"""A part of a data set: some of its identities, for trainings that a machine without a GPU can do."""
+"""A part of a data set: some of its identities, for a training on a machine without a GPU."""
 
 from collections.abc import Iterable
 from operator import itemgetter
@@ -14,9 +14,9 @@ from mgre.errors import DataError
 class DatasetPart(ImageDataset):
     """The images of some training identities and of some test identities of a data set.
 
-    Test identities are chosen among those of the query. The gallery keeps their images alone: distractors go, so the
-    figures are higher than those of the whole set and must not be compared with them. The same images give the same
-    part, in whatever order they come.
+    Test identities are chosen among those of the query. The gallery keeps only the images of these identities. Without
+    distractors the figures are higher than those of the whole set, so the two must not be compared. The part does not
+    depend on the order of the images.
 
     Args:
         whole: the data set.
@@ -28,7 +28,7 @@ class DatasetPart(ImageDataset):
         kwargs: of the toolbox's ``ImageDataset``.
 
     Raises:
-        DataError: the data set has not that many identities.
+        DataError: the data set has too few identities.
     """
 
     def __init__(

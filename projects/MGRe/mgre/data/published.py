@@ -1,4 +1,4 @@
-"""What is known of the public data sets: the layout each reader expects, and the counts their authors published."""
+"""Facts about the public data sets: the layout each reader expects, and the counts that the authors published."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class PublishedSet:
     """A public data set, as the reader of that name reads it.
 
     Attributes:
-        layout: what must lie in the data folder (FASTREID_DATASETS).
+        layout: the files that must lie in the data folder (FASTREID_DATASETS).
         counts: by split, (images, identities); None where distractors leave the number of identities open.
     """
 

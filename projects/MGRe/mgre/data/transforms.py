@@ -60,7 +60,7 @@ class KeypointTransforms:
 
 
 class Follow:
-    """A torchvision transform that points follow by themselves; whether they are still inside is seen afterwards."""
+    """A torchvision transform that also moves the points; :class:`KeypointTransforms` checks which stay inside."""
 
     def __init__(self, transform: v2.Transform) -> None:
         self.transform = transform
@@ -71,7 +71,7 @@ class Follow:
 
 
 class RandomFlip:
-    """Mirror the image and its points; what was a left point is now a right one."""
+    """Mirror the image and its points, and swap the left with the right points."""
 
     def __init__(self, prob: float) -> None:
         self.prob = prob
@@ -82,7 +82,7 @@ class RandomFlip:
     def __call__(self, image, points, trusted):
         if torch.rand(()) >= self.prob:
             return image, points, trusted
-        # Not torchvision's flip of points: it takes x as a pixel's index (W - 1 - x), its resize and affine do not.
+        # Not torchvision's flip of points, which takes x for a pixel's index (W - 1 - x); its resize and affine do not.
         width = points.canvas_size[1]
         flipped = points.as_subclass(Tensor)[self.mirrored] * torch.tensor([-1.0, 1.0]) + torch.tensor([width, 0.0])
         return (
@@ -93,7 +93,7 @@ class RandomFlip:
 
 
 class Pad:
-    """Pad the image by ``size`` pixels. torchvision pads points in mode "constant" only, but they move alike in all."""
+    """Pad the image by ``size`` pixels. torchvision moves points in mode "constant" only, but all modes move alike."""
 
     def __init__(self, size: int | list[int], mode: str) -> None:
         self.size = size
@@ -104,7 +104,7 @@ class Pad:
 
 
 class RandomErasing:
-    """Erase a random box of an image tensor; the points in it are no longer seen, so they lose their trust."""
+    """Erase a random box of an image tensor; the points in the box can no longer be seen, so they lose their trust."""
 
     def __init__(self, prob: float, value: Sequence[float] | float | str) -> None:
         self.prob = prob

@@ -16,33 +16,32 @@ SUFFIX = "Val"
 
 
 def base_of_validation(name: str) -> str | None:
-    """The registered data set off which ``name`` is split; None if it is no such name, or itself a registered one."""
+    """The registered data set whose validation set ``name`` is; None if ``name`` is a data set itself or unknown."""
     known = DATASET_REGISTRY._obj_map
     base = name.removesuffix(SUFFIX)
     return base if base != name and base in known and name not in known else None
 
 
 class ValidationSplit(ImageDataset):
-    """What remains of a training set, and some of its identities as query and gallery.
+    """A training set, of which some identities are split off as query and gallery.
 
     The evaluation is that of Market-1501: in each camera one image of an identity, chosen by the seed, is a query; the
     others are the gallery. A camera with a single image of the identity gives no query: the image stays in the gallery.
-    So every query has a match, if the identity was seen by two cameras, and by one of them twice: identities
-    that were not stay in the training set.
+    Only identities that two cameras have seen, one of them twice, are split off, because then every query has a match.
 
-    The same images give the same split, in whatever order they come. Identities and cameras of the test images are
-    numbered by their order among all of the training set's, identities from 1 and cameras from 0.
+    The split does not depend on the order of the images. Identities and cameras of the test images are numbered by
+    their order among all identities and cameras of the training set, identities from 1 and cameras from 0.
 
     Args:
         items: the whole training set, (path, identity, camera).
         name: for messages.
         folder: the data set's folder.
         num_ids: identities to split off.
-        seed: of their choice, and of the queries', 0 to 2^32 - 1.
+        seed: of the choice of identities and queries, 0 to 2^32 - 1.
         kwargs: of the toolbox's ``ImageDataset``.
 
     Raises:
-        DataError: the training set has not that many identities to split off, or none would remain.
+        DataError: the training set has too few identities to split off, or none would remain.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class ValidationSplit(ImageDataset):
 def _choose(
     images: dict[Any, dict[Any, Sequence[str]]], num_ids: int, rng: np.random.RandomState, name: str
 ) -> list[Any]:
-    """``num_ids`` of the identities that make a query with a match, sorted.
+    """``num_ids`` of the identities that give a query with a match, sorted.
 
     Args:
         images: paths by identity and camera.

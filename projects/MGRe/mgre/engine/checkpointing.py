@@ -1,7 +1,7 @@
-"""Checkpoints of a training: all that it takes to go on exactly, how many are kept, and what follows a signal.
+"""Checkpoints of a training: the state for an exact resume, how many files are kept, and saving after a signal.
 
-Files are named after what is in them: ``model_0012`` the state after epoch 12, ``model_best``, ``model_final``, and
-``model_interrupted`` where a training had to stop between two of these.
+The files are named after their content: ``model_0012`` is the state after epoch 12, ``model_best`` that of the best
+evaluation, ``model_final`` that at the end, and ``model_interrupted`` that of a training that stopped in between.
 """
 
 import logging
@@ -22,31 +22,32 @@ from fastreid.utils.checkpoint import Checkpointer
 from mgre.data.epoch_sampler import epoch_sampler
 from mgre.errors import DamagedFileError, TrainingError, WeightsError
 from mgre.system.collectives import highest_of_all
+from mgre.system.files import unfinished_files
 from mgre.system.randomness import random_states, set_random_states
 
 logger = logging.getLogger(__name__)
 
-# The toolbox names the last state so.
+# "model_final" is the toolbox's name.
 FINAL, INTERRUPTED = "model_final", "model_interrupted"
-# Of two signals within this time, in seconds, the second one is the first one's echo: a terminal or a scheduler sends
-# it to every process, and the launching one passes it on.
+# A second signal within this time, in seconds, is an echo of the first: a terminal or a scheduler signals every
+# process, and the launching process passes its signal on to the others.
 ECHO_TIME = 1.0
 
 
 class TrainingCheckpointer(Checkpointer):
-    """The toolbox's checkpointer; keeps as many files as asked for, and resumes from the newest that is whole.
+    """The toolbox's checkpointer, which also limits the number of files and resumes from the newest undamaged one.
 
     Attributes:
-        progress: saved besides the model and the ``checkpointables``, see :class:`CheckpointHook`.
-        resumed: what was in the checkpoint that was resumed from, besides these; None after a fresh start.
-        resumed_from: its path.
+        progress: entries to save besides the model and the ``checkpointables``, see :class:`CheckpointHook`.
+        resumed: these entries of the checkpoint that was resumed from; None after a fresh start.
+        resumed_from: the path of the checkpoint that was resumed from.
     """
 
     def __init__(self, *args: Any, num_kept: int = 0, **kwargs: Any) -> None:
         """
         Args:
-            num_kept: how many of the newest periodic and interrupted checkpoints stay; 0: all. The best and the final
-                one always do.
+            num_kept: how many of the newest periodic and interrupted checkpoints are kept; 0: all. The best and the
+                final checkpoint are always kept.
         """
         super().__init__(*args, **kwargs)
         self.num_kept = num_kept
@@ -55,30 +56,31 @@ class TrainingCheckpointer(Checkpointer):
         self.resumed_from = ""
 
     def save(self, name: str, **kwargs: Any) -> None:
-        # The hook learns of a new best metric after it has saved it.
+        # The hook updates its best metric only after it has saved the new best checkpoint.
         best = max(self.progress.get("best_metric", -1), kwargs.get("metric", -1))
         super().save(name, **(self.progress | {"best_metric": best} | kwargs))
         if self.save_to_disk and self.num_kept:
             for path in self._periodic_files()[self.num_kept :]:
-                if path.stem != name:  # a clock that was put back makes the newest look old
+                if path.stem != name:  # after the clock was put back, the newest file looks old
                     path.unlink()
 
     def has_checkpoint(self) -> bool:
-        """Whether there is one to resume from. It may be there before the note ``last_checkpoint`` is."""
+        """Whether there is a checkpoint to resume from, with or without the note ``last_checkpoint``."""
         return bool(self.checkpoint_files())
 
     def checkpoint_files(self) -> list[Path]:
-        """All checkpoints, in the order in which resuming tries them: the noted last one, then the newest first."""
+        """All checkpoints in the order in which resuming tries them: the one in the note ``last_checkpoint``, then the
+        others, newest first."""
         files = _newest_first(Path(self.save_dir).glob("model_*.pth"))
         noted = Path(self.save_dir, Path(self._noted_name()).name)
         return [noted, *(path for path in files if path != noted)] if noted.is_file() else files
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """As the toolbox's; a damaged checkpoint is passed over with a warning.
+        """Like the toolbox's method, but a damaged checkpoint is skipped with a warning.
 
         Raises:
             DamagedFileError: every checkpoint is damaged.
-            WeightsError: the newest one is of another architecture, or holds objects besides tensors.
+            WeightsError: the newest undamaged checkpoint is of another architecture, or holds objects besides tensors.
         """
         files = self.checkpoint_files() if resume else []
         if not files:
@@ -109,8 +111,8 @@ class TrainingCheckpointer(Checkpointer):
         return progress
 
     def remove_unfinished(self) -> None:
-        """Remove what a killed save has left."""
-        for path in Path(self.save_dir).glob("model_*.pth.part"):
+        """Remove the unfinished checkpoints that killed processes have left."""
+        for path in unfinished_files(self.save_dir, "model_*.pth"):
             path.unlink()
 
     def _noted_name(self) -> str:
@@ -129,10 +131,10 @@ def _newest_first(paths: Iterable[Path]) -> list[Path]:
 
 
 class CheckpointHook(hooks.PeriodicCheckpointer):
-    """The toolbox's hook, on all processes; saves also where in the training it is.
+    """The toolbox's hook on all processes, which also saves the progress of the training.
 
-    That is: ``iteration``, the steps that are done; ``iters_per_epoch``; ``metric``, the last evaluation's, or -1;
-    ``best_metric``; ``sampler_seed``, for a loader of mgre.data; and ``random_states``, those of each process.
+    The progress is ``iteration``, the number of finished steps; ``iters_per_epoch``; ``metric`` of the last evaluation,
+    or -1; ``best_metric``; ``random_states`` of each process; and, with a loader of mgre.data, ``sampler_seed``.
 
     Weights that are NaN or infinite are never saved: the training ends with a :class:`TrainingError`.
     """
@@ -145,9 +147,9 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
             self.checkpointer.remove_unfinished()
         progress = self.checkpointer.resumed or {}
         self.best_metric = progress.get("best_metric", self.best_metric)
-        if progress.get("metric", -1) != -1:  # the last evaluation's, which is saved until the next one
+        if progress.get("metric", -1) != -1:  # checkpoints save this metric until the next evaluation
             self.trainer.storage.put_scalar(self.metric_name, progress["metric"], smoothing_hint=False)
-        # At the very last, since to build a trainer draws numbers.
+        # Last, because the construction of the trainer draws random numbers.
         states = progress.get("random_states", ())
         if len(states) == comm.get_world_size():
             try:
@@ -165,7 +167,7 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        if done % self.trainer.iters_per_epoch == 0:  # what follows is the evaluation, and a checkpoint
+        if done % self.trainer.iters_per_epoch == 0:  # an evaluation and a checkpoint follow
             self._check_weights(done)
 
     def after_epoch(self) -> None:
@@ -173,10 +175,10 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
         super().after_epoch()
 
     def save_interrupted(self, *, steps: int, epochs: int, states: dict[str, Any] | None = None) -> Path:
-        """Save the state after ``steps`` steps and ``epochs`` whole epochs; all processes have to call it.
+        """Save the state after ``steps`` steps and ``epochs`` whole epochs; all processes have to call this method.
 
         Args:
-            states: the process's :func:`mgre.randomness.random_states`, if not the present ones.
+            states: the process's :func:`mgre.system.randomness.random_states` to save; None: the present ones.
 
         Raises:
             TrainingError: weights are NaN or infinite.
@@ -184,7 +186,7 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
         self._check_weights(steps)
         self._note_progress(steps, states)
         self.checkpointer.save(INTERRUPTED, epoch=epochs - 1)
-        comm.synchronize()  # the first process to end lets the others be ended
+        comm.synchronize()  # when the first process ends, the launcher ends the others
         return Path(self.checkpointer.save_dir, f"{INTERRUPTED}.pth")
 
     def _check_weights(self, steps: int) -> None:
@@ -210,9 +212,9 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
 
 
 class StopOnSignal(HookBase):
-    """After SIGTERM or SIGINT, finishes the step, saves a checkpoint, and leaves with 128 + the signal's number.
+    """After SIGTERM or SIGINT, finishes the step, saves a checkpoint, and exits with status 128 + the signal's number.
 
-    The processes leave after the same step, whichever of them the signal reaches. A second signal ends a process at
+    All processes exit after the same step, whichever process the signal reaches. A second signal ends a process at
     once.
     """
 
@@ -223,12 +225,12 @@ class StopOnSignal(HookBase):
 
     def before_train(self) -> None:
         if threading.current_thread() is not threading.main_thread():
-            return  # Python gives signals to the main thread alone
+            return  # Python handles signals in the main thread only
         for number in (signal.SIGTERM, signal.SIGINT):
             self._handlers[number] = signal.signal(number, self._receive)
 
     def after_step(self) -> None:
-        # An epoch is whole when its last hooks, such as the evaluation, have run too.
+        # An epoch counts as whole only after its hooks, such as the evaluation, have run.
         self._leave_if_asked(steps=self.trainer.iter + 1, epochs=self.trainer.epoch)
 
     def after_epoch(self) -> None:

@@ -15,12 +15,12 @@ from mgre.errors import printable
 logger = logging.getLogger(__name__)
 
 
-# Of the progress in the log, where there is no terminal for a bar.
+# Between two lines of progress in the log, where the output is no terminal that could show a bar.
 SECONDS_BETWEEN_LINES = 60.0
 
 
 class ProgressBar(HookBase):
-    """A bar over all training steps, with loss, rate and time left; where the output is no terminal, lines in the log.
+    """A bar over all training steps with loss, rate and remaining time; lines in the log where there is no terminal.
 
     The first line comes after the first step, however long an epoch is.
     """
@@ -57,13 +57,13 @@ class ProgressBar(HookBase):
 
 
 class ReportUnreadable(HookBase):
-    """Says after each epoch how many unreadable images training has skipped."""
+    """Logs after each epoch how many unreadable images the training has skipped."""
 
     num_reported = 0
 
     def after_epoch(self) -> None:
         dataset = self.trainer.data_loader.dataset
-        if not getattr(dataset, "skip_unreadable", False):  # a loader of others
+        if not getattr(dataset, "skip_unreadable", False):  # the loader is not one of mgre.data
             return
         paths = sorted({path for part in comm.all_gather(dataset.unreadable_paths()) for path in part})
         if len(paths) > self.num_reported:

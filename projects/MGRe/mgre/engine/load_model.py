@@ -10,14 +10,14 @@ from mgre.errors import WeightsError
 
 
 class InferenceCheckpointer(Checkpointer):
-    """Refuses weights that leave a part of the model at its random start; the toolbox logs that and goes on."""
+    """Refuses weights that leave a part of the model random; the toolbox only logs which part."""
 
     def _log_incompatible_keys(self, incompatible) -> None:
-        # A classifier has as many rows as training had identities, and inference does not use it.
+        # A classifier has a row for each training identity, and inference does not use it.
         unused = {f"{name}.weight" for name, m in self.model.named_modules() if isinstance(m, EmbeddingHead)}
         wrong = [k for k in incompatible.missing_keys if k not in unused]
         wrong += [k for k, _, _ in incompatible.incorrect_shapes if k not in unused]
-        # The toolbox's older models kept the pixel statistics in their weights.
+        # Older models of the toolbox have the pixel statistics among their weights.
         wrong += [k for k in incompatible.unexpected_keys if k not in ("pixel_mean", "pixel_std")]
         if wrong:
             raise WeightsError(
@@ -30,7 +30,7 @@ def load_model(cfg: CfgNode) -> nn.Module:
     """The config's model with MODEL.WEIGHTS, for inference.
 
     Raises:
-        WeightsError: they are missing, damaged or of another architecture.
+        WeightsError: the weights are missing, damaged or of another architecture.
     """
     cfg = cfg.clone()
     cfg.defrost()

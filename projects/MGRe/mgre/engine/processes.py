@@ -1,4 +1,4 @@
-"""Several processes: joining those that torchrun has started, signals, and what one that lost the others says."""
+"""Training in several processes: started here or by torchrun, with signals passed on and the first error reported."""
 
 import argparse
 import multiprocessing
@@ -11,28 +11,28 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-import torch.distributed as dist
 from fastreid.engine import launch as toolbox_launch
 from fastreid.utils import comm
 
 from mgre.errors import ConfigError, TrainingError
+from mgre.system.foreign_messages import is_lost_connection
 from mgre.system.signals import handle_signals
 
-# What torchrun sets for each process.
+# The environment variables that torchrun sets for each process.
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# A process that lost the others waits so long, in seconds, before it ends too: the one that failed comes first then,
-# and its error is the one that is reported.
+# A process that lost its connection waits this long, in seconds, before it ends. So the process that failed ends first,
+# and the launcher reports its error.
 SECONDS_BEFORE_FOLLOWING = 5.0
 
 Run = Callable[[argparse.Namespace], object]
 
 
 def start(function: Run, args: argparse.Namespace) -> None:
-    """Call ``function(args)`` in the processes of torchrun if it has started this one, else in those of the flags.
+    """Call ``function(args)`` in each process: in this one if torchrun has started it, else in those the flags ask for.
 
     Raises:
-        ConfigError: both ask for several.
-        ProcessRaisedException, ProcessExitedException: one of the flags' processes failed; the others are ended.
+        ConfigError: both torchrun and the flags ask for several processes.
+        ProcessRaisedException, ProcessExitedException: a process that was started here failed; the others are ended.
     """
     if all(name in os.environ for name in TORCHRUN_VARIABLES):
         _join_torchrun(function, args)
@@ -40,7 +40,7 @@ def start(function: Run, args: argparse.Namespace) -> None:
     if args.num_gpus * args.num_machines == 1:
         function(args)
         return
-    with _signals_passed_on():
+    with _pass_on_signals():
         toolbox_launch(
             Follower(function),
             args.num_gpus,
@@ -58,14 +58,14 @@ def _join_torchrun(function: Run, args: argparse.Namespace) -> None:
     if world_size == 1:
         function(args)
         return
-    # Looked up now, because it is adapted to where there is no CUDA.
+    # Looked up at the call, because mgre.compat.engine replaces this function.
     worker = sys.modules["fastreid.engine.launch"]._distributed_worker
     worker(local_rank, Follower(function), world_size, local_size, rank // local_size, "env://", (args,))
 
 
 @dataclass(frozen=True)
 class Follower:
-    """Calls a function in one of several processes; where it fails because another one ended, it says so, and later."""
+    """Calls a function in one of several processes; an error because another process has ended is raised late."""
 
     function: Run
 
@@ -73,7 +73,7 @@ class Follower:
         try:
             return self.function(args)
         except RuntimeError as error:
-            if not _lost_connection(error):
+            if not is_lost_connection(error):
                 raise
             rank = comm.get_rank()
             time.sleep(SECONDS_BEFORE_FOLLOWING)
@@ -82,14 +82,9 @@ class Follower:
             ) from error
 
 
-def _lost_connection(error: RuntimeError) -> bool:
-    reasons = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport")
-    return isinstance(error, dist.DistError) or any(reason in str(error) for reason in reasons)
-
-
 @contextmanager
-def _signals_passed_on() -> Iterator[None]:
-    """This process only waits for those it starts: they get its signals, and it ends when they do."""
+def _pass_on_signals() -> Iterator[None]:
+    """Pass the signals of this process on to the processes it has started; it only waits for their end."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         children = multiprocessing.active_children()

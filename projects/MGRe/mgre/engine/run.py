@@ -1,4 +1,4 @@
-"""One run: set up, trained or evaluated, and its results written."""
+"""One run: setup, training or evaluation, and the files of results."""
 
 import argparse
 import importlib.metadata
@@ -29,7 +29,7 @@ from mgre.system.files import make_output_dir, write_atomically
 logger = logging.getLogger(__name__)
 
 
-# What the console shows of the log. The toolbox's logger itself and that of its trainer's defaults are not among it:
+# The loggers that the console shows. The toolbox's root logger and that of its trainer's defaults are left out, because
 # they dump the environment, the config and the model. The log file keeps everything.
 SHOWN = (
     "fastreid.data",
@@ -42,12 +42,12 @@ SHOWN = (
 )
 
 
-# The metrics of a training that is done, and of --eval-only, in OUTPUT_DIR.
+# Files in OUTPUT_DIR: the metrics of a finished training, and the metrics of --eval-only.
 RESULTS_FILE, EVALUATION_FILE = "results.json", "evaluation.json"
 
 
 def setup(args: argparse.Namespace, *, shown: tuple[str, ...] = SHOWN) -> CfgNode:
-    """Config, output folder, log files and seeds of a run.
+    """Prepare a run: read the config, make the output folder and the log files, and set the seeds.
 
     Args:
         args: the flags of the toolbox's ``default_argument_parser``.
@@ -69,9 +69,9 @@ def setup(args: argparse.Namespace, *, shown: tuple[str, ...] = SHOWN) -> CfgNod
 
 
 def run(args: argparse.Namespace) -> dict | None:
-    """Train, or with ``--eval-only`` evaluate MODEL.WEIGHTS; the metrics, on the main process.
+    """Train, or with ``--eval-only`` evaluate MODEL.WEIGHTS, and return the metrics on the main process.
 
-    They are also left in OUTPUT_DIR, as :data:`RESULTS_FILE` or :data:`EVALUATION_FILE`, when all is done.
+    At the end the metrics are written to OUTPUT_DIR, as :data:`RESULTS_FILE` or :data:`EVALUATION_FILE`.
     """
     cfg = setup(args)
     file_name = EVALUATION_FILE if args.eval_only else RESULTS_FILE
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> dict | None:
 
 
 def _forget_results(folder: str, file_name: str) -> None:
-    """Remove those of another run, which this one, that can begin now, may not come to replace."""
+    """Remove the results of an earlier run. If this run is stopped, they would look like its own."""
     if comm.is_main_process():
         Path(folder, file_name).unlink(missing_ok=True)
 
@@ -105,7 +105,8 @@ def _write_results(path: str, results: dict) -> None:
 
 
 def _describe_toolbox() -> str:
-    """The wheel of fast-reid 1.4.0 calls itself 1.3, so the distribution's version counts; a clone has none."""
+    """The toolbox's version and place. The wheel 1.4.0 has __version__ 1.3, so the version of the distribution is told
+    too; a git clone is no distribution."""
     try:
         version = importlib.metadata.version("fastreid")
     except importlib.metadata.PackageNotFoundError:
@@ -114,7 +115,7 @@ def _describe_toolbox() -> str:
 
 
 def _quieten_console(output_dir: str, shown: tuple[str, ...]) -> None:
-    # The toolbox sets its logger up once; set up here first, its console handler can be told what to leave out.
+    # The toolbox sets up its logger only once. Here that happens first, so that a filter can be added to the handler.
     for handler in setup_logger(output_dir, distributed_rank=comm.get_rank()).handlers:
         if type(handler) is logging.StreamHandler and handler.stream is sys.stdout:
             handler.addFilter(lambda record: record.name.startswith(shown) or record.levelno >= logging.WARNING)
@@ -125,17 +126,18 @@ def _drop_traceback(record: logging.LogRecord) -> bool:
 
 
 def launch(function: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
-    """Call ``function(args)`` in the processes that the flags, or torchrun, ask for: one, or one for each GPU."""
+    """Call ``function(args)`` in each of the processes that the flags or torchrun ask for: one, or one for each GPU."""
     device = torch.device(_load_config(args).MODEL.DEVICE)
     if device.type == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the toolbox's loaders and launcher go by the machine, not the config
+        # The toolbox's loaders and launcher ask the machine for CUDA devices, not the config.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif args.num_gpus > torch.cuda.device_count():
         raise SetupError(f"--num-gpus {args.num_gpus}, but there are {torch.cuda.device_count()} CUDA devices here")
     distributed.start(function, args)
 
 
 def _load_config(args: argparse.Namespace) -> CfgNode:
-    """The config of the flags. If its device is missing, the error names missing data too: a machine may lack both."""
+    """The config of the flags. Where the machine lacks both the device and the data, the error names both."""
     try:
         return load_config(args.config_file, args.opts)
     except SetupError as no_device:

@@ -6,7 +6,7 @@ from mgre.errors import ConfigError
 
 
 def scale_warmup(cfg: CfgNode, iters_per_epoch: int) -> CfgNode:
-    """The config with the SOLVER.WARMUP_ITERS of its WARMUP_EPOCHS, where those are set.
+    """A copy of the config in which SOLVER.WARMUP_ITERS is computed from SOLVER.WARMUP_EPOCHS, if that is above 0.
 
     Raises:
         ConfigError: no epoch is left after the warm-up.

@@ -1,1 +1,1 @@
-"""Evaluation beyond the toolbox's: what the regions are worth."""
+"""Evaluation: distances, ranking, re-ranking and query expansion for large galleries; region IoU; stage weights."""

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-# Numbers in a block of rows, if that is MIN_ROWS at least: 16 MiB in float32.
+# Numbers in a block of rows, 16 MiB in float32, unless the block would have fewer than MIN_ROWS rows.
 BLOCK_SIZE = 1 << 22
-# A matrix product is slower with fewer rows, which have to wait for the gallery, and with all of the gallery at once.
+# Least rows of a matrix product, and its columns. The product is slower with fewer rows, because it then waits for the
+# gallery's data, and with more columns, which do not fit into the cache.
 MIN_ROWS, TILE = 512, 2048
 
 
@@ -22,12 +23,12 @@ MIN_ROWS, TILE = 512, 2048
 class DistanceRows:
     """A (Q, G) matrix of which only a block of rows exists at a time.
 
-    It stands in for the array in the toolbox's evaluator, which weights two matrices, adds them up and ranks the rows.
-    ``numpy.asarray`` makes the whole array.
+    The toolbox's evaluator, which multiplies matrices by weights, adds them and ranks the rows, takes it in the place
+    of an array. ``numpy.asarray`` makes the whole array.
 
     Attributes:
         shape: (Q, G).
-        rows: rows ``start`` to ``stop`` (stop - start, G), float32: a new array at each call.
+        rows: from ``start`` and ``stop`` to the rows between them (stop - start, G), float32, a new array at each call.
     """
 
     shape: tuple[int, int]
@@ -39,7 +40,7 @@ class DistanceRows:
         for start in range(0, self.shape[0], step):
             yield start, self.rows(start, min(start + step, self.shape[0]))
 
-    # Both change the rows in place, which are a new array at each call.
+    # __mul__ and __add__ change a block in place, because each call of ``rows`` gives a new array.
     def __mul__(self, factor: float) -> DistanceRows:
         def rows(start: int, stop: int) -> np.ndarray:
             block = self.rows(start, stop)
@@ -67,7 +68,7 @@ class DistanceRows:
 
 def cosine_rows(queries: torch.Tensor, gallery: torch.Tensor) -> DistanceRows:
     """1 - cosine of the angle between queries (Q, D) and gallery (G, D). A zero vector is at distance 1 of all."""
-    scales = -_inverse_norms(gallery)  # not of the features themselves, which would take a second copy of them
+    scales = -_inverse_norms(gallery)  # the products are scaled, because scaled features would be a second copy
 
     def rows(start: int, stop: int) -> np.ndarray:
         block = F.normalize(queries[start:stop], dim=1)
@@ -89,11 +90,11 @@ def euclidean_rows(queries: torch.Tensor, gallery: torch.Tensor) -> DistanceRows
 
 def squared_norms(features: torch.Tensor) -> torch.Tensor:
     """|x|^2 of features (N, D): (N,)."""
-    return torch.linalg.vector_norm(features, dim=1).square()  # other ways take a second copy of the features
+    return torch.linalg.vector_norm(features, dim=1).square()  # without a second array of the features' size
 
 
 def _inverse_norms(features: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(features, dim=1).clamp(min=1e-12).reciprocal()  # as normalize does
+    return torch.linalg.vector_norm(features, dim=1).clamp(min=1e-12).reciprocal()  # the limit of F.normalize
 
 
 def _products(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:

@@ -11,25 +11,27 @@ import torch
 from scipy import sparse
 
 from mgre.evaluation.distances import squared_norms
+from mgre.system.foreign_messages import SPARSE_TENSORS_ARE_BETA
 
 # Images in a block: the products of two blocks are 16 MiB in float32.
 BLOCK = 2048
 
 
 def nearest_neighbours(features: torch.Tensor, k: int, *, by_product: bool = False) -> np.ndarray:
-    """The K images nearest to each one by Euclidean distance, itself among them, nearest first.
+    """The K nearest images of each image by Euclidean distance, the image itself included, nearest first.
 
-    Exact: all pairs are compared, in float32. Where faiss has a GPU it searches there; on the CPU the product of two
-    blocks serves both of them, which was the fastest of the exact ways measured (docs/evaluation.md).
+    The search is exact: all pairs are compared, in float32. With a GPU, faiss searches there. On the CPU each product
+    of two blocks is used for the neighbours of both blocks, which was the fastest exact search measured
+    (docs/evaluation.md).
 
     Args:
         features: (N, D), float32.
-        k: K, or more than N: then all images are neighbours.
-        by_product: by the inner product instead, the largest first.
+        k: K; if it is more than N, all images are neighbours.
+        by_product: order by the inner product instead, the largest first.
 
     Returns:
-        (N, K), int64. At equal distances, on the CPU, the lower number comes first; if not all of them fit into K, any
-        do.
+        (N, K), int64. On the CPU, images at equal distances are in ascending order. If not all images at the K-th
+        distance fit, which of them are returned is arbitrary.
     """
     k = min(k, len(features))
     if faiss.get_num_gpus() > 0:
@@ -40,7 +42,7 @@ def nearest_neighbours(features: torch.Tensor, k: int, *, by_product: bool = Fal
 
 
 def _search_blocks(features: torch.Tensor, k: int, *, by_product: bool = False) -> np.ndarray:
-    # By closeness(i, j) = x_i . x_j - |x_j|^2 / 2, which orders j as the distance does: they differ by |x_i|^2 / 2.
+    # closeness(i, j) = x_i . x_j - |x_j|^2 / 2 = (|x_i|^2 - |x_i - x_j|^2) / 2 orders the j of an i like the distance.
     half_squares = torch.zeros(len(features)) if by_product else squared_norms(features) / 2
     closeness = torch.full((len(features), k), -torch.inf)
     neighbours = torch.zeros((len(features), k), dtype=torch.int64)
@@ -66,7 +68,7 @@ def _search_blocks(features: torch.Tensor, k: int, *, by_product: bool = False) 
 
 
 def indicator(columns: np.ndarray) -> sparse.csr_array:
-    """(N, N) with ones at the K ``columns`` (N, K) of each row, which are all different."""
+    """(N, N) with ones at the K ``columns`` (N, K) of each row; the columns of a row are all different."""
     num_images, k = columns.shape
     starts = np.arange(0, num_images * k + 1, k)
     ones = np.ones(columns.size, dtype=np.int32)
@@ -74,9 +76,9 @@ def indicator(columns: np.ndarray) -> sparse.csr_array:
 
 
 def pair_products(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray:
-    """x_i . x_j of the features (N, D) for the pairs (i, j) at which the (N, N) array has entries, in their order."""
+    """x_i . x_j of the features (N, D) for each entry (i, j) of the sparse array ``pairs`` (N, N), in their order."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse")  # torch calls its sparse arrays beta, and their checks optional
+        warnings.filterwarnings("ignore", SPARSE_TENSORS_ARE_BETA)
         at = torch.sparse_csr_tensor(
             torch.from_numpy(pairs.indptr.astype(np.int64)),
             torch.from_numpy(pairs.indices.astype(np.int64)),
@@ -87,7 +89,7 @@ def pair_products(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray
 
 
 def squared_distances(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray:
-    """|x_i - x_j|^2 for the pairs (i, j) at which the (N, N) array has entries, in their order."""
+    """|x_i - x_j|^2 for each entry (i, j) of the sparse array ``pairs`` (N, N), in the order of the entries."""
     squares = squared_norms(features).numpy()
     rows = np.repeat(np.arange(len(squares)), np.diff(pairs.indptr))
     return squares[rows] + squares[pairs.indices] - 2 * pair_products(features, pairs)

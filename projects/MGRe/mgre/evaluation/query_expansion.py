@@ -9,19 +9,19 @@ from mgre.evaluation.neighbours import indicator, nearest_neighbours, pair_produ
 def expand(
     query_feat: torch.Tensor, gallery_feat: torch.Tensor, qe_times: int = 1, qe_k: int = 10, alpha: float = 3.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features of queries (Q, D) and gallery (G, D), expanded as by the toolbox's ``aqe``, without its array of all
-    pairs of images.
+    """The features of queries (Q, D) and gallery (G, D), expanded like by the toolbox's ``aqe``, but without an array
+    of all pairs of images.
 
     Args:
         query_feat, gallery_feat: float32.
-        qe_times: how many times to do it.
-        qe_k: neighbours by cosine, the image itself counted, whose mean is taken; at most Q + G.
-        alpha: each neighbour's weight is its cosine to this power.
+        qe_times: how many times the features are expanded.
+        qe_k: number of neighbours in the mean, by cosine, the image itself counted; at most Q + G.
+        alpha: the weight of a neighbour is its cosine to this power.
     """
     features = torch.cat((query_feat, gallery_feat))
     for _ in range(qe_times):
         directions = F.normalize(features, dim=1)
-        # Not by the distance, at which a zero vector is nearer than a direction of a small cosine.
+        # By the inner product: by the distance, a zero vector would be nearer than a direction with a small cosine.
         nearest = nearest_neighbours(directions, qe_k, by_product=True)
         weights = indicator(nearest).astype("float32")
         weights.data = pair_products(directions, weights) ** alpha

@@ -1,8 +1,8 @@
 """CMC, average precision and inverse negative penalty by the Market-1501 protocol.
 
-For each query, the gallery images of its identity from its own camera are left out (junk). Of the others, those of its
-identity are the matches. All figures follow from the matches' ranks alone, and a rank is a count of the images that are
-nearer: no row of distances is ever sorted.
+For each query, the gallery images of its identity from its own camera are left out (junk). The other images of its
+identity are the matches. All figures follow from the ranks of the matches, and a rank follows from the number of nearer
+images. So no row of distances is sorted.
 
 Legend: Q queries, G gallery images, B queries of a block, P matches of a block's queries together.
 """
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-# Distances that are looked at together: few enough to stay near the processor.
+# Number of distances that are ranked together, few enough for the processor's cache.
 CACHED_SIZE = 1 << 20
 
 
@@ -34,22 +34,22 @@ def eval_market1501(
     g_camids: np.ndarray,
     max_rank: int = 50,
 ) -> tuple[np.ndarray, list[float], list[float]]:
-    """The figures of the Market-1501 protocol (Zheng et al., ICCV 2015), as the toolbox's function of this name.
+    """The figures of the Market-1501 protocol (Zheng et al., ICCV 2015), like the toolbox's function of this name.
 
-    It differs where a query has fewer than ``max_rank`` gallery images left to rank, at which the toolbox's stops, or
-    cuts the curve: here it is ranked among those, and the curve stays at its last value beyond them. Images at the same
-    distance are ranked in the gallery's order; the toolbox leaves their order to an unstable sort.
+    There are two differences. If a query has fewer than ``max_rank`` gallery images besides its junk, the toolbox's
+    function stops or cuts the curve; here the query is ranked among these images, and the curve keeps its last value.
+    Images at the same distance are ranked in the gallery's order; in the toolbox an unstable sort decides.
 
     Args:
-        distmat: (Q, G) distances, less is nearer. Of :class:`DistanceRows` only a block exists at a time.
+        distmat: (Q, G) distances, less is nearer. :class:`DistanceRows` are computed block by block.
         q_pids: (Q,) identities of the queries; ``g_pids``: (G,) of the gallery.
         q_camids: (Q,) cameras of the queries; ``g_camids``: (G,) of the gallery.
         max_rank: length of the curve.
 
     Returns:
-        The CMC curve (max_rank,) as float32 in [0, 1], the average precision of each query that has a match, and its
-        inverse negative penalty (Ye et al., TPAMI 2021), both in the queries' order. How many queries have none is
-        logged.
+        The CMC curve (max_rank,) as float32 in [0, 1]; the average precision of each query with a match; and the
+        inverse negative penalty (Ye et al., TPAMI 2021) of each query with a match. The number of queries without a
+        match is logged.
 
     Raises:
         DataError: no query has a match, or a distance is not a number.
@@ -100,8 +100,8 @@ class _Gallery:
         self._sorted_pids = pids[self._by_pid]
 
     def members(self, pids: np.ndarray, camids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The images of the identities of B queries: rows (of the queries) and columns (of the gallery), in ascending
-        order, and whether they are junk.
+        """The gallery images with the identities of B queries: their rows (queries) and columns (gallery images), in
+        ascending order, and whether they are junk.
 
         Args:
             pids, camids: (B,), identities and cameras of the queries.
@@ -116,7 +116,7 @@ class _Gallery:
 def _match_ranks(
     block: np.ndarray, rows: np.ndarray, columns: np.ndarray, junk: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks (P,), from 1 and ascending in each row, of the matches, and their numbers (B,) by row.
+    """The ranks (P,) of the matches, from 1 and ascending in each row, and the number of matches (B,) of each row.
 
     Args:
         block: (B, G) distances.
@@ -130,7 +130,7 @@ def _match_ranks(
     distances = block[matches]
     distances = distances[np.lexsort((distances, matches // num_columns))]
 
-    # What lies beyond the last match cannot move a match's rank.
+    # Images beyond the farthest match do not change any rank, so only the nearer ones are looked at.
     farthest = np.zeros(num_rows, dtype=block.dtype)
     farthest[counts > 0] = distances[ends[counts > 0] - 1]
     near = block.reshape(num_rows, num_columns) <= farthest[:, None]
@@ -140,11 +140,12 @@ def _match_ranks(
     near_distances = block[near]
     near_ends = np.searchsorted(near, np.arange(1, num_rows + 1) * num_columns)
 
-    # The first match that is as far as each of them, or farther.
+    # For each near image, the position of the first match at the same distance or farther.
     slots = np.empty(near.size, dtype=np.int64)
     for own, others in zip(_slices(ends), _slices(near_ends), strict=True):
         slots[others] = np.searchsorted(distances[own], near_distances[others]) + own.start
-    # Those at exactly a match's distance, the matches among them, are the few whose order has to be looked at.
+    # Near images at exactly a match's distance, the matches included, are ordered by their place in the gallery. All
+    # others are counted as nearer than the match at their position.
     tied = distances[slots] == near_distances
     nearer = np.bincount(slots[~tied], minlength=distances.size).cumsum()
     among = near[tied]
@@ -152,7 +153,7 @@ def _match_ranks(
     within = np.flatnonzero(np.isin(among, matches))
 
     ranks = nearer + within + 1
-    # Both counts went on from row to row.
+    # `nearer` and `within` are cumulative over all rows. The near images of the rows before are subtracted.
     before = near_ends - np.diff(near_ends, prepend=0)
     return ranks - np.repeat(before, counts), counts
 
@@ -165,9 +166,9 @@ def _slices(ends: np.ndarray) -> Iterator[slice]:
 
 
 def _map_rows(function: Callable[[int, np.ndarray], _T], distmat: np.ndarray | DistanceRows) -> Iterator[_T]:
-    """``function`` of the number of the first row and the rows, for a few rows at a time, in turn."""
+    """``function`` of the first row's number and the rows, for a few rows at a time, in the order of the rows."""
     step = max(1, CACHED_SIZE // max(1, distmat.shape[1]))
-    # As many as there are cores for: numpy's loops run beside each other.
+    # One thread for each core, because numpy's loops release Python's lock.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for start, block in distmat.blocks() if isinstance(distmat, DistanceRows) else [(0, distmat)]:
             firsts = range(0, len(block), step)
@@ -177,7 +178,7 @@ def _map_rows(function: Callable[[int, np.ndarray], _T], distmat: np.ndarray | D
 
 
 def _check_numbers(block: np.ndarray, start: int) -> None:
-    # The least is NaN where any is, which costs less than looking for each.
+    # The minimum is NaN if any number is, and takes less time than a test of each number.
     if block.size and np.isnan(block.min()):
         query = start + int(np.isnan(block).any(axis=1).argmax())
         raise DataError(

@@ -1,6 +1,6 @@
 """Re-ranking by k-reciprocal encoding (Zhong et al., CVPR 2017), on sparse arrays.
 
-Each image is encoded by few others, so that no array of all pairs of images is needed.
+Each image is encoded by few other images, so no array of all pairs of images is needed.
 
 Legend: N images, the Q queries first, then the G of the gallery; D the features' dimension, K neighbours.
 """
@@ -15,7 +15,7 @@ from mgre.errors import DataError
 from mgre.evaluation.distances import DistanceRows
 from mgre.evaluation.neighbours import indicator, nearest_neighbours, squared_distances
 
-# Queries that are compared with the gallery at a time: each shares some ten thousand numbers with it.
+# Number of queries that are compared with the gallery at a time. A query shares some ten thousand entries with it.
 NUM_QUERIES = 256
 
 
@@ -25,8 +25,9 @@ def jaccard_rows(features: torch.Tensor, num_query: int, *, k1: int, k2: int) ->
     Args:
         features: (N, D), float32.
         num_query: Q.
-        k1: images whose k-reciprocal neighbours are taken, the image itself counted; more than N are N.
-        k2: images whose encodings are averaged; 1 leaves them as they are.
+        k1: number of nearest images among which the k-reciprocal ones are found, the image itself counted.
+            Above N it counts as N.
+        k2: number of nearest images whose encodings are averaged; 1 for no averaging.
 
     Returns:
         (Q, G), from 0 to 1.
@@ -36,7 +37,7 @@ def jaccard_rows(features: torch.Tensor, num_query: int, *, k1: int, k2: int) ->
 
 
 def encode_images(features: torch.Tensor, *, k1: int, k2: int) -> sparse.csr_array:
-    """The encoding (N, N) of images by their features (N, D): their neighbours are found, then :func:`encode`.
+    """The encoding (N, N) of images by their features (N, D), see :func:`encode`.
 
     Raises:
         DataError: a feature is not a finite number.
@@ -53,20 +54,20 @@ def encode_images(features: torch.Tensor, *, k1: int, k2: int) -> sparse.csr_arr
 def encode(
     neighbours: np.ndarray, distances: Callable[[sparse.csr_array], np.ndarray], *, k1: int, k2: int
 ) -> sparse.csr_array:
-    """Each image's weights over the images it is encoded by.
+    """The encoding of each image: its weights over a few images.
 
     Args:
-        neighbours: (N, K), nearest first. The toolbox gives K = k1; with the k1 + 1 of the original code this is the
-            original encoding.
-        distances: of the pairs at which an (N, N) array has entries, in their order.
+        neighbours: (N, K), nearest first. The toolbox uses K = k1. With K = k1 + 1, as in the original code, the result
+            is the original encoding.
+        distances: from a sparse array (N, N) to the distances of the pairs at its entries, in their order.
         k1, k2: see :func:`jaccard_rows`.
 
     Returns:
-        (N, N): rows that sum to 1, but for images that are not among their own neighbours, as duplicates may be.
+        (N, N). Each row sums to 1, except for an image that is not its own neighbour, which happens to duplicates.
     """
     reciprocal = _reciprocal(neighbours[:, : k1 + 1])
     half = _reciprocal(neighbours[:, : int(np.around(k1 / 2)) + 1])
-    # A neighbour's own neighbours join where more than two thirds of them are here already (the paper's Eq. 4).
+    # The neighbours of a neighbour join if more than two thirds of them are in the set already (the paper's Eq. 4).
     shared = (reciprocal @ half.T).multiply(reciprocal).tocsr()
     shared.data = (shared.data > 2 / 3 * np.diff(half.indptr)[shared.indices]).astype(np.int32)
     members = (reciprocal + shared @ half).tocsr()
@@ -83,13 +84,13 @@ def encode(
 
 
 def compare(queries: sparse.csr_array, gallery: sparse.csr_array) -> DistanceRows:
-    """1 - sum of minima / sum of maxima of each query's encoding (Q, N) with each one of the gallery (G, N)."""
+    """1 - sum of minima / sum of maxima, of each query's encoding (Q, N) with each gallery image's encoding (G, N)."""
     by_member = gallery.tocsc()
     num_holders = np.diff(by_member.indptr)
 
     def overlap(part: sparse.csr_array) -> sparse.csr_array:
-        """Sums of minima, of some queries (P, N) with the gallery: (P, G)."""
-        # For each entry (query, member), all images of the gallery that are encoded by the member too.
+        """The sums of minima (P, G) of P queries (P, N) with the gallery."""
+        # For each entry (query, member), all gallery images whose encodings have the same member.
         counts = num_holders[part.indices]
         at = np.arange(counts.sum()) + np.repeat(by_member.indptr[part.indices] - counts.cumsum() + counts, counts)
         minima = np.minimum(np.repeat(part.data, counts), by_member.data[at])
@@ -101,7 +102,7 @@ def compare(queries: sparse.csr_array, gallery: sparse.csr_array) -> DistanceRow
         distances = np.ones((stop - start, gallery.shape[0]), dtype=np.float32)
         for first in range(start, stop, NUM_QUERIES):
             minima = overlap(queries[first : min(first + NUM_QUERIES, stop)])
-            # Encodings sum to 1, so the maxima sum to 2 - the minima; rounding may bring a little below 0.
+            # Each encoding sums to 1, so sum of maxima = 2 - sum of minima. Rounding can give a negative distance.
             nearer = (1 - minima.data / (2 - minima.data)).clip(min=0)
             distances[first - start + _row_numbers(minima), minima.indices] = nearer
         return distances
@@ -110,7 +111,7 @@ def compare(queries: sparse.csr_array, gallery: sparse.csr_array) -> DistanceRow
 
 
 def _row_numbers(array: sparse.csr_array) -> np.ndarray:
-    """The row of each entry, in the entries' order."""
+    """The row of each entry, in the order of the entries."""
     return np.repeat(np.arange(array.shape[0]), np.diff(array.indptr))
 
 
@@ -121,7 +122,7 @@ def _reciprocal(neighbours: np.ndarray) -> sparse.csr_array:
 
 
 def _softmax(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Softmax of each of the runs of ``values`` between ``starts``, some of which may be empty."""
+    """Softmax of each run of ``values`` between two of ``starts``; runs may be empty."""
     filled = starts[:-1][np.diff(starts) > 0]
     lengths = np.diff(starts)[np.diff(starts) > 0]
     exponentials = np.exp(values - np.repeat(np.maximum.reduceat(values, filled), lengths))

@@ -5,9 +5,9 @@ features is a weighted mean of the stages' own:
 
     1 - F . F' / (|F| |F'|) = sum_i p_i (1 - u_i . u_i'),    p_i = l_i^2 / sum_j l_j^2.
 
-The stages' distances are computed once; each weight vector then costs a sum and a ranking, and no inference. It is the
-plain ranking, without the toolbox's flip, query expansion and re-ranking. With TEST.METRIC euclidean it is the same, as
-all |F| are equal.
+The stages' distances are computed once; each weight vector then costs a sum and a ranking, and no inference. The
+ranking is the plain one, without the toolbox's flip, query expansion and re-ranking. TEST.METRIC euclidean gives the
+same ranking, because all |F| are equal.
 
 Legend: S stages that are built, Q queries, G gallery images. Weights are the l_i of these stages, in their order.
 """
@@ -57,7 +57,7 @@ class StageDistances:
     g_camids: np.ndarray
 
     def combine(self, weights: Sequence[float]) -> DistanceRows:
-        """The cosine distances of final features with these weights, of which one at least is not 0."""
+        """The cosine distances of final features with these weights; at least one weight is not 0."""
         shares = np.square(weights) / np.square(weights).sum()
         terms = [_rows(stage) * share for stage, share in zip(self.by_stage.values(), shares, strict=True) if share]
         return reduce(add, terms)
@@ -73,7 +73,7 @@ class StageDistances:
 
 
 def _rows(distances: np.ndarray) -> DistanceRows:
-    # A copy, because what is done with the rows is done in place.
+    # A copy, because DistanceRows changes blocks in place.
     return DistanceRows(distances.shape, lambda start, stop: distances[start:stop].copy())
 
 
@@ -97,7 +97,7 @@ def measure_stages(model: MGRe, loader: DataLoader, num_query: int) -> StageDist
         for stage, feature in outputs.items():
             features[stage].append(feature.float().cpu())
 
-    # What the heads give in evaluation is what Eq. (6) takes.
+    # In evaluation the outputs of the heads are the features f_i of Eq. (6).
     handle = model.heads.register_forward_hook(keep)
     try:
         with inference_context(model):
@@ -126,27 +126,28 @@ def make_grid(step: float) -> Weights:
 
 
 def variants(weights: Weights, index: int, grid: Iterable[float]) -> list[Weights]:
-    """``weights`` with each value of ``grid`` at ``index``; but the last weight, as in the config, is never 0."""
+    """``weights`` with each value of ``grid`` at ``index``. The last weight is never 0, as the config demands."""
     is_last = index == len(weights) - 1
     return [(*weights[:index], value, *weights[index + 1 :]) for value in grid if value > 0 or not is_last]
 
 
 def climb(score: Score, start: Weights, grid: Sequence[float]) -> Weights:
-    """Coordinate ascent: each weight in turn goes where the score is best, the others fixed, until none can gain.
+    """Coordinate ascent: each weight in turn takes its best value, the others fixed, until no weight can gain.
 
-    A weight moves for a better score only, and of equally good values to the least, so the end scores no less than the
-    start, and is the same every time.
+    A weight changes only for a better score, and takes the least of equally good values. So the score never falls, and
+    the result is reproducible.
     """
     best, before = start, None
     while best != before:
         before = best
         for index in range(len(best)):
-            best = max([best, *variants(best, index, grid)], key=score)  # the first of equals: itself, then the least
+            # max takes the first of equal scores: the present weights, then the least value.
+            best = max([best, *variants(best, index, grid)], key=score)
     return best
 
 
 def search(score: Score, starts: Iterable[Weights], grid: Sequence[float]) -> Weights:
-    """The best of the ends of :func:`climb`; of equals that of the first start."""
+    """The best result of :func:`climb` from all starts; the first of equal scores."""
     return max([climb(score, start, grid) for start in starts], key=score)
 
 
@@ -169,7 +170,7 @@ def plot_curves(
     Args:
         path: the picture.
         curves: by stage, (weight, mAP in [0, 1]).
-        fixed: by stage, the weight while others vary: a dot on its curve, if it is one of the curve's weights.
+        fixed: by stage, the weight while the other weights vary; marked on its curve, if the curve has this weight.
         title: of the picture.
 
     Raises:

@@ -35,7 +35,8 @@ def stage_outputs(backbone: nn.Module, name: str) -> list[nn.Module]:
     for attributes in STAGE_ATTRIBUTES:
         if all(hasattr(backbone, attribute) for attribute in attributes):
             stages = [getattr(backbone, attribute) for attribute in attributes]
-            # The toolbox's ResNets call the blocks of a stage one by one, and a non-local block after the last of them.
+            # The toolbox's ResNets do not call a stage as a whole, but its blocks one by one. A non-local block, if
+            # there is one, comes after the last block.
             non_local = [getattr(backbone, f"NL_{i}", ()) for i in range(1, 5)]
             return [
                 list(after)[-1] if len(after) else list(stage.children())[-1]
@@ -45,7 +46,7 @@ def stage_outputs(backbone: nn.Module, name: str) -> list[nn.Module]:
 
 
 class StagedBackbone(nn.Module):
-    """Keeps the maps C1 to C4 that a backbone computes on its way; the backbone's own forward stays as it is.
+    """Takes the maps C1 to C4 out of a backbone by forward hooks; the backbone's own forward is not changed.
 
     Attributes:
         channels: channels of each map, by stage.
@@ -55,7 +56,7 @@ class StagedBackbone(nn.Module):
         """
         Args:
             bottom_up: takes images (B, 3, H, W).
-            name: what the user calls it, for error messages.
+            name: the backbone's name in the config, for error messages.
         """
         super().__init__()
         self.bottom_up = bottom_up
@@ -107,7 +108,7 @@ class MGReBackbone(nn.Module):
         """
         Args:
             images: (B, 3, H, W), normalised by mean and standard deviation.
-            stages: the maps that are read, which alone are guided; by default all.
+            stages: the stages whose maps are used; only these are guided. By default all.
 
         Returns:
             F_i (B, C_i, H_i, W_i), by stage.
@@ -118,13 +119,13 @@ class MGReBackbone(nn.Module):
 
 @BACKBONE_REGISTRY.register()
 def build_mgre_backbone(cfg: CfgNode) -> MGReBackbone:
-    """The backbone MODEL.MGRE.BACKBONE, with guidance of those of the maps 1 and 2 that regions come from.
+    """The backbone MODEL.MGRE.BACKBONE with semantic guidance of the maps 1 and 2, where regions are sampled from them.
 
-    Leaves the stages' channels in the config's computed key MODEL.MGRE.COMPUTED_CHANNELS, for the heads.
+    The heads find the channels of the stages in the config's computed key MODEL.MGRE.COMPUTED_CHANNELS.
     """
     name = cfg.MODEL.MGRE.BACKBONE
     bottom_up = BACKBONE_REGISTRY.get(name)(cfg)
-    # A backbone that hands out its maps itself (as TimmBackbone does) needs no hooks.
+    # A backbone with a method for its maps, such as TimmBackbone, needs no hooks.
     staged = bottom_up if hasattr(bottom_up, "maps") else StagedBackbone(bottom_up=bottom_up, name=name)
     cfg.MODEL.MGRE["COMPUTED_CHANNELS"] = staged.channels
     sources = source_maps(cfg.MODEL.MGRE.STAGES, cfg.MODEL.MGRE.SOURCE_BLOCKS).values()

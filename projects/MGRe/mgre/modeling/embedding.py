@@ -18,8 +18,8 @@ class MGReHead(nn.Module):
     """The embedding operation of each stage.
 
     Each region's map is pooled to a vector; the vectors of a stage, concatenated, go through the toolbox's
-    ``EmbeddingHead``: 1 x 1 convolution to ``EMBEDDING_DIM``, BN neck, classifier. All of MODEL.HEADS keeps its
-    meaning, for each stage alike.
+    ``EmbeddingHead``: 1 x 1 convolution to ``EMBEDDING_DIM``, BN neck, classifier. All keys of MODEL.HEADS keep their
+    meaning and apply to every stage.
     """
 
     @configurable

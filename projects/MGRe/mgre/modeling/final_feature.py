@@ -12,6 +12,6 @@ def final_feature(features: dict[str, torch.Tensor], weights: dict[str, float]) 
         weights: lambda_i^F, by stage.
 
     Returns:
-        (B, sum of D_i), in float32.
+        (B, sum of D_i), float32.
     """
     return torch.cat([weights[stage] * F.normalize(f.float(), dim=1) for stage, f in features.items()], dim=1)

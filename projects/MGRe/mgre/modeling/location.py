@@ -10,7 +10,7 @@ from torchvision.ops import box_convert
 
 from mgre.regions import Region
 
-# Sizes from 1/64 of the image to twice its side: nothing overflows, and no region needs more.
+# Sizes from 1/64 of the image's side to twice its side: the exponential does not overflow, and no region needs more.
 LOG_SIZE_RANGE = (-math.log(64.0), math.log(2.0))
 
 
@@ -64,8 +64,8 @@ class LocationModule(nn.Module):
         Returns:
             (B, R, 4) boxes (x_min, y_min, x_max, y_max), normalised, in float32 or better also under autocast.
         """
-        # Half precision has 10 bits: too coarse for where a box lies. And above 65504 it is infinite, of which batch
-        # norm makes NaN.
+        # The 10 bits of float16's mantissa are too coarse for the place of a box. And float16 is infinite above 65504,
+        # from which batch norm computes NaN.
         with torch.autocast(features.device.type, enabled=False):
             output = self.predictor(self.features(features.to(self.predictor.weight.dtype))).unflatten(1, (-1, 4))
         output = output.to(torch.promote_types(output.dtype, torch.float32))
@@ -75,6 +75,6 @@ class LocationModule(nn.Module):
 
 
 def _clamp_value(log_sizes: torch.Tensor) -> torch.Tensor:
-    # The value is clamped, the gradient is not: a size beyond the range can be pulled back. Infinite ones, which a
-    # model of half precision can have, differ from themselves by NaN.
+    # The value is clamped, but the gradient is not, so the loss can pull back a size beyond the range. A model in half
+    # precision can give infinite sizes: inf - inf is NaN, which nan_to_num replaces by 0.
     return log_sizes.detach().clamp(*LOG_SIZE_RANGE) + (log_sizes - log_sizes.detach()).nan_to_num()

@@ -1,4 +1,4 @@
-"""Pretrained weights: how those of a file get into a module."""
+"""Loads pretrained weights into a module, by name and shape."""
 
 import logging
 from collections import Counter
@@ -12,20 +12,21 @@ logger = logging.getLogger(__name__)
 
 
 def load_matching(module: nn.Module, state: dict[str, torch.Tensor], *, source: str) -> None:
-    """Load those tensors of ``state`` that fit ``module`` by name and shape, and log how many did.
+    """Load the tensors of ``state`` that fit ``module`` by name and shape, and log how many fit.
 
-    All names may have one prefix in common, such as ``module.`` or ``module.encoder.``: the one under which most fit.
+    The names may have a common prefix, such as ``module.`` or ``module.encoder.``. It is found as the prefix under
+    which most tensors fit.
 
     Args:
-        source: what the user calls it, for the log and error messages.
+        source: the path or name of the weights, for the log and error messages.
 
     Raises:
-        WeightsError: fewer than half of the module's tensors are there.
+        WeightsError: fewer than half of the module's tensors are in ``state``.
     """
     own = module.state_dict()
     prefix = _common_prefix(state, own)
     fitting = {n: state[prefix + n] for n in own if prefix + n in state and state[prefix + n].shape == own[n].shape}
-    wanted = [n for n in own if not n.endswith("num_batches_tracked")]  # weight files before torch 0.4.1 have none
+    wanted = [n for n in own if not n.endswith("num_batches_tracked")]  # not in weight files before torch 0.4.1
     missing = [n for n in wanted if n not in fitting]
     left_over = [n for n in state if n.removeprefix(prefix) not in fitting]
     if 2 * len(missing) > len(wanted):

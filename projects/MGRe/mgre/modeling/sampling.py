@@ -34,7 +34,7 @@ def sample_box(features: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int
     grid = torch.stack(
         (x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)), dim=-1
     )  # (B, N, M, 2), (x, y)
-    # The grid keeps the boxes' precision: in bfloat16 neighbouring cells of C1 would share a coordinate.
+    # The grid keeps the precision of the boxes, because in bfloat16 neighbouring cells of C1 would share a coordinate.
     dtype = torch.promote_types(features.dtype, boxes.dtype)
     sampled = F.grid_sample(
         features.to(dtype), 2 * grid.to(dtype) - 1, mode="bilinear", padding_mode="zeros", align_corners=False
@@ -46,8 +46,8 @@ class SamplingModule(nn.Module):
     """Samples every region of a stage from its map.
 
     Attributes:
-        reid_gradient: factor on the gradient that the samples send back to the boxes. 1 is the paper's joint
-            optimisation; 0 leaves the boxes to the location loss.
+        reid_gradient: factor on the gradient that flows from the samples to the boxes. 1 is the paper's joint
+            optimisation; with 0 only the location loss trains the boxes.
     """
 
     def __init__(self, *, regions: Sequence[Region], reid_gradient: float) -> None:

@@ -1,4 +1,4 @@
-"""Semantic guidance: the last map tells the early ones what they look at."""
+"""Semantic guidance: the last map, with the most semantics, is added to the early maps."""
 
 from collections.abc import Collection
 
@@ -29,7 +29,7 @@ class SemanticGuidance(nn.Module):
         """
         Args:
             maps: C_i (B, C_i, H_i, W_i), by stage.
-            stages: guide only these; by default all that can be.
+            stages: guide only these stages; by default all guided stages.
 
         Returns:
             F_i, of the same shapes.

@@ -25,13 +25,13 @@ class TimmBackbone(nn.Module):
         """
         Args:
             name: as in ``timm.list_models()``.
-            pretrained: start from weights: those of the file ``weights``, or else those timm publishes.
+            pretrained: load the file ``weights``, or the weights that timm publishes if ``weights`` is empty.
             weights: a file with a state dict of this timm model.
             last_stride: 2 as published; 1 keeps the last map at a sixteenth of the image (timm dilates the last stage).
 
         Raises:
-            ConfigError: the name is unknown, or the model has no four feature stages, or none with this last stride.
-            WeightsError: the weights cannot be had, or do not fit.
+            ConfigError: the name is unknown, or the model does not have four feature stages with this last stride.
+            WeightsError: the weights cannot be downloaded or read, or do not fit.
         """
         super().__init__()
         if not timm.is_model(name):
@@ -75,11 +75,12 @@ class TimmBackbone(nn.Module):
 
 
 def _create_pretrained(name: str, options: dict, weights: str) -> nn.Module:
-    # timm knows how a published state dict maps to the feature stages, so it gets the file's content, not the file.
+    # timm maps a published state dict to the feature stages. It gets the content of the file, which is read safely
+    # here, and not the path.
     overlay = {"state_dict": read_state_dict(weights)} if weights else None
     try:
         body = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-    except Exception as error:  # a state dict that does not fit, or whatever the hub's client raises without a network
+    except Exception as error:  # the state dict does not fit, or the hub's client fails, with any kind of error
         if weights:
             raise WeightsError(
                 f"MODEL.BACKBONE.PRETRAIN_PATH '{weights}' does not fit timm's '{name}': {error}"

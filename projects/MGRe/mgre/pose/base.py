@@ -1,4 +1,4 @@
-"""What every pose model is: crops in, key points out.
+"""The interface of every pose model: crops in, key points out.
 
 Legend: N crops, K = 17 COCO key points (see :mod:`mgre.data.keypoints`).
 """
@@ -24,17 +24,17 @@ An entry is called with the keyword arguments ``weights`` (a path, or empty for 
 class PoseModel(ABC):
     """Finds the K key points of the one person in each crop.
 
-    Reading is split from finding so that it can go on in other threads: ``model([crop])`` does both.
+    The preparation of a crop is a method of its own, so that other threads can call it; ``model([crop])`` does both.
 
     Attributes:
-        fingerprint: says with which weights and settings the points were found; equal for equal results.
+        fingerprint: the weights and settings in words; models with equal fingerprints give equal points.
     """
 
     fingerprint: str
 
     @abstractmethod
     def prepare(self, crop: np.ndarray) -> Any:
-        """What :meth:`predict` takes of one crop (H, W, 3), RGB uint8, of any size. May run in any thread."""
+        """The input of :meth:`predict` for one crop (H, W, 3), RGB uint8, of any size. May run in any thread."""
 
     @abstractmethod
     def predict(self, prepared: Sequence[Any]) -> np.ndarray:
@@ -52,7 +52,7 @@ class FoundKeypoints:
 
     Attributes:
         keypoints: by ``file_name``, relative to the images' folder.
-        faulty: why an image was skipped, by ``file_name``.
+        faulty: the reason why an image was skipped, by ``file_name``.
     """
 
     keypoints: dict[str, ImageKeypoints] = field(default_factory=dict)

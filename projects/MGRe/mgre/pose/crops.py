@@ -1,4 +1,4 @@
-"""From a crop to a pose model's input of fixed size, and from there back.
+"""Maps a crop to a pose model's input of fixed size, and points on the input back to the crop.
 
 Points are (x, y), sizes are (H, W), both in pixels; x to the right, y down, the centre of the first pixel at (0, 0).
 """
@@ -15,9 +15,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class CropTransform:
-    """Puts a whole crop in the middle of a model's input, its aspect ratio kept, with a margin around it.
+    """Puts a whole crop in the middle of a model's input, with its aspect ratio and a margin around it.
 
-    As HRNet's authors do it with a person's box (``get_affine_transform`` in their code), the box being the crop.
+    HRNet's authors do the same with a person's box (``get_affine_transform`` in their code). Here the box is the crop.
 
     Attributes:
         input_size: (H, W) of the model's input.

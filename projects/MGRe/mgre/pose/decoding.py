@@ -1,8 +1,8 @@
-"""What a pose model's output says: key points from heatmaps or from SimCC vectors.
+"""Decodes a pose model's output, heatmaps or SimCC vectors, to key points.
 
 Legend: N crops, K key points, (h, w) a heatmap's size. Points are (x, y): x to the right, y down, the centre of the
-first cell (or input pixel) at (0, 0). Where the maximum is not a positive number (flat, negative, NaN or infinite
-output), nothing is found: the point is (0, 0) and its score 0, which nothing trusts.
+first cell (or input pixel) at (0, 0). If the maximum is not a positive number (flat, negative, NaN or infinite output),
+no point is found: the point is (0, 0) with score 0, and points of score 0 are never trusted.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ import numpy as np
 def decode_heatmaps(heatmaps: np.ndarray) -> np.ndarray:
     """Heatmaps (N, K, h, w) to (N, K, 3), float32: x, y in heatmap cells, and the maximum as the score.
 
-    The highest cell (the first of equal ones), and from there a quarter of a cell towards the higher neighbour on
-    each axis: HRNet Sec. 4.1, ``get_max_preds`` and ``get_final_preds`` of its authors. As there, a highest cell in
-    the first two rows or columns, or in the last one, is taken without the quarter.
+    A point is the highest cell (the first of equal cells), moved by a quarter of a cell towards the higher neighbour on
+    each axis: HRNet Sec. 4.1, ``get_max_preds`` and ``get_final_preds`` of its authors. As in their code, a highest
+    cell in the first two rows or columns, or in the last one, is not moved.
     """
     height, width = heatmaps.shape[2:]
     peak, score = _highest(heatmaps.reshape(*heatmaps.shape[:2], height * width))
@@ -31,8 +31,8 @@ def decode_heatmaps(heatmaps: np.ndarray) -> np.ndarray:
 def decode_simcc(x: np.ndarray, y: np.ndarray, split_ratio: float) -> np.ndarray:
     """SimCC vectors x (N, K, Wx) and y (N, K, Hy) to (N, K, 3), float32: x, y in input pixels, and the score.
 
-    Each axis by its highest bin (the first of equal ones); the score is the smaller one of the two maxima, as in
-    ``get_simcc_maximum`` of mmpose.
+    Each coordinate is the highest bin of its axis (the first of equal bins). The score is the smaller of the two
+    maxima, as in ``get_simcc_maximum`` of mmpose.
 
     Args:
         split_ratio: bins for each pixel of the input.
@@ -49,12 +49,13 @@ def _highest(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sign(after: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """1 where ``after`` is higher, -1 where ``before`` is, else 0: the sign of a difference that may be inf - inf."""
+    """1 where ``after`` is higher, -1 where ``before`` is higher, else 0. Not the sign of the difference, because
+    inf - inf is NaN."""
     return np.greater(after, before).astype(np.float32) - np.less(after, before)
 
 
 def _join(points: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Points (N, K, 2) and scores (N, K) to (N, K, 3), zeros where nothing is found."""
+    """Points (N, K, 2) and scores (N, K) to (N, K, 3), zeros where no point is found."""
     found = np.isfinite(score) & (score > 0)
     keypoints = np.concatenate([points, score[..., None]], axis=-1)
     return np.where(found[..., None], keypoints, 0).astype(np.float32)

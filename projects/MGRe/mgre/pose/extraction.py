@@ -1,19 +1,18 @@
-"""Finds the key points of many images, so that a run which is stopped goes on where it was.
+"""Finds the key points of many images; a run that was stopped goes on where it was.
 
-What is found is kept batch by batch in a journal beside the key point file. On the next start
+A journal beside the key point file keeps the points of each finished batch. On the next start
 
-- the batches of which no image has changed (name, bytes, time of change) stay; an image that could not be read is
-  tried again, and its batch is found anew if it can be read now;
+- a batch is kept if none of its images has changed (name, bytes, time of change). An image that could not be read is
+  tried again; if it can be read now, its whole batch is found again;
 - the other images are found in batches of their sorted names.
 
-A network may give an image other last digits in another batch. So a run that was stopped ends in the same file, byte
-for byte, as an undisturbed one over the images as they are at the end, where both have the same list of file names and
-the same batch size (and machine, device and threads): batches are then the same slices of the sorted names. With
-another list or batch size what is done stays done too, and only those last digits may differ.
+In another batch a network may give the same image other last digits. A stopped run therefore ends with the same file,
+byte for byte, as an undisturbed run over the final images only if both have the same file names, batch size, machine,
+device and threads, because then both have the same batches. With other file names or another batch size the finished
+batches are kept too, but the last digits may differ.
 """
 
 import os
-import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,11 +30,10 @@ from mgre.errors import DataError, SetupError
 from mgre.pose.base import FoundKeypoints, PoseModel
 from mgre.pose.images import load_crop
 from mgre.pose.journal import Journal, Record
+from mgre.system.foreign_messages import is_out_of_memory
 
 # Batches that are read while one is in the model.
 NUM_READ_AHEAD = 2
-
-_OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|bad_?alloc|bad allocation", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +43,7 @@ class ImageSet:
     Attributes:
         folder: the file names in the key point file are relative to it.
         paths: all images, in ``folder`` or below.
-        output: the key point file; the journal is ``<output>.unfinished``, and gone when the file is there.
+        output: the key point file; the journal ``<output>.unfinished`` is removed when the file is complete.
     """
 
     folder: str
@@ -58,10 +56,10 @@ class ImageSet:
 
 
 def sets_to_write(image_sets: Sequence[ImageSet], *, overwrite: bool) -> list[ImageSet]:
-    """Those whose key point file is not there yet; all, to overwrite.
+    """The sets whose key point file does not exist; with ``overwrite`` all sets.
 
     Raises:
-        DataError: all are there, and not to be overwritten.
+        DataError: all key point files exist, and ``overwrite`` is not set.
     """
     to_write = [image_set for image_set in image_sets if overwrite or not os.path.exists(image_set.output)]
     if not to_write:
@@ -72,7 +70,7 @@ def sets_to_write(image_sets: Sequence[ImageSet], *, overwrite: bool) -> list[Im
 def require_free_output(image_set: ImageSet, *, overwrite: bool) -> None:
     """
     Raises:
-        DataError: the key point file is there, and not to be overwritten.
+        DataError: the key point file exists, and ``overwrite`` is not set.
     """
     if not overwrite and os.path.exists(image_set.output):
         raise DataError(
@@ -85,28 +83,29 @@ def require_free_output(image_set: ImageSet, *, overwrite: bool) -> None:
 def open_journals(
     image_sets: Sequence[ImageSet], model: PoseModel, *, overwrite: bool
 ) -> Iterator[dict[ImageSet, Journal]]:
-    """The journals of all sets that are to be found, open and locked; made before the first image is read.
+    """The journals of all sets whose key points have to be found, open and locked.
 
-    So the sets of a run that was stopped are those with a journal. Where one is of a run that could ``overwrite``, a
-    set that has a key point file and no journal was finished by that run: it is left out.
+    All journals are made before the first image is read, so the sets of a stopped run are the sets with a journal. If
+    one of the journals is of a run with ``overwrite``, a set with a key point file and without a journal was finished
+    by this run: it is left out.
 
     Raises:
-        DataError: a journal is of another model or folder (unless to ``overwrite``), is in use, or is no journal; or a
-            key point file that is not to be overwritten has appeared.
+        DataError: a journal is in use, is no journal, or, without ``overwrite``, is of another model or folder; or,
+            without ``overwrite``, a key point file has appeared.
         SetupError: a journal cannot be written.
     """
     with ExitStack() as stack:
         journals: dict[ImageSet, Journal] = {}
 
         def open_journal(image_set: ImageSet) -> None:
-            # Relative to the output: a data set that was moved together with its journal is still the same one.
+            # Relative to the output, so that the journal stays valid if it is moved together with the data set.
             beside = os.path.dirname(os.path.realpath(image_set.output))
             folder = os.path.relpath(os.path.realpath(image_set.folder), beside)
             header = {"model": model.fingerprint, "folder": folder}
-            with _told_as_setup_error(image_set.output):
+            with _raise_setup_errors(image_set.output):
                 journal = Journal(image_set.journal_path, header, overwrite=overwrite)
             stack.callback(journal.close)
-            try:  # again: another run may have finished since the sets were chosen
+            try:  # checked again, because another run may have finished since the sets were chosen
                 require_free_output(image_set, overwrite=overwrite)
             except DataError:
                 if not journal.resumed:
@@ -121,9 +120,9 @@ def open_journals(
         for image_set in image_sets:
             if image_set not in journals and not (overwrite and goes_on and os.path.exists(image_set.output)):
                 open_journal(image_set)
-        if overwrite:  # only now: a run that could not open all of them has finished none
+        if overwrite:  # only now, because a run that cannot open all journals does not finish any set
             for image_set, journal in journals.items():
-                with _told_as_setup_error(image_set.output):
+                with _raise_setup_errors(image_set.output):
                     journal.mark_overwriting()
         yield {image_set: journals[image_set] for image_set in image_sets if image_set in journals}
 
@@ -137,21 +136,21 @@ def extract_keypoints(
     batch_size: int = 32,
     num_threads: int = 2,
 ) -> FoundKeypoints:
-    """Find the key points of images and write the COCO key point JSON that training reads, in one step.
+    """Find the key points of images, and write the COCO key point JSON that training reads atomically.
 
     Args:
-        journal: the set's, of :func:`open_journals`; removed at the end.
-        overwrite: replace a key point file that is there.
+        journal: the set's journal of :func:`open_journals`; removed at the end.
+        overwrite: replace an existing key point file.
         batch_size: images that go into the model at a time.
-        num_threads: threads that read images meanwhile.
+        num_threads: threads that read the next images meanwhile.
 
     Raises:
-        DataError: the key point file has appeared meanwhile, and is not to be overwritten; what is done is kept.
-        SetupError: the output cannot be written, or the model runs out of memory; what is done is kept.
+        DataError: the key point file has appeared meanwhile, and ``overwrite`` is not set. The journal is kept.
+        SetupError: the output cannot be written, or the model runs out of memory. The journal is kept.
     """
     images = _images_of(image_set)
-    with _told_as_setup_error(image_set.output):
-        records = _kept(model, journal, images)
+    with _raise_setup_errors(image_set.output):
+        records = _valid_records(model, journal, images)
         todo = [image for name, image in images.items() if name not in records]
         batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
         title = os.path.basename(image_set.output)
@@ -171,20 +170,20 @@ def extract_keypoints(
 
 @dataclass(frozen=True)
 class _Image:
-    """An image file, by what a journal tells whether it has changed."""
+    """An image file, with the properties by which a journal tells whether the file has changed."""
 
     path: str
     name: str
     bytes: int
     mtime_ns: int
 
-    def is_that_of(self, record: Record) -> bool:
+    def is_of(self, record: Record) -> bool:
         return (self.bytes, self.mtime_ns) == (record["bytes"], record["mtime_ns"])
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """What came of reading an image: what the model takes of it and its (H, W), or why it cannot be used."""
+    """The result of reading an image: its (H, W) and the model's input, or the reason why it cannot be used."""
 
     image: _Image
     size: tuple[int, int] = (0, 0)
@@ -198,25 +197,25 @@ def _images_of(image_set: ImageSet) -> dict[str, _Image]:
     for name, path in sorted((file_name_of(path, image_set.folder), path) for path in image_set.paths):
         try:
             state = os.stat(path)
-        except OSError:  # told when it is read
+        except OSError:  # reported when the image is read
             images[name] = _Image(path, name, -1, -1)
         else:
             images[name] = _Image(path, name, state.st_size, state.st_mtime_ns)
     return images
 
 
-def _kept(model: PoseModel, journal: Journal, images: dict[str, _Image]) -> dict[str, Record]:
-    """The records of the batches that stay, by ``file_name``; later ones stand above earlier ones."""
+def _valid_records(model: PoseModel, journal: Journal, images: dict[str, _Image]) -> dict[str, Record]:
+    """The records of the batches that are kept, by ``file_name``; a later batch replaces an earlier one."""
     kept: dict[str, Record] = {}
     for batch in reversed(journal.batches):
-        if all(record["name"] not in kept and _holds(model, record, images.get(record["name"])) for record in batch):
+        if all(record["name"] not in kept and _is_valid(model, record, images.get(record["name"])) for record in batch):
             kept |= {record["name"]: record for record in batch}
     return kept
 
 
-def _holds(model: PoseModel, record: Record, image: _Image | None) -> bool:
-    """Whether what was found in an image is still so."""
-    unchanged = image is not None and image.is_that_of(record)
+def _is_valid(model: PoseModel, record: Record, image: _Image | None) -> bool:
+    """Whether the record of an image is still valid."""
+    unchanged = image is not None and image.is_of(record)
     return unchanged and ("fault" not in record or bool(_read(model, image).fault))
 
 
@@ -231,7 +230,7 @@ def _read(model: PoseModel, image: _Image) -> _Reading:
 
 
 def _read_ahead(model: PoseModel, batches: Sequence[Sequence[_Image]], num_threads: int) -> Iterator[list[_Reading]]:
-    """The images of each batch in turn, read while the batches before are in the model."""
+    """The images of each batch in turn; they are read while earlier batches are in the model."""
     with ThreadPoolExecutor(num_threads) as pool:
         waiting = deque()
         try:
@@ -250,7 +249,7 @@ def _find(model: PoseModel, readings: Sequence[_Reading]) -> list[Record]:
     usable = [reading for reading in readings if not reading.fault]
     points = _predict(model, [reading.prepared for reading in usable]) if usable else []
     found = {
-        # A model sees a margin around the crop and may find a point there, where there is nothing to see.
+        # The model's input has a margin around the crop. A point that the model finds there is not trusted.
         reading.image.name: untrust_outside(p.astype(np.float64).round(3), reading.size).ravel().tolist()
         for reading, p in zip(usable, points, strict=True)
     }
@@ -266,8 +265,8 @@ def _find(model: PoseModel, readings: Sequence[_Reading]) -> list[Record]:
 def _predict(model: PoseModel, prepared: Sequence[Any]) -> np.ndarray:
     try:
         return model.predict(prepared)
-    except Exception as error:  # torch, numpy and onnxruntime have no common error for this
-        if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error))):
+    except Exception as error:  # torch, numpy and onnxruntime have no common class for a lack of memory
+        if not is_out_of_memory(error):
             raise
         raise SetupError(
             f"the pose model ran out of memory with {len(prepared)} images at a time: start again with a smaller "
@@ -287,7 +286,8 @@ def _collect(records: dict[str, Record]) -> FoundKeypoints:
 
 
 @contextmanager
-def _told_as_setup_error(output: str) -> Iterator[None]:
+def _raise_setup_errors(output: str) -> Iterator[None]:
+    """Raise an OSError of the block as a SetupError."""
     try:
         yield
     except OSError as error:

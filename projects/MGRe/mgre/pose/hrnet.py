@@ -28,14 +28,14 @@ from mgre.system.weight_files import read_state_dict
 # Channels of the highest-resolution branch: HRNet-W32 and W48.
 WIDTHS = (32, 48)
 
-# mmpose's HRNet-W32, 256 x 192, trained on COCO as by the authors, who publish theirs on file hosts for browsers. The
-# name holds the first digits of the file's SHA-256, which is all that is published of it; the size is that of the
-# parameters.
+# mmpose's HRNet-W32, 256 x 192, trained on COCO as by the authors; the authors' own files are on hosts that only a
+# browser can download from. Of the file's SHA-256 only the first digits, in its name, are published. The size is that
+# of the parameters.
 WEIGHTS_URL = "https://download.openmmlab.com/mmpose/top_down/hrnet/hrnet_w32_coco_256x192-c78dce93_20200708.pth"
 WEIGHTS_SHA256 = "c78dce93"
 WEIGHTS_SIZE = 114_364_132
 
-# Batch norm counts its training steps there; prediction does not use it, and files older than torch 0.4.1 have none.
+# Batch norm's counter of training steps. Prediction does not use it, and files older than torch 0.4.1 do not have it.
 STEP_COUNTER = ".num_batches_tracked"
 
 # The position of each key point's mirror image.
@@ -63,7 +63,7 @@ class HRNetPose(nn.Module):
         self.transition1, self.stage2 = trunk.transition1, trunk.stage2
         self.transition2, self.stage3 = trunk.transition2, trunk.stage3
         self.transition3, self.stage4 = trunk.transition3, trunk.stage4
-        # Heatmaps come from the first branch alone, so the last fusion has no other (multi_scale_output=False).
+        # Only the first branch gives heatmaps, so the last fusion has one output (multi_scale_output=False).
         self.stage4[-1].fuse_layers = self.stage4[-1].fuse_layers[:1]
         self.final_layer = nn.Conv2d(width, NUM_KEYPOINTS, kernel_size=1)
 
@@ -78,23 +78,23 @@ class HRNetPose(nn.Module):
 
 
 def _branch_out(transition: nn.ModuleList, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The input of each branch of the next stage: of old branches their map, of the new one from the last map."""
+    """The input of each branch of the next stage: an old branch has its map, a new branch gets the last map."""
     return [maps[i] if isinstance(layer, nn.Identity) else layer(maps[-1]) for i, layer in enumerate(transition)]
 
 
 def hrnet_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of ``state`` under :class:`HRNetPose`'s names.
 
-    Takes the authors' form (the same names), mmpose's (``backbone.`` before the trunk's names; ``keypoint_head.`` in
-    mmpose 0.x, ``head.`` in 1.x, before ``final_layer``), and each of them out of DataParallel (``module.`` first). Any
-    other name stays as it is.
+    Three forms are known: the authors' (the same names); mmpose's (``backbone.`` before the trunk's names, and before
+    ``final_layer`` ``keypoint_head.`` in mmpose 0.x or ``head.`` in 1.x); and both with DataParallel's ``module.`` in
+    front. Any other name is not changed.
     """
     prefix = re.compile(r"^(module\.)?(backbone\.|(keypoint_head|head)\.(?=final_layer\.))?")
     return {prefix.sub("", name): tensor for name, tensor in state.items()}
 
 
 def load_hrnet(path: str) -> HRNetPose:
-    """HRNet with the weights of the file ``path``, which says whether it is W32 or W48.
+    """HRNet-W32 or W48, according to the weights in the file ``path``.
 
     Raises:
         WeightsError: the file is missing or damaged, holds code, or does not fit: see :func:`load_strictly`.
@@ -108,13 +108,13 @@ def load_hrnet(path: str) -> HRNetPose:
 
 
 def load_strictly(network: HRNetPose, state: Mapping[str, torch.Tensor], *, source: str) -> None:
-    """Load ``state``, which has each tensor of the network in its shape (but for step counters), and no other one.
+    """Load ``state``, which must have each tensor of the network in its shape, step counters excepted, and no other.
 
     Args:
-        source: what the user calls it, for the error message.
+        source: the path of the weights, for the error message.
 
     Raises:
-        WeightsError: it does not fit; names the first tensor that differs.
+        WeightsError: ``state`` does not fit; the message names the first tensor that differs.
     """
     difference = _first_difference(network.state_dict(), state)
     if difference:
@@ -139,16 +139,17 @@ def _first_difference(own: Mapping[str, torch.Tensor], given: Mapping[str, torch
 def flip_back(heatmaps: torch.Tensor) -> torch.Tensor:
     """Heatmaps (N, K, h, w) of mirrored crops to those of the crops themselves.
 
-    Mirrored, left and right key points swapped, and moved one cell to the right, the first column kept: the network's
-    cell j is centred on pixel 4 j, which is pixel 4 j + 3 of the crop after mirroring, nearer to cell j + 1
-    (``flip_back`` and ``SHIFT_HEATMAP`` of the authors' ``lib/core/function.py``).
+    The heatmaps are mirrored, those of left and right key points are swapped, and all are moved one cell to the right,
+    with the first column kept. They are moved because the network's cell j is centred on pixel 4 j, which after
+    mirroring is pixel 4 j + 3 of the crop, nearer to cell j + 1 (``flip_back`` and ``SHIFT_HEATMAP`` of the authors'
+    ``lib/core/function.py``).
     """
     mirrored = heatmaps.flip(3)[:, _MIRRORED]
     return torch.cat([mirrored[..., :1], mirrored[..., :-1]], dim=3)
 
 
 class PreparedCrop(NamedTuple):
-    """A crop as the network takes it, (3, H, W) float32, and the (H, W) it had, in pixels."""
+    """The network's input (3, H, W), float32, and the (H, W) of the original crop, in pixels."""
 
     image: np.ndarray
     size: tuple[int, int]
@@ -158,10 +159,10 @@ class HRNetPoseModel(PoseModel):
     """Finds key points with :class:`HRNetPose`, decoded as by its authors.
 
     Args:
-        network: changed in place: moved to ``device`` and set to evaluate.
+        network: changed in place: moved to ``device`` and set to evaluation mode.
         input_size: (H, W) that the network was trained with, in pixels.
         flip_test: average the heatmaps of each crop with those of its mirror image (HRNet Sec. 4.1), at twice the time.
-        weights_id: says which weights the network has, for the fingerprint.
+        weights_id: the identity of the network's weights, for the fingerprint.
 
     Raises:
         SetupError: ``device`` cannot be used here.
@@ -217,11 +218,11 @@ def _move(network: HRNetPose, device: str) -> HRNetPose:
 
 @POSE_MODELS.register()
 def hrnet(*, weights: str, device: str) -> PoseModel:
-    """HRNet-W32 or W48, whichever ``weights`` holds (see :func:`load_hrnet`); empty: mmpose's W32, downloaded.
+    """HRNet-W32 or W48, according to the file ``weights`` (see :func:`load_hrnet`); empty: mmpose's W32, downloaded.
 
-    Crops are shown at 256 x 192, or at 384 x 288 where the file's name says ``384x288``: the authors and mmpose name
-    their files by the size that a network was trained with, and a file holds it nowhere else. Weights trained with
-    other heatmaps (UDP, DARK) load too, but are decoded as plain ones, a little less exactly.
+    The input is 256 x 192, or 384 x 288 if the file's name contains ``384x288``. Only the name tells the input size:
+    the authors and mmpose put the size of the training into the names of their files. Weights trained with other
+    heatmaps (UDP, DARK) load too, but their heatmaps are decoded as plain ones, a little less exactly.
     """
     path = weights or download(WEIGHTS_URL, sha256=WEIGHTS_SHA256, size=WEIGHTS_SIZE)
     input_size = (384, 288) if "384x288" in os.path.basename(path) else (256, 192)

@@ -1,4 +1,4 @@
-"""Image files: which there are below a folder, and which cannot have key points."""
+"""Finds the image files below a folder, and the reasons why an image cannot have key points."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from mgre.data.custom import IMAGE_SUFFIXES
 from mgre.data.images import ImageError, load_image
 from mgre.errors import DataError
 
-# A side of fewer pixels shows nobody.
+# An image with a side of fewer pixels cannot show a person.
 MIN_SIDE = 2
 
 
@@ -40,7 +40,11 @@ def find_images(folder: str, *, _above: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def load_crop(path: str, name: str) -> np.ndarray | str:
-    """The crop (H, W, 3), RGB uint8, or why the image ``path`` cannot have key points under the ``file_name``."""
+    """The crop (H, W, 3), RGB uint8, or the reason why the image ``path`` cannot have key points.
+
+    Args:
+        name: the image's ``file_name`` in the key point file.
+    """
     if fault := name_fault(name):
         return fault
     try:
@@ -51,7 +55,7 @@ def load_crop(path: str, name: str) -> np.ndarray | str:
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """(H, W) of an image, turned as its EXIF data say, from the file's header alone.
+    """(H, W) of an image, turned by its EXIF orientation, from the file's header alone.
 
     Raises:
         ImageError: the header cannot be read.
@@ -60,7 +64,7 @@ def image_size(path: str) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             turned = _orientation(image) >= 5
-    except Exception as error:  # decoders raise many kinds, and each means that this file is at fault
+    except Exception as error:  # decoders raise many kinds of errors, and each means that this file is at fault
         reason = " ".join(str(error).split())
         raise ImageError(
             f"Image '{path}' cannot be read ({reason}); copy it again or remove it from the data set"
@@ -69,7 +73,7 @@ def image_size(path: str) -> tuple[int, int]:
 
 
 def name_fault(name: str) -> str:
-    """What is wrong with a ``file_name``, or nothing."""
+    """The fault of a ``file_name``, or the empty string."""
     try:
         name.encode()
     except UnicodeEncodeError:  # Python keeps bytes that are not UTF-8 as lone surrogates
@@ -78,12 +82,12 @@ def name_fault(name: str) -> str:
 
 
 def size_fault(path: str, size: tuple[int, int]) -> str:
-    """What is wrong with the (H, W) of the image ``path``, or nothing."""
+    """The fault of the (H, W) of the image ``path``, or the empty string."""
     return f"Image '{path}' has {size[1]} x {size[0]} pixels" if min(size) < MIN_SIDE else ""
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF data say nothing against the pixels
+    except Exception:  # the pixels may be good although the EXIF data are damaged
         return 1

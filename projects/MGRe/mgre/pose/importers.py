@@ -1,12 +1,12 @@
-"""Key points people already have, in the forms of other codes.
+"""Imports existing key points from the file formats of other codes.
 
-An importer takes the ``source``, a file or a folder of files, the paths of the data set's images and their ``folder``,
-and returns the key points by ``file_name``: relative to ``folder``, forward slashes. Images of which the source says
-nothing are left out, those that cannot be read are listed as faulty; what the source says of other images is passed
-over, with a warning.
+An importer takes the ``source``, a file or a folder of files, the paths of the data set's images and their ``folder``.
+It returns the key points by ``file_name``, relative to ``folder`` with forward slashes. Images without key points in
+the source are left out, and images that cannot be read are listed as faulty. Key points of images that are not in the
+data set are skipped, with a warning.
 
-Points at exactly (0, 0) get score 0 in all forms: that is where COCO puts what is not labelled, and Ultralytics (which
-BoxMOT calls) points with a confidence under 0.5, whose confidence stays above our 0.3 at times.
+Points at exactly (0, 0) get score 0 in all formats. COCO puts unlabelled points there. Ultralytics (which BoxMOT calls)
+puts points with a confidence below 0.5 there, and this confidence can be above our limit of 0.3.
 """
 
 import logging
@@ -37,12 +37,13 @@ def import_coco(source: str, image_paths: Sequence[str], folder: str, *, min_sco
     """A COCO key point JSON: an object with ``images`` and ``annotations``, or a bare list of results in which
     ``image_id`` is a file name, as AlphaPose writes it.
 
-    File names may be bare where only one of the images has that name. Of several people in an image the one
-    with the largest score counts. Third values of 0, 1 and 2 only are COCO's visibility flags: all labelled points get
-    score 1, hidden ones (1) too, because their places are as good. Points a little outside their image are not trusted.
+    A file name may be without its folder if only one image has this name. If an image has several people, the one with
+    the largest score counts. If all third values are 0, 1 or 2, they are COCO's visibility flags. Then all labelled
+    points get score 1, also the hidden ones (flag 1), because their places are as good. Points a little outside their
+    image are not trusted.
 
     Raises:
-        DataError: the file or an image is missing or malformed, or points cannot be those of their image.
+        DataError: the file or an image is missing or malformed, or the points cannot be those of their image.
     """
     images = _Images(image_paths, folder, source)
     entries, annotations = _read_coco(source)
@@ -80,12 +81,13 @@ def import_coco(source: str, image_paths: Sequence[str], folder: str, *, min_sco
 
 
 def import_boxmot(source: str, image_paths: Sequence[str], folder: str, *, min_score: float) -> FoundKeypoints:
-    """BoxMOT's ``metadata.json``, or the folder it is in.
+    """BoxMOT's ``metadata.json``, or its folder.
 
-    Its object ``images`` has, by the image's path in the data set, records with ``keypoints``: 17 times x, y,
-    confidence, x and y divided by the image's width and height; ``image_size`` is [height, width]. Points outside their
-    image are not trusted, as in BoxMOT. The form is that of ``tools/create_market1501_pav_metadata.py`` (which writes
-    it) and ``boxmot/reid/datasets/anatomical.py`` (which reads it) in BoxMOT's repository, manifest version 2.
+    The object ``images`` has a record by the image's path in the data set. The record's ``keypoints`` are 17 times x,
+    y, confidence, where x and y are divided by the image's width and height; ``image_size`` is [height, width]. Points
+    outside their image are not trusted, as in BoxMOT. In BoxMOT's repository
+    ``tools/create_market1501_pav_metadata.py`` writes this format and ``boxmot/reid/datasets/anatomical.py`` reads it,
+    manifest version 2.
 
     Raises:
         DataError: the file or an image is missing or malformed.
@@ -98,7 +100,7 @@ def import_boxmot(source: str, image_paths: Sequence[str], folder: str, *, min_s
     images = _Images(image_paths, folder, path)
     found = {}
     for label, record in records.items():
-        # A record may have masks alone.
+        # A record may have masks and no key points.
         if not isinstance(record, dict) or not record.get("keypoints") or not (name := images.find(label)):
             continue
         if size := images.size(name, record.get("image_size")):
@@ -113,12 +115,14 @@ def import_kpr(source: str, image_paths: Sequence[str], folder: str, *, min_scor
 
     The file of ``folder/query/a.jpg`` is ``source/query/a.jpg_keypoints.json`` (the published labels of Market-1501 and
     Occluded-Duke: ``source`` is ``external_annotation/<name of the labels>``), ``a_keypoints.json`` or ``a.json`` (the
-    demo's). It holds a list of people, or one; each has ``keypoints``, 51 numbers or 17 times x, y, confidence, in
-    pixels. The one whose ``is_target`` is true counts; where nobody has that key (Market-1501), the first. Points
-    outside their image are not trusted, as in that code. All this is in its repository: ``read_keypoints`` in
-    ``torchreid/utils/tools.py``, ``infer_kp_path`` in ``torchreid/data/datasets/dataset.py``, ``demo.py``.
+    demo's). The file holds a person or a list of people; each has ``keypoints``, 51 numbers or 17 times x, y,
+    confidence, in pixels. The person whose ``is_target`` is true counts. If no person has this key (Market-1501), the
+    first person counts. Points outside their image are not trusted, as in KPR's code. KPR's repository defines the
+    format by ``read_keypoints`` in ``torchreid/utils/tools.py``, ``infer_kp_path`` in
+    ``torchreid/data/datasets/dataset.py``, and ``demo.py``.
 
-    Labels made from PoseTrack's (the demo's too) have the neck and the top of the head in the places of the eyes.
+    Labels made from PoseTrack's labels, such as the demo's, have the neck and the top of the head in the places of the
+    eyes.
 
     Raises:
         DataError: a file or an image is malformed, or no image has a file.
@@ -136,7 +140,7 @@ def import_kpr(source: str, image_paths: Sequence[str], folder: str, *, min_scor
     return images.found(found)
 
 
-# By the name that ``tools/extract_keypoints.py --import`` takes.
+# The importers by the names that ``tools/extract_keypoints.py --import`` takes.
 IMPORTERS: dict[str, Callable[..., FoundKeypoints]] = {
     "coco": import_coco,
     "boxmot": import_boxmot,
@@ -145,7 +149,7 @@ IMPORTERS: dict[str, Callable[..., FoundKeypoints]] = {
 
 
 class _Images:
-    """A data set's images, by the names that a key point file gives them.
+    """A data set's images, found by their names in a key point file.
 
     Attributes:
         names: relative to the folder, forward slashes, sorted.
@@ -163,7 +167,8 @@ class _Images:
             self._by_bare_name.setdefault(posixpath.basename(name), []).append(name)
 
     def find(self, label: str) -> str | None:
-        """The file that ``label`` names, as a path in the folder or as a bare name; None (noted) if there is none."""
+        """The ``file_name`` for ``label``, a path in the folder or a name without a folder; None if there is no such
+        image, which is then counted as missing."""
         name = posixpath.normpath(label.replace("\\", "/"))
         if name.split("/")[0] == ".." or posixpath.isabs(name) or ntpath.splitdrive(name)[0]:
             raise _fault(
@@ -183,7 +188,11 @@ class _Images:
         return candidates[0] if candidates else None
 
     def size(self, name: str, said: Any = None) -> tuple[int, int] | None:
-        """(H, W) of an image, None (noted) if it is faulty; raises where the key point file ``said`` another [H, W]."""
+        """(H, W) of an image; None if the image is faulty, which is then listed.
+
+        Args:
+            said: the image's [H, W] in the key point file, which must be the same.
+        """
         try:
             size = image_size(self._paths[name])
         except ImageError as error:
@@ -202,8 +211,11 @@ class _Images:
         return size
 
     def found(self, keypoints: dict[str, ImageKeypoints]) -> FoundKeypoints:
-        """``keypoints`` of the images that can be read, if there are any, and the faulty images; tells of images that
-        are not there."""
+        """The ``keypoints`` of the images that can be read, and the faulty images; warns of missing images.
+
+        Raises:
+            DataError: no image with key points can be read.
+        """
         if self._missing:
             logger.warning(
                 "%s has key points of %d images that are not among those of %s, first %s: they are left out",
@@ -223,7 +235,7 @@ class _Images:
         return FoundKeypoints(keypoints, self._faulty)
 
     def _unreadable(self, names: Sequence[str]) -> dict[str, str]:
-        """Why images cannot be used though their headers can be read, by name."""
+        """The faults of images whose header can be read but whose pixels cannot be used, by name."""
 
         def fault_of(name: str) -> str:
             crop = load_crop(self._paths[name], name)
@@ -239,7 +251,7 @@ def _fault(source: str, fault: str) -> DataError:
 
 
 def _read_coco(source: str) -> tuple[dict[Any, Mapping[str, Any]] | None, list[Any]]:
-    """The entries of 'images' by id, None for a bare list of results; and the annotations."""
+    """The entries of 'images' by id, or None for a bare list of results; and the annotations."""
     content = read_json(source, remedy="give the path of a COCO key point JSON")
     if isinstance(content, list):
         return None, content

@@ -1,4 +1,4 @@
-"""What of an unfinished extraction is done, in a file that a kill leaves whole."""
+"""The journal of an unfinished extraction: a file of the finished batches, still valid after a kill."""
 
 import errno
 import fcntl
@@ -11,38 +11,38 @@ from typing import IO, Any
 from mgre.data.keypoints import NUM_KEYPOINTS
 from mgre.errors import DataError
 
-# The first line's "format", by which a journal is known. Another form of the lines gets another number.
+# The entry "format" of the first line, by which a journal is recognised. A change of the lines needs a new number.
 FORMAT = "mgre key point extraction, 2"
 
 _OVERWRITING = {"overwriting": True}
 
-# File systems without locks: the journal does without too.
+# The errors of file systems without locks, on which the journal is not locked.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 Record = dict[str, Any]
 
 
 class Journal:
-    """JSON lines: the first one says what it is an extraction of, each other one holds the records of a batch, or
-    that the run may overwrite.
+    """JSON lines: the first line is the header. Each other line holds the records of a batch, or notes that the run may
+    overwrite key point files.
 
     A record is of one image: its ``name``, ``bytes`` and ``mtime_ns``, and either its ``fault`` or its ``size``
-    [H, W] and ``points``, 51 numbers. The file is locked while it is open, so that two runs never write the same one.
+    [H, W] and ``points``, 51 numbers. The file is locked while it is open, so two runs never write the same journal.
 
     Attributes:
         path: the file.
-        resumed: whether it was there already, of the same extraction.
-        overwriting: whether it is of a run that may overwrite key point files.
-        batches: the records of each batch, in the order in which they were found.
+        resumed: whether the file existed and has the same header.
+        overwriting: whether the run that began the journal may overwrite key point files.
+        batches: the records of each batch, in the order in which the batches were found.
 
     Args:
-        path: the file; made, with its folder, if it is not there.
-        header: what it is an extraction of, in JSON's types.
-        overwrite: begin anew where the journal is one of another header.
+        path: the file; it and its folder are made if they do not exist.
+        header: the model and the images of the extraction, in JSON's types.
+        overwrite: begin anew where the journal has another header.
 
     Raises:
-        DataError: the file is in use by another run, is no journal, or has another header.
-        OSError: it cannot be read or written.
+        DataError: the file is in use by another run, is no journal, or, without ``overwrite``, has another header.
+        OSError: the file cannot be read or written.
     """
 
     def __init__(self, path: str, header: Mapping[str, Any], *, overwrite: bool) -> None:
@@ -58,7 +58,7 @@ class Journal:
             raise
 
     def append(self, batch: Sequence[Record]) -> None:
-        """Keep what was found in a batch; it is on disk when this returns."""
+        """Add the records of a batch, and return when they are on the disk."""
         self._write({"images": batch})
         self.batches.append(list(batch))
 
@@ -74,12 +74,12 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        # What counts is on disk. Where the disk is full, closing tries once more what an append has failed to write.
+        # All finished batches are on the disk. On a full disk, close() fails again to write the last append.
         with suppress(OSError):
             self._file.close()
 
     def _read(self, header: Mapping[str, Any], overwrite: bool) -> bool:
-        """Read the file and leave it ready for the next batch; whether it goes on from an earlier run."""
+        """Read the file and move to its end; returns whether it goes on from an earlier run."""
         self._file.seek(0)
         first = self._file.readline()
         found = _parse(first)
@@ -100,7 +100,7 @@ class Journal:
             return False
         end = self._file.tell()
         for line in self._file:
-            if not line.endswith(b"\n"):  # a kill cut it off
+            if not line.endswith(b"\n"):  # cut off when the process was killed
                 break
             end += len(line)
             content = _parse(line)
@@ -120,7 +120,7 @@ def _open_locked(path: str) -> IO[bytes]:
     file = open(path, "a+b")  # noqa: SIM115 (the journal closes it)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # A run that was just finishing may have removed it between the two steps.
+        # Another run that was finishing may have removed the file between open() and flock().
         in_use = not os.path.exists(path) or not os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except BlockingIOError:
         in_use = True

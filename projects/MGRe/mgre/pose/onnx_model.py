@@ -1,4 +1,4 @@
-"""Pose models in ONNX files: any that gives 17 heatmaps or two SimCC vectors for each of 17 key points.
+"""Pose models in ONNX files: any model with 17 heatmaps, or with two SimCC vectors for each of 17 key points.
 
 Legend: N crops, K = 17 COCO key points, (H, W) the model's input size, (h, w) a heatmap's, Wx and Hy the lengths of
 the SimCC vectors of x and of y.
@@ -30,14 +30,14 @@ EXPECTED = (
 
 @POSE_MODELS.register()
 def onnx(*, weights: str, device: str) -> PoseModel:
-    """The model of an ONNX file that has no name of its own here: see :class:`OnnxPoseModel`."""
+    """Any pose model in an ONNX file: see :class:`OnnxPoseModel`."""
     if not weights:
         raise WeightsError("the pose model 'onnx' has no published weights: give an .onnx file with --weights")
     return OnnxPoseModel(OnnxNetwork(weights, device=device), fingerprint=f"onnx {file_sha256(weights)[:16]}")
 
 
 class OnnxNetwork:
-    """An ONNX pose model, its form found out: a batch of inputs to heatmaps or to SimCC vectors.
+    """An ONNX pose model, a batch of inputs to heatmaps or to SimCC vectors; the file tells which.
 
     Attributes:
         input_size: (H, W), pixels.
@@ -48,7 +48,7 @@ class OnnxNetwork:
         device: "cpu", "cuda", "cuda:0".
 
     Raises:
-        WeightsError: no such file, no ONNX model in it, or one of another form.
+        WeightsError: the file does not exist, is no ONNX model, or has other inputs or outputs.
         SetupError: onnxruntime is missing, or cannot use the device.
     """
 
@@ -83,11 +83,11 @@ class OnnxNetwork:
         return [np.concatenate(parts)[: len(inputs)] for parts in zip(*runs, strict=True)]
 
     def _output_shapes(self, weights: str) -> list[tuple[int, ...]]:
-        """Shape of each output for one crop, from a run: files often declare names instead of numbers."""
+        """The shape of each output for one crop, found by a run: files often declare names instead of numbers."""
         probe = np.zeros((self._batch_size or 2, 3, *self.input_size), dtype=np.float32)
         try:
             outputs = self._session.run(self._output_names, {self._input_name: probe})
-        except Exception as error:  # onnxruntime has a class for each status, without a common base
+        except Exception as error:  # the classes of onnxruntime's errors have no common base
             raise WeightsError(
                 f"weight file '{weights}': the model fails on {len(probe)} empty images of its input size "
                 f"({_first_line(error)}); export it again"
@@ -95,12 +95,12 @@ class OnnxNetwork:
         return [np.shape(output)[1:] if np.shape(output)[:1] == (len(probe),) else () for output in outputs]
 
     def _order_simcc(self, shapes: Sequence[tuple[int, ...]]) -> float | None:
-        """Put the output of x before that of y; the split ratio, or None if the outputs are not SimCC vectors."""
+        """Put the output of x before that of y; returns the split ratio, or None if these are no SimCC vectors."""
         if [shape[:-1] for shape in shapes] != [(NUM_KEYPOINTS,)] * 2:
             return None
         height, width = self.input_size
         first, second = (shape[-1] for shape in shapes)
-        # The lengths of a square input's vectors are equal; their names may still say which is which.
+        # Both vectors of a square input have the same length, but their names may tell x from y.
         by_name = [name.lower()[-1:] for name in self._output_names] == ["y", "x"]
         if first * width == second * height and (height != width or by_name):
             self._output_names.reverse()
@@ -109,8 +109,8 @@ class OnnxNetwork:
 
 
 class OnnxPoseModel(PoseModel):
-    """Key points by an :class:`OnnxNetwork` that takes an RGB crop normalised by ImageNet's statistics, as those do
-    that mmdeploy exports from mmpose.
+    """Key points by an :class:`OnnxNetwork` whose input is an RGB crop normalised by ImageNet's statistics, like the
+    models that mmdeploy exports from mmpose.
 
     Args:
         network: the model.
@@ -150,23 +150,24 @@ def _open_session(weights: str, device: str) -> "InferenceSession":
     if not os.path.isfile(weights):
         raise WeightsError(f"weight file '{weights}' does not exist: check the path")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: its warnings are about how the file was exported
+    options.log_severity_level = 3  # errors only: the warnings are about the export of the file
     options.intra_op_num_threads = torch.get_num_threads()
     providers = _providers(device, onnxruntime.get_available_providers())
     try:
         session = onnxruntime.InferenceSession(weights, options, providers=providers)
-    except Exception as error:  # onnxruntime has a class for each status, without a common base
+    except Exception as error:  # the classes of onnxruntime's errors have no common base
         raise WeightsError(
             f"weight file '{weights}' is no ONNX model that can be run, or not all of it ({_first_line(error)}): "
             "copy or export it again"
         ) from error
-    if device != "cpu" and session.get_providers()[0] != "CUDAExecutionProvider":  # it falls back to the CPU by itself
+    # onnxruntime falls back to the CPU without an error.
+    if device != "cpu" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise SetupError(f"onnxruntime cannot use device '{device}': install the CUDA and cuDNN it was built for")
     return session
 
 
 def _providers(device: str, available: Sequence[str]) -> list[Any]:
-    """What onnxruntime calls a device."""
+    """onnxruntime's execution providers for a device."""
     kind, _, index = device.partition(":")
     if kind == "cpu":
         return ["CPUExecutionProvider"]

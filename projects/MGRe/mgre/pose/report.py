@@ -1,4 +1,4 @@
-"""What a user sees of a key point file: figures, and sheets of crops with skeletons and the regions' boxes."""
+"""Summary of a key point file for its user: tables, and sheets of crops with skeletons and the regions' boxes."""
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -17,29 +17,29 @@ from mgre.regions import Region
 from mgre.system.files import write_atomically
 from mgre.visualization import contact_sheet, draw_regions, draw_skeleton
 
-# Images on a sheet, and the (H, W) in pixels into which each is fitted.
+# Images on a sheet, and the (H, W) in pixels into which each image is fitted.
 NUM_SHOWN = 24
 SHOWN_SIZE = (288, 192)
 
 SHEETS = ("sample", "worst")
-# What a sheet's file says of itself, so that it is never taken for a crop or for somebody else's picture.
+# An entry in a sheet's file by which the sheet is told from a crop and from any other picture.
 SHEET_MARK = {"Software": "MGRe key point sheet"}
 
 
 def sheet_paths(key_points: str) -> dict[str, str]:
-    """Paths of the sheets beside a key point file: "sample" of the whole of it, and "worst" by the mean score."""
+    """Paths of the sheets beside a key point file: "sample" shows evenly spaced images, "worst" the lowest scores."""
     stem = os.path.splitext(key_points)[0]
     return {kind: f"{stem}_{kind}.png" for kind in SHEETS}
 
 
 def is_sheet(path: str) -> bool:
-    """Whether an image is a sheet, of whatever key point file."""
+    """Whether an image is a sheet of any key point file."""
     if not path.endswith(tuple(f"_{kind}.png" for kind in SHEETS)):
         return False
     try:
         with Image.open(path) as image:
             return image.info.items() >= SHEET_MARK.items()
-    except Exception:  # no image: told where it is read as one
+    except Exception:  # no readable image, which is reported when the image is used
         return False
 
 
@@ -47,10 +47,10 @@ def require_free_sheets(key_points: str, image_paths: Collection[str], *, overwr
     """
     Args:
         key_points: the file beside which the sheets are to be saved.
-        image_paths: those the key points are of; never overwritten.
+        image_paths: the images that have the key points; they are never overwritten.
 
     Raises:
-        DataError: there is something else than a sheet.
+        DataError: a sheet would replace a file that is no sheet.
     """
     images = {os.path.realpath(path) for path in image_paths}
     for path in sheet_paths(key_points).values():
@@ -65,7 +65,7 @@ def require_free_sheets(key_points: str, image_paths: Collection[str], *, overwr
 
 
 def summarise(keypoints: Mapping[str, ImageKeypoints], *, min_score: float) -> str:
-    """Two tables: how many images there are, and each joint's mean score and how often it is trusted.
+    """Two tables: the number of images, and for each joint its mean score and how often it is trusted.
 
     Args:
         keypoints: by ``file_name``.
@@ -89,17 +89,17 @@ def save_sheets(
     regions: Sequence[Region],
     min_score: float,
 ) -> dict[str, str]:
-    """Save the sheets, each in one step.
+    """Save the sheets, each atomically.
 
     Args:
         keypoints: by ``file_name``.
-        folder: the file names are relative to it.
+        folder: the folder to which the file names are relative.
         paths: see :func:`sheet_paths`.
         regions: whose boxes are drawn.
         min_score: points of a lower score are not trusted; they are not drawn, and make no box.
 
     Returns:
-        Why an image could not be shown, by ``file_name``.
+        The reasons why images could not be shown, by ``file_name``.
 
     Raises:
         SetupError: a sheet cannot be written.
@@ -127,7 +127,7 @@ def _tile(path: str, found: ImageKeypoints, regions: Sequence[Region], min_score
     image = resize(image, [max(1, round(scale * side)) for side in image.shape[1:]], antialias=True)
     xy = torch.from_numpy(found.points[:, :2]) / torch.tensor(found.size[::-1])
     points = torch.cat((xy, torch.from_numpy(found.trusted(min_score)).float()[:, None]), dim=1)
-    boxes, _ = boxes_from_keypoints(points[None], regions)  # a region that has none is not drawn
+    boxes, _ = boxes_from_keypoints(points[None], regions)  # a box without an area is not drawn
     return draw_skeleton(draw_regions(image, boxes[0], scale=1), points)
 
 

@@ -20,9 +20,9 @@ from mgre.system.download import download, file_sha256
 if TYPE_CHECKING:
     from rtmlib import RTMPose
 
-# RTMPose-m, trained on seven data sets of bodies: what rtmlib's `Body` takes. OpenMMLab publishes no checksum (the
-# digits in the name are those of the checkpoint it was exported from): this is the one that several independent
-# projects found for the .onnx file in this archive.
+# RTMPose-m, trained on seven data sets of bodies, the model of rtmlib's `Body`. OpenMMLab publishes no checksum: the
+# digits in the name belong to the checkpoint that was exported. The checksum here is the one that several independent
+# projects have found for the .onnx file in this archive.
 WEIGHTS_URL = (
     "https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk/"
     "rtmpose-m_simcc-body7_pt-body7_420e-256x192-e48f03d0_20230504.zip"
@@ -31,14 +31,14 @@ WEIGHTS_MEMBER = "end2end.onnx"
 WEIGHTS_SHA256 = "5c0a4bf67953e6d2ac43ce15e77dc9d5d354ae18430a47d2c5963a7bc5683e3c"
 WEIGHTS_SIZE = 54_330_655
 
-# An input, and the centre (x, y) and the size (width, height) of the part of the crop that it shows, in pixels.
+# An input, and the centre (x, y) and the size (width, height) in pixels of the part of the crop in this input.
 Prepared = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @POSE_MODELS.register()
 def rtmpose(*, weights: str, device: str) -> PoseModel:
     """RTMPose of 17 key points, of any size: see :class:`RTMPoseModel`. Published weights: RTMPose-m, 256 x 192."""
-    _import_rtmlib()  # before a download that would be in vain
+    _import_rtmlib()  # fails before the download if rtmlib is missing
     path = weights or download(WEIGHTS_URL, sha256=WEIGHTS_SHA256, size=WEIGHTS_SIZE, member=WEIGHTS_MEMBER)
     network = OnnxNetwork(path, device=device)
     if network.split_ratio is None:
@@ -48,10 +48,10 @@ def rtmpose(*, weights: str, device: str) -> PoseModel:
 
 
 class RTMPoseModel(PoseModel):
-    """rtmlib's ``RTMPose`` for many crops at once: its reading of a crop, one run of the network, its decoding.
+    """rtmlib's ``RTMPose`` for many crops at once: rtmlib's preprocessing, one run of the network, rtmlib's decoding.
 
-    Crops are RGB, as RTMPose was trained (``bgr_to_rgb`` in its configs); rtmlib itself takes any order as it comes.
-    The score is rtmlib's, the mean of the two axes' maxima.
+    Crops are RGB, as in the training of RTMPose (``bgr_to_rgb`` in its configs); rtmlib does not convert colours. The
+    score is rtmlib's, the mean of the two axes' maxima.
 
     Args:
         network: RTMPose, with SimCC outputs.
@@ -84,7 +84,7 @@ def _rtmlib_steps(input_size: tuple[int, int]) -> "RTMPose":
     """rtmlib's ``RTMPose`` without the network: the steps before and after it."""
 
     class Steps(_import_rtmlib().RTMPose):
-        def __init__(self) -> None:  # not the original's: it prints, and opens the file on all cores
+        def __init__(self) -> None:  # the original method prints, and opens the file on all cores
             self.model_input_size = input_size[::-1]
             self.mean = 255 * np.array(IMAGENET_MEAN)
             self.std = 255 * np.array(IMAGENET_STD)

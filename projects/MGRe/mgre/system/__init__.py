@@ -1,1 +1,1 @@
-"""What the package needs of the machine: files, downloads, signals, random states, other processes."""
+"""Services around the machine: files, downloads, signals, random states, other processes, other libraries' errors."""

@@ -1,4 +1,4 @@
-"""What all processes of a training agree on."""
+"""Values on which all processes of a training agree."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from fastreid.utils import comm
 
 
 def highest_of_all(value: int) -> int:
-    """The highest ``value`` of all processes, on each of them."""
+    """The highest ``value`` among all processes; every process has to call this function and gets the same result."""
     if comm.get_world_size() == 1:
         return value
     # On the CPU, by the group through which the toolbox gathers objects.

@@ -18,7 +18,7 @@ from mgre.errors import SetupError, WeightsError
 
 logger = logging.getLogger(__name__)
 
-# What urllib raises when the network or the server fails. All but one are OSErrors, as a full disk is.
+# The errors of urllib when the network or the server fails. Caught before OSError, of which most are subclasses.
 NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
@@ -26,17 +26,17 @@ def download(url: str, *, sha256: str, size: int | None = None, member: str = ""
     """The path of a published file in the user's cache, downloaded if it is not there yet.
 
     The cache is the folder ``mgre`` of ``torch.hub.get_dir()``. A file gets its final name only after its checksum was
-    found right, so one cut off never stays.
+    found right, so a partial download never stays.
 
     Args:
         url: where the file is published, http or https.
         sha256: of the file, in hex: all 64 digits or the first ones.
-        size: of the file, in bytes, about; for the log.
-        member: where ``url`` gives a .zip archive, the name in it (without folders) of the file that is meant:
-            ``sha256`` and ``size`` are this file's, and only it is kept, under the archive's name and its own suffix.
+        size: approximate size of the file in bytes, for the log.
+        member: for a .zip archive, the name (without folders) of the file to extract. Then ``sha256`` and ``size`` are
+            those of the extracted file, and only this file is kept, under the archive's name with its own suffix.
 
     Raises:
-        WeightsError: no network, no such file there, or another one than the published.
+        WeightsError: there is no network, no such file at ``url``, or another file than the published one.
         SetupError: the cache cannot be written.
     """
     folder = os.path.join(torch.hub.get_dir(), "mgre")
@@ -54,7 +54,7 @@ def download(url: str, *, sha256: str, size: int | None = None, member: str = ""
     logger.info("Downloading '%s'%s from %s", kept, about, url)
     try:
         os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:  # in the cache, so that the move is one step
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:  # in the cache, so that the rename is atomic
             fetched = os.path.join(scratch, name)
             torch.hub.download_url_to_file(url, fetched)
             if member:
@@ -78,8 +78,8 @@ def download(url: str, *, sha256: str, size: int | None = None, member: str = ""
 
 
 def _extract(archive: str, member: str) -> str:
-    """Extract the one file named ``member``, in whatever folder of the .zip archive, to beside the archive."""
-    path = os.path.join(os.path.dirname(archive), member)  # not the name in the archive, which could lead out of here
+    """Extract the only file named ``member``, from any folder of the .zip archive, into the archive's own folder."""
+    path = os.path.join(os.path.dirname(archive), member)  # a path from the archive could lead out of this folder
     with zipfile.ZipFile(archive) as file:
         names = [name for name in file.namelist() if name.rsplit("/", 1)[-1] == member]
         if len(names) != 1:

@@ -1,19 +1,24 @@
-"""Files that are never half there."""
+"""Atomic writing: a file has either its old or its new content, whatever stops the writer."""
 
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from mgre.errors import SetupError
 
 
 @contextmanager
 def write_atomically(path: str) -> Iterator[str]:
-    """Write a file: give the path of one beside it, which takes the name ``path`` when the block ends without an error.
+    """Write a file through an unfinished one beside it, and give the path of the unfinished one.
 
-    The folder is made. A file that is there is replaced, or stays as it is where the block or a step fails.
+    When the block ends without an error, an atomic rename replaces the file ``path``. Where the block or a later step
+    fails, the file ``path`` stays as it was, and the unfinished one is removed. Only a killed process leaves an
+    unfinished file, see :func:`unfinished_files`. The new content outlasts a power cut. The folder of ``path`` is made
+    where it does not exist. Several processes may write the same file: each has an unfinished file of its own, and the
+    last rename counts.
 
     Raises:
         OSError: the folder or the file cannot be written.
@@ -24,10 +29,11 @@ def write_atomically(path: str) -> Iterator[str]:
     try:
         yield unfinished
         with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())  # else a crash of the machine can leave an empty file of the final name
+            os.fsync(file.fileno())  # a rename that reaches the disk before the content would leave an empty file
         os.replace(unfinished, path)
+        _sync_folder(folder or ".")
     finally:
-        if os.path.exists(unfinished):
+        with suppress(FileNotFoundError):
             os.remove(unfinished)
 
 
@@ -44,3 +50,23 @@ def make_output_dir(folder: str) -> None:
     except (OSError, ValueError, TypeError) as error:  # the latter two for what is no path
         reason = getattr(error, "strerror", error)
         raise SetupError(f"OUTPUT_DIR '{folder}' cannot be written ({reason}): choose another folder") from error
+
+
+def unfinished_files(folder: str, pattern: str = "*") -> list[Path]:
+    """The unfinished files in ``folder`` of running and of killed calls of :func:`write_atomically`.
+
+    Args:
+        folder: the folder; it need not exist.
+        pattern: only files whose final name matches this glob pattern.
+    """
+    return sorted(Path(folder).glob(f".{pattern}-{8 * '[0-9a-f]'}.tmp"))
+
+
+def _sync_folder(folder: str) -> None:
+    """Write the names of the files in ``folder`` to the disk: until then a power cut can undo a rename."""
+    with suppress(OSError):  # not every file system can synchronise a folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Random states of a process: taken, put back, and set for a while."""
+"""The states of a process's random generators: saved, restored, and replaced within a block."""
 
 import os
 import random
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-# On a GPU the toolbox's loader draws in a thread of its own. A process is not forked while another thread holds it.
+# With a GPU the toolbox's loader draws random numbers in a thread of its own, hence the lock. A fork waits for the
+# lock, because a child process would inherit a lock that nobody releases.
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
@@ -45,7 +46,7 @@ def random_states(raw: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put back what :func:`random_states` took."""
+    """Restore the states that :func:`random_states` returned."""
     version, python, gauss = states["python"]
     random.setstate((version, tuple(python.tolist()), gauss))
     name, numpy, *rest = states["numpy"]
@@ -57,14 +58,14 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Python, numpy and torch (on the CPU) draw from ``seed`` on here, and afterwards as if nothing had been drawn.
+    """Within the block Python, numpy and torch (on the CPU) draw from ``seed``; after it, their states are as before.
 
-    :func:`random_states` waits for other threads that are in it.
+    :func:`random_states` in another thread waits for the end of the block.
 
     Args:
         seed: 0 to 2**32 - 1.
     """
-    # CUDA's stays alone: torch.manual_seed would set it too.
+    # Not torch.manual_seed, which would also seed the generators of CUDA.
     with _lock:
         before = random.getstate(), np.random.get_state(), torch.get_rng_state()
         random.seed(seed)

@@ -1,4 +1,4 @@
-"""SIGINT, which Ctrl-C sends, and SIGTERM, which schedulers send: handled for a while."""
+"""Handlers, within a block, for SIGINT, which Ctrl-C sends, and SIGTERM, which schedulers send."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
-    """Call ``handler`` with the number of each of these signals; inside, the former handlers by number."""
+    """Within the block call ``handler`` at SIGTERM and SIGINT; gives the former handlers by the signal's number."""
     before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield before

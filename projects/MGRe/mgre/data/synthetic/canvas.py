@@ -1,4 +1,4 @@
-"""A picture to draw on that remembers which part covers each pixel, so that visibility of key points is exact."""
+"""A picture to draw on. It records which part covers each pixel, so the visibility of key points is exact."""
 
 from collections.abc import Callable
 from math import ceil, floor
@@ -60,7 +60,7 @@ class Canvas:
         """Colour pixels one by one: ``shader`` gets the x and y of the centres of the pixels inside ``box``.
 
         Args:
-            box: (x_min, y_min, x_max, y_max); what lies outside the canvas is left out.
+            box: (x_min, y_min, x_max, y_max); pixels outside the canvas are left out.
             shader: from x, y, each (h, w), to a mask (h, w) of the N pixels to colour and their colours (N, 3).
         """
         height, width = self.parts.shape

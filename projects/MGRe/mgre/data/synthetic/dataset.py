@@ -15,11 +15,11 @@ _FILE_NAME = re.compile(r"(\d+)_c(\d+)s")
 
 @DATASET_REGISTRY.register()
 class SyntheticPedestrians(ImageDataset):
-    """Drawn pedestrians with exact key points, made on first use.
+    """Drawn pedestrians with exact key points; the images are drawn on first use.
 
     Groups of identities share colours, pattern, cut and build, and differ in small details only. The folder has the
-    Market-1501 layout plus ``keypoints.json``, COCO key point JSON in pixels of the crop: key point values are x, y and
-    1.0 where visible, 0.5 behind the person's own body, 0.0 where something else hides it or outside the image.
+    Market-1501 layout plus ``keypoints.json``, COCO key point JSON in pixels of the crop. The score of a point is 1.0
+    if the point is visible, 0.5 behind the person's own body, and 0.0 outside the image or hidden by something else.
 
     Attributes:
         folder: the set's folder.
@@ -42,13 +42,13 @@ class SyntheticPedestrians(ImageDataset):
     ) -> None:
         """
         Args:
-            root: where the set's folder is, or is made.
+            root: the folder in which the set's folder is, or is made.
             seed, num_train_ids, num_test_ids, num_cameras, images_per_camera, size: see :class:`SyntheticSpec`.
             kwargs: of the toolbox's ``ImageDataset``.
 
         Raises:
             ConfigError: a value is out of range.
-            DataError: the folder is there but holds something else, or it cannot be written.
+            DataError: the folder exists but holds something else, or it cannot be written.
         """
         spec = SyntheticSpec(
             seed=seed,

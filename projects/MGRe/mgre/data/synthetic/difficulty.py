@@ -1,12 +1,12 @@
-"""How hard the drawn set is: every constant one may tune. Raise ``VERSION`` with any change, here or in the drawing."""
+"""All constants that tune how hard the drawn set is. Raise ``VERSION`` with any change, here or in the drawing."""
 
-# Part of the set's folder name: two versions never mix.
+# The version is a part of the folder's name, so images of two versions never mix.
 VERSION = 2
 
 # -- Identities --------------------------------------------------------------------------------------
 # Identities that share colours, pattern, cut and build, so that only small details tell them apart.
 COARSE_GROUP_SIZE = 3
-# Details in which any two members of a group differ at least.
+# Least number of details in which two members of a group differ.
 MIN_DETAIL_DIFFERENCES = 7
 # Probabilities that a person has the detail at all.
 LOGO_PROBABILITY = 0.9
@@ -36,7 +36,7 @@ WIDE_HEIGHT_RANGE = (0.62, 0.8)
 WIDE_PROBABILITY = 0.05
 # Sideways shift in a wide crop, as a fraction of the image's width.
 WIDE_SHIFT = 0.14
-# Shift of a good crop, and the most that a misaligned one cuts off, as fractions of the image's side.
+# Shift of a good crop, and the largest part that a misaligned crop cuts off, as fractions of the image's side.
 CENTER_JITTER = 0.03
 CUT_OFF_PROBABILITY = 0.1
 MAX_CUT_OFF = 0.12
@@ -47,7 +47,7 @@ DISTRACTOR_RANGE = (0, 2)
 BYSTANDER_PROBABILITY = 0.04
 
 # -- Camera ------------------------------------------------------------------------------------------
-# Half widths of uniform ranges: of a camera, then of an image around its camera.
+# Half widths of uniform ranges: first for a camera, then for an image around the values of its camera.
 CAMERA_GAIN = 0.03
 CAMERA_BRIGHTNESS = 0.03
 CAMERA_CONTRAST = 0.06

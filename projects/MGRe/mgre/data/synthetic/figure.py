@@ -19,10 +19,10 @@ from mgre.data.synthetic.pose import HEAD_CENTER_Y, HEAD_HALF, HIP_Y, NECK_Y, SH
 # Numbers of the parts on a canvas; (left, right) for pairs.
 HEAD, TORSO, SKIRT, BAG = 1, 2, 3, 4
 ARMS, LEGS = (5, 6), (7, 8)
-# Whatever hides a person: occluders and other people.
+# Parts that hide a person: occluders and other people.
 FOREIGN = 255
 
-# Parts that may cover a key point without hiding it: its own body part and what is worn there.
+# Parts that may cover a key point without hiding it: its own body part, and things worn there.
 _NOT_HIDDEN_BY = (
     *((HEAD,),) * 5,
     *((TORSO, HEAD, BAG, arm) for arm in ARMS),
@@ -52,7 +52,7 @@ class Placement:
 
 
 class _Figure:
-    """One person on a canvas; holds what all its parts need."""
+    """One person on a canvas."""
 
     def __init__(self, canvas: Canvas, identity: Identity, pose: Pose, placement: Placement, foreign: bool) -> None:
         self.canvas = canvas
@@ -285,7 +285,7 @@ def draw_person(
     """Draw a person.
 
     Args:
-        foreign: mark all its pixels as ``FOREIGN``: somebody who hides others, whose key points nobody asks for.
+        foreign: mark all pixels of the person as ``FOREIGN``, for a stranger who may hide the main person.
 
     Returns:
         (17, 3): x and y of the COCO key points in pixels of the canvas, and the depth towards the camera in heights.
@@ -297,9 +297,9 @@ def draw_person(
 
 
 def visible_keypoints(canvas: Canvas, keypoints: np.ndarray) -> np.ndarray:
-    """Which key points (17, 3) of :func:`draw_person` can be seen, (17,) bool, once all is drawn.
+    """Which key points (17, 3) of :func:`draw_person` are visible on the finished canvas, (17,) bool.
 
-    One that lies outside the canvas, on the side of the head turned away, or under another part is hidden.
+    A point outside the canvas, on the far side of the head, or under another part is hidden.
     """
     visible = np.array(
         [canvas.part_at(point[:2]) in parts for point, parts in zip(keypoints, _NOT_HIDDEN_BY, strict=True)]

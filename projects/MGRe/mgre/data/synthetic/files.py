@@ -30,7 +30,7 @@ _STREAM_TRAIN_IDS, _STREAM_TEST_IDS, _STREAM_CAMERA, _STREAM_IMAGE = range(4)
 
 @dataclass(frozen=True)
 class SyntheticSpec:
-    """What a drawn set is made from.
+    """The options of a drawn set.
 
     Equal specs and ``difficulty.VERSION`` give equal files, byte for byte with the same NumPy and OpenCV.
 
@@ -91,22 +91,22 @@ class SyntheticSpec:
         }
 
     def manifest(self) -> dict[str, object]:
-        """What ``manifest.json`` of the finished set says, in JSON's types."""
+        """The content of ``manifest.json`` of the finished set, in JSON's types."""
         return {"version": difficulty.VERSION, **asdict(self), "size": list(self.size), "num_images": self.num_images}
 
     def rng(self, *stream: int) -> np.random.Generator:
-        """The random numbers of one thing, the same in whatever order things are drawn."""
+        """A generator for one camera, image or group of identities, independent of the order of drawing."""
         return np.random.default_rng((difficulty.VERSION, self.seed, *stream))
 
 
 def ensure_drawn(root: str | Path, spec: SyntheticSpec, *, progress: bool = True) -> Path:
-    """Folder of the set in ``root``; draws it where it is not there yet.
+    """The folder of the set in ``root``; the set is drawn where it does not exist.
 
-    The set is drawn into a hidden folder beside and renamed when it is complete, so a folder of that name is never
-    half a set, and two processes that draw at once do not meet.
+    The set is drawn into a hidden folder beside the final one. An atomic rename gives the complete set its final name,
+    so two processes may draw the same set without a race.
 
     Raises:
-        DataError: the folder is there but is not this set, or it cannot be written.
+        DataError: the folder exists but holds something else, or it cannot be written.
     """
     folder = Path(root) / spec.folder_name
     if not folder.exists():
@@ -130,7 +130,7 @@ def _publish(unfinished: Path, folder: Path) -> None:
     try:
         unfinished.rename(folder)
     except OSError:
-        # Another process may have been faster; its set is the same.
+        # Another process may have published the same set first.
         if not folder.exists():
             raise
 
@@ -164,7 +164,7 @@ def _draw(folder: Path, spec: SyntheticSpec, progress: bool) -> None:
     ):
         rng = spec.rng(_STREAM_IMAGE, *seed)
         image, keypoints = scene.draw_crop(rng, identity, cameras[camera], spec.size)
-        # Whole files through Python: OpenCV cannot write to every path, and fails without an exception.
+        # Python writes the file, because OpenCV cannot write to every path, and fails without an exception.
         _, data = cv2.imencode(
             ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, scene.jpeg_quality(rng))
         )

@@ -1,4 +1,4 @@
-"""Who is drawn: a coarse look that a group of identities shares, and the details that tell its members apart."""
+"""The drawn identities: a coarse look that a group of them shares, and the details that tell its members apart."""
 
 from dataclasses import dataclass, fields
 from itertools import product
@@ -51,7 +51,7 @@ BAGS = ("backpack", "handbag")
 
 @dataclass(frozen=True)
 class Look:
-    """What one sees from afar.
+    """The features of a person that can be seen from afar.
 
     Attributes:
         upper, lower: colours of the shirt and of the trousers, shorts or skirt.
@@ -72,7 +72,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Details:
-    """Small things, each in one region of the body; a colour of None means that the person does not have it."""
+    """Small details, each in one region of the body; a colour of None: the person does not have the detail."""
 
     skin: Colour
     hair_style: str
@@ -92,7 +92,7 @@ class Details:
     bag: Colour | None
 
     def num_differences(self, other: "Details") -> int:
-        """In how many of the attributes that can be seen the two differ."""
+        """The number of visible attributes in which the two persons differ."""
         mine, theirs = self._visible(), other._visible()
         return sum(mine[name] != theirs[name] for name in mine)
 
@@ -119,7 +119,7 @@ class Identity:
 
 def sample_identities(rng: np.random.Generator, num_identities: int) -> tuple[Identity, ...]:
     """``num_identities`` persons in groups of ``COARSE_GROUP_SIZE`` that share their look."""
-    # No two groups share both colours, as long as there are enough of them.
+    # No two groups share both colours, as long as there are enough pairs of colours.
     pairs = [(upper, lower) for upper, lower in product(CLOTHING, LOWER) if upper != lower]
     order = rng.permutation(len(pairs))
     identities: list[Identity] = []
@@ -154,7 +154,7 @@ def _sample_details(rng: np.random.Generator, look: Look) -> Details:
         return options[rng.integers(len(options))]
 
     def maybe(probability: float, background: Colour) -> Colour | None:
-        # Both draws always happen, so that one probability does not shift the numbers of the next detail.
+        # Both numbers are always drawn, so that a change of one probability does not change the next details.
         present, colour = rng.random() < probability, one_of(_contrasting(background))
         return colour if present else None
 

@@ -1,4 +1,4 @@
-"""How a person stands: joint angles, and the three-dimensional skeleton they give.
+"""The pose of a person: joint angles, and the three-dimensional skeleton that follows from them.
 
 Body coordinates, in units of the person's height: X to the person's left, Y down from the top of the head, Z forward.
 View coordinates: x to the image's right, y down, depth towards the camera (orthographic).

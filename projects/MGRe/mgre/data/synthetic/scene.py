@@ -1,4 +1,4 @@
-"""One crop: a person before the background of a camera, framed by a careless detector, seen through that camera."""
+"""One crop: a person before a camera's background, framed by an inexact detector, in the camera's colours."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -16,17 +16,17 @@ from mgre.data.synthetic.pose import sample_pose
 _MIN_CANVAS_HEIGHT = 256
 _COLOURS = (*CLOTHING.values(), *DETAIL_COLOURS)
 HIDDEN_SCORE = 0.0
-# Behind the person's own body: pose models place such points well, with a middling score.
+# The score of points behind the person's own body, which pose models place well, with a middling score.
 SELF_OCCLUDED_SCORE = 0.5
 VISIBLE_SCORE = 1.0
 
 
 @dataclass(frozen=True)
 class Camera:
-    """What the images of a camera have in common.
+    """The properties that all images of a camera share.
 
     Attributes:
-        scenery: (H, 3 W, 3) uint8 RGB of a canvas of H x W, the place it looks at; images show windows of it.
+        scenery: (H, 3 W, 3) uint8 RGB, the camera's background; an image shows a window of H x W.
         gain: factor on each of red, green and blue.
         brightness: offset as a fraction of 255.
         contrast: factor on the difference from mid grey.
@@ -57,12 +57,12 @@ def sample_camera(rng: np.random.Generator, size: tuple[int, int]) -> Camera:
 def draw_crop(
     rng: np.random.Generator, identity: Identity, camera: Camera, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A person as a camera's detector crops them.
+    """Draw a person as a camera's detector crops it.
 
     Returns:
         The crop, (H, W, 3) uint8 RGB of ``size`` (H, W), and its key points, (17, 3): x and y in pixels of the crop,
-        whose top left corner is (0, 0), and 1.0 where visible, 0.5 behind the person's own body, 0.0 where something
-        else hides it or outside.
+        whose top left corner is (0, 0), and the score: 1.0 for a visible point, 0.5 for a point behind the person's own
+        body, 0.0 for a point outside the crop or hidden by something else.
     """
     scale = canvas_scale(size)
     height, width = (scale * side for side in size)
@@ -90,7 +90,7 @@ def jpeg_quality(rng: np.random.Generator) -> int:
 
 
 def _sample_placement(rng: np.random.Generator, height: int, width: int) -> Placement:
-    """Where the person stands in an image of ``height`` x ``width``; a wide image does not make people wider."""
+    """The person's place in an image of ``height`` x ``width``; people in a wide image are not wider."""
     side = min(height, 2 * width)
     wide = rng.random() < difficulty.WIDE_PROBABILITY
     figure = side * rng.uniform(*(difficulty.WIDE_HEIGHT_RANGE if wide else difficulty.HEIGHT_RANGE))

@@ -1,0 +1,48 @@
+"""Errors and warnings of other libraries that only their wording tells apart, because they have no class of their own.
+
+Each wording stands here once. tests/system/test_foreign_messages.py lets the library itself produce the wording, so a
+release with another one is noticed.
+"""
+
+import pickle
+import re
+
+import torch
+
+# Phrases in gloo's RuntimeErrors after another process has ended. The last one is in the paths of gloo's source files.
+_GLOO_LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport")
+# torch's allocator for the CPU, and onnxruntime's for both kinds of device.
+_OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|bad_?alloc|bad allocation", re.IGNORECASE)
+_WORKER_PIDS = re.compile(r"\(pid\D*([\d, ]+)")
+
+# Warnings, as patterns for warnings.filterwarnings.
+SPARSE_TENSORS_ARE_BETA = "Sparse"
+MARKET1501_LAYOUT_IS_OLD = "The current data structure is deprecated"
+
+
+def dead_worker_pids(error: RuntimeError) -> list[int] | None:
+    """The process ids in the error of a ``DataLoader`` whose worker has died; None for another error."""
+    if "DataLoader worker" not in str(error):
+        return None
+    pids = _WORKER_PIDS.search(str(error))
+    return [int(pid) for pid in re.findall(r"\d+", pids.group(1))] if pids else []
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether a collective operation failed because another process has ended."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _GLOO_LOST_CONNECTION)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, numpy, torch or onnxruntime got no memory, on the CPU or on a GPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def is_unsafe_global(error: pickle.UnpicklingError) -> bool:
+    """Whether ``torch.load(weights_only=True)`` refused a function or class that the file names.
+
+    Only for files of the format before torch 1.6: in a zip archive ``torch.serialization`` finds the names itself.
+    """
+    return "GLOBAL" in str(error)
