@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 import torch
 from fastreid.config import CfgNode
 from fastreid.data.datasets import DATASET_REGISTRY
@@ -15,6 +14,7 @@ from fastreid.utils import comm
 
 from mgre.data.validation_split import base_of_validation
 from mgre.errors import ConfigError, SetupError, nearest
+from mgre.modeling.timm_backbone import check_timm_name
 from mgre.regions import get_regions
 
 BOXES = ("location", "keypoints", "prior")
@@ -206,11 +206,8 @@ def _check_mgre(cfg: CfgNode) -> None:
             f"MODEL.HEADS.POOL_LAYER '{cfg.MODEL.HEADS.POOL_LAYER}' does not pool a region to one vector; "
             f"MGRe takes: {', '.join(POOL_LAYERS)}"
         )
-    if mgre.BACKBONE == "build_timm_backbone" and not timm.is_model(cfg.MODEL.TIMM.NAME):
-        raise ConfigError(
-            f"MODEL.TIMM.NAME '{cfg.MODEL.TIMM.NAME}' is no model of timm {timm.__version__}"
-            f"{nearest(cfg.MODEL.TIMM.NAME, timm.list_models())}"
-        )
+    if mgre.BACKBONE == "build_timm_backbone":
+        check_timm_name(cfg.MODEL.TIMM.NAME)
 
 
 def _require(holds: bool, key: str, value: Any, allowed: str) -> None:
