@@ -3,7 +3,7 @@
 from setuptools import find_packages, setup
 
 # The toolbox reads CUHK03's MATLAB release with these.
-CUHK03 = ["h5py>=3.9", "imageio>=2.31", "scipy>=1.11"]
+CUHK03 = ["h5py>=3.9", "imageio>=2.31"]
 # Figure 4's activation maps (captum 0.9 is the first for numpy 2), and the plots.
 REPRODUCE = ["captum>=0.9", "matplotlib>=3.7"]
 
@@ -18,6 +18,7 @@ setup(
         "torch>=2.9",  # the release torchvision 0.24 is built for
         "torchvision>=0.24",  # the first whose tv_tensors.KeyPoints may leave the image; 0.23 clamps them to its border
         "numpy>=1.24",
+        "scipy>=1.11",
         "fvcore>=0.1.5",
         "yacs>=0.1.8",
         "termcolor>=2.2",
