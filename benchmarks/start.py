@@ -26,7 +26,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from mgre_cli.arguments import positive
 from tabulate import tabulate
 
 HERE = Path(__file__).resolve().parents[1]
@@ -63,16 +62,15 @@ def measure(words: Sequence[str], checkout: Path) -> Cost:
 
 
 def first_batch(method: str) -> Cost:
-    """A loader's first batch of drawn images with key points, by workers that start by ``method``."""
-    import mgre  # noqa: F401  (before fastreid: it makes fastreid importable)
+    """A loader's first batch of images with key points, from workers that are started by ``method``."""
+    import mgre  # before fastreid: it makes fastreid importable
     from fastreid.config import get_cfg
-    from mgre.config import add_mgre_config
     from mgre.data import KeypointDataset, build_keypoint_transforms
     from PIL import Image
     from torch.utils.data import DataLoader
 
     cfg = get_cfg()
-    add_mgre_config(cfg)
+    mgre.add_mgre_config(cfg)
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/image.jpg"
         Image.new("RGB", (64, 128)).save(path)
@@ -125,12 +123,15 @@ def table(costs: Mapping[tuple[str, str], Sequence[Cost]]) -> str:
 
 def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=positive, default=5, help="that are counted (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=5, help="that are counted (default: %(default)s)")
     parser.add_argument(
         "--beside", type=Path, action="append", default=[], metavar="DIR", help="measure another checkout too"
     )
     parser.add_argument("--first-batch", metavar="METHOD", help=argparse.SUPPRESS)  # what the measured process is given
-    return parser.parse_args(words)
+    args = parser.parse_args(words)
+    if args.turns < 1:
+        parser.error("--turns has to be 1 or more")
+    return args
 
 
 if __name__ == "__main__":
