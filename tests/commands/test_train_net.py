@@ -50,6 +50,7 @@ def test_train_resume_evaluate_and_rerank(small_run, tmp_path):
     assert second["optimizer"]["state"][0]["step"] == 4  # the optimizer's state went on too
     iterations = [json.loads(line)["iteration"] for line in (out / "metrics.json").read_text().splitlines()]
     assert max(iterations) == 3
+    assert len(list(out.glob("events.out.tfevents.*"))) == 2  # TensorBoard's, one file a run
 
     # The same weights give the same figures again; re-ranking gives others.
     weights = ["MODEL.WEIGHTS", str(out / "model_final.pth")]
@@ -147,12 +148,12 @@ def test_wrong_options(load_tool, capsys, words, message):
     assert re.search(message, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("tool", ["train_net", "quickstart"])
+@pytest.mark.parametrize("tool", sorted(path.stem for path in Path("tools").glob("*.py")))
 def test_help_does_not_wait_for_torch(tool):
     command = [sys.executable, "-X", "importtime", f"tools/{tool}.py", "--help"]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "usage: " in finished.stdout and f"tools/{tool}.py" in finished.stdout
-    assert not re.search(r"\| +(torch|fastreid|mgre)$", finished.stderr, flags=re.MULTILINE)
+    assert not re.search(r"\| +(torch|numpy|fastreid|mgre)$", finished.stderr, flags=re.MULTILINE)
 
 
 PLAIN = """

@@ -72,6 +72,64 @@ def test_guarded_clone_imports_in_a_fresh_process(tmp_path):
     assert collated == "{'a': tensor([1, 2]), 'b': ['x', 'y']}"
 
 
+LATE = ("tensorboard", "tensorflow", "sklearn", "scipy", "timm", "matplotlib", "captum", "faiss", "pandas", "h5py",
+        "onnxruntime", "cv2")  # fmt: skip
+
+
+def test_packages_are_imported_when_they_are_used(tmp_path):
+    """One process: nothing of the packages after ``import mgre``, and the packages themselves at first use."""
+    code = (
+        "import sys, mgre\n"
+        f"print([name for name in (*{LATE}, 'torch.utils.tensorboard') if name in sys.modules])\n"
+        "from fastreid.evaluation import reid_evaluation\n"
+        "from fastreid.modeling import BACKBONE_REGISTRY\n"
+        "from fastreid.solver.optim import lamb\n"
+        "from fastreid.utils import compute_dist, faiss_utils\n"
+        "print(BACKBONE_REGISTRY.get('build_timm_backbone').__name__, 'timm' in sys.modules)\n"
+        "print(reid_evaluation.metrics.auc([0, 1, 3], [0, 1, 1]))\n"  # a triangle of 1/2 and a rectangle of 2
+        f"writer = lamb.SummaryWriter({str(tmp_path)!r})\n"
+        "names = [compute_dist.faiss.IndexFlatL2, faiss_utils.faiss.IndexFlatL2]\n"
+        "import faiss, inspect, sklearn.metrics\n"
+        "from torch.utils.tensorboard import SummaryWriter\n"
+        "print(reid_evaluation.metrics.auc is sklearn.metrics.auc, names == [faiss.IndexFlatL2] * 2)\n"
+        "print(isinstance(writer, SummaryWriter))\n"
+        "metric = inspect.signature(faiss_utils.search_raw_array_pytorch).parameters['metric']\n"
+        "print(metric.default == faiss.METRIC_L2, faiss.__spec__.name, sklearn.__path__ != [])\n"
+    )
+    result = run_python(code, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        "[]", "build_timm_backbone False", "2.5", "True True", "True", "True faiss True",
+    ]  # fmt: skip
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_packages_that_are_there_need_no_stand_in(monkeypatch):
+    faiss, sklearn = types.ModuleType("faiss"), types.ModuleType("sklearn")
+    monkeypatch.setitem(sys.modules, "faiss", faiss)
+    monkeypatch.setitem(sys.modules, "sklearn", sklearn)
+    with imports.late_packages():
+        assert (sys.modules["faiss"], sys.modules["sklearn"]) == (faiss, sklearn)
+    assert (sys.modules["faiss"], sys.modules["sklearn"]) == (faiss, sklearn)
+
+
+def test_a_changed_toolbox_may_import_more_of_the_packages(tmp_path):
+    shutil.copytree(Path(fastreid.__file__).parent, tmp_path / "fastreid", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "fastreid" / "evaluation" / "reid_evaluation.py").open("a") as source:
+        source.write("\nfrom sklearn.metrics import auc\n")
+    with (tmp_path / "fastreid" / "utils" / "compute_dist.py").open("a") as source:
+        source.write("\nSEARCH = faiss.IndexFlatIP\n")
+    code = (
+        "import mgre, sklearn.metrics, faiss\n"
+        "from fastreid.evaluation import reid_evaluation\n"
+        "from fastreid.utils import compute_dist\n"
+        "print(reid_evaluation.auc is sklearn.metrics.auc, compute_dist.SEARCH is faiss.IndexFlatIP)\n"
+    )
+    result = run_python(code, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["True", "True"]
+
+
 def test_former_names_last_as_long_as_asked():
     with imports.former_names():
         from collections.abc import Mapping

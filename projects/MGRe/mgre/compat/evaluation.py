@@ -13,8 +13,6 @@ from mgre.compat.patching import Overlay, adapt
 from mgre.errors import ConfigError, DataError
 from mgre.evaluation import ranking
 from mgre.evaluation.distances import DistanceRows, cosine_rows, euclidean_rows
-from mgre.evaluation.query_expansion import expand
-from mgre.evaluation.reranking import compare, encode_images, jaccard_rows
 
 METRICS = ("cosine", "euclidean", "jaccard")
 
@@ -72,6 +70,8 @@ def measure_rows() -> None:
             raise ConfigError(f"the metric is '{metric}'; allowed: {', '.join(METRICS)}")
         feat_1, feat_2 = feat_1.detach(), feat_2.detach()
         if metric == "jaccard":
+            from mgre.evaluation.reranking import jaccard_rows  # here, because it imports scipy and faiss
+
             return jaccard_rows(torch.cat((feat_1, feat_2)).float().cpu(), len(feat_1), k1=k1, k2=k2)
         return {"cosine": cosine_rows, "euclidean": euclidean_rows}[metric](feat_1, feat_2)
 
@@ -87,6 +87,8 @@ def measure_rows() -> None:
         def computed(
             features: torch.Tensor, k1: int = 20, k2: int = 6, search_option: int = 0, fp16: bool = False
         ) -> np.ndarray:
+            from mgre.evaluation.reranking import compare, encode_images
+
             encoding = encode_images(features.detach().float().cpu(), k1=k1, k2=k2)
             return np.asarray(compare(encoding, encoding), dtype=np.float16 if fp16 else np.float32)
 
@@ -104,6 +106,8 @@ def expand_by_neighbours() -> None:
     def make(aqe: Callable) -> Callable:
         @functools.wraps(aqe)
         def expanded(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            from mgre.evaluation.query_expansion import expand  # here, because it imports scipy and faiss
+
             return expand(*args, **kwargs)
 
         return expanded

@@ -29,7 +29,8 @@ def adapt(owner: ModuleType | type, name: str, make: Callable[[Any], Any]) -> No
 
 
 def _modules_of(package: str) -> list[ModuleType]:
-    return [m for n, m in list(sys.modules.items()) if n.partition(".")[0] == package and m is not None]
+    prefix = f"{package}."
+    return [m for n, m in list(sys.modules.items()) if (n == package or n.startswith(prefix)) and m is not None]
 
 
 class Overlay(ModuleType):

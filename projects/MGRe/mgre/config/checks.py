@@ -3,7 +3,6 @@
 from functools import reduce
 from operator import getitem
 
-import timm
 import torch
 from fastreid.config import CfgNode
 from fastreid.data.datasets import DATASET_REGISTRY
@@ -16,7 +15,8 @@ from fastreid.utils import comm
 from mgre.config.allowed import Allowed, Choice, at_least, between, choice, more_than, require
 from mgre.config.keys import KEYS
 from mgre.data.validation_split import base_of_validation
-from mgre.errors import ConfigError, SetupError, nearest
+from mgre.errors import ConfigError, SetupError
+from mgre.modeling.timm_backbone import check_timm_name
 from mgre.regions import get_regions
 
 LOSSES = Choice(("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface"))
@@ -178,8 +178,5 @@ def _check_mgre(cfg: CfgNode) -> None:
             f"MODEL.HEADS.POOL_LAYER '{cfg.MODEL.HEADS.POOL_LAYER}' does not pool a region to one vector; "
             f"MGRe takes: {', '.join(POOL_LAYERS)}"
         )
-    if mgre.BACKBONE == "build_timm_backbone" and not timm.is_model(cfg.MODEL.TIMM.NAME):
-        raise ConfigError(
-            f"MODEL.TIMM.NAME '{cfg.MODEL.TIMM.NAME}' is no model of timm {timm.__version__}"
-            f"{nearest(cfg.MODEL.TIMM.NAME, timm.list_models())}"
-        )
+    if mgre.BACKBONE == "build_timm_backbone":
+        check_timm_name(cfg.MODEL.TIMM.NAME)

@@ -1,8 +1,10 @@
-"""Backbones of the library timm, by name."""
+"""Backbones of the library timm, by name.
+
+timm is imported where it is used, because it takes its time and most models have a backbone of the toolbox.
+"""
 
 import logging
 
-import timm
 import torch
 from fastreid.config import CfgNode
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
@@ -33,11 +35,10 @@ class TimmBackbone(nn.Module):
             ConfigError: the name is unknown, or the model does not have four feature stages with this last stride.
             WeightsError: the weights cannot be downloaded or read, or do not fit.
         """
+        import timm
+
         super().__init__()
-        if not timm.is_model(name):
-            raise ConfigError(
-                f"MODEL.TIMM.NAME '{name}' is no model of timm {timm.__version__}{nearest(name, timm.list_models())}"
-            )
+        check_timm_name(name)
         options = {"features_only": True} | ({"output_stride": 16} if last_stride == 1 else {})
         try:
             body = timm.create_model(name, **options)
@@ -75,6 +76,8 @@ class TimmBackbone(nn.Module):
 
 
 def _create_pretrained(name: str, options: dict, weights: str) -> nn.Module:
+    import timm
+
     # timm maps a published state dict to the feature stages. It gets the content of the file, which is read safely
     # here, and not the path.
     overlay = {"state_dict": read_state_dict(weights)} if weights else None
@@ -91,6 +94,20 @@ def _create_pretrained(name: str, options: dict, weights: str) -> nn.Module:
         ) from error
     logger.info("Loaded timm's %s with %d tensors from %s", name, len(body.state_dict()), weights or "its hub")
     return body
+
+
+def check_timm_name(name: str) -> None:
+    """Stop where ``name`` is no model of timm.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        raise ConfigError(
+            f"MODEL.TIMM.NAME '{name}' is no model of timm {timm.__version__}{nearest(name, timm.list_models())}"
+        )
 
 
 @BACKBONE_REGISTRY.register()

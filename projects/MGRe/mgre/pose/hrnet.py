@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import timm
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -54,6 +53,8 @@ class HRNetPose(nn.Module):
     """
 
     def __init__(self, width: int) -> None:
+        import timm  # here, because the package registers all pose models and most commands use another one or none
+
         super().__init__()
         self.width = width
         trunk = timm.create_model(f"hrnet_w{width}", pretrained=False, head="")

@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from fastreid.config import CfgNode
 from fastreid.evaluation.evaluator import inference_context
-from timm.models import FeatureListNet
 from torch import nn
 from torch.utils.data import default_collate
 from tqdm import tqdm
@@ -222,6 +221,8 @@ def _stage_modules(model: nn.Module) -> dict[str, nn.Module]:
         backbone = backbone.bottom_up
     if not isinstance(backbone, TimmBackbone):
         return dict(zip(STAGES, stage_outputs(backbone, type(backbone).__name__), strict=True))
+    from timm.models import FeatureListNet  # here, because timm has been imported only if the backbone is one of its
+
     if not isinstance(backbone.body, FeatureListNet):
         raise ConfigError("this model of MODEL.TIMM.NAME has no module for each stage: take one of its ResNets")
     stages = list(backbone.body.return_layers)[-len(STAGES) :]

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from mgre.data.keypoints import COCO_KEYPOINTS, COCO_SKELETON
-from mgre.data.synthetic import difficulty, scene
+from mgre.data.synthetic import difficulty
 from mgre.data.synthetic.identity import Identity, sample_identities
 from mgre.errors import ConfigError, DataError
 
@@ -154,6 +153,11 @@ def _check(folder: Path, spec: SyntheticSpec) -> None:
 
 
 def _draw(folder: Path, spec: SyntheticSpec, progress: bool) -> None:
+    # Here, because OpenCV takes its time and draws the set once; whoever reads the set needs none.
+    import cv2
+
+    from mgre.data.synthetic import scene
+
     for split in spec.num_images:
         (folder / split).mkdir()
     cameras = [scene.sample_camera(spec.rng(_STREAM_CAMERA, i), spec.size) for i in range(spec.num_cameras)]
