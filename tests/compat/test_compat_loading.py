@@ -113,22 +113,6 @@ def test_background_generator_without_error(monkeypatch):
 # -- Images ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", ["empty", "text", "cut.png", "cut.jpg"])
-def test_unreadable_image_is_named(tmp_path, content):
-    path = tmp_path / f"image_{content}"
-    if content.startswith("cut"):
-        random_image(size=(64, 128)).save(path)
-        path.write_bytes(path.read_bytes()[:-3000])
-    else:
-        path.write_text({"empty": "", "text": "not an image"}[content])
-    with pytest.raises(DataError, match=f"image_{content}"):
-        CommDataset([(str(path), 0, 0)], ToTensor())[0]
-
-
-def test_readable_image_is_read(image_items):
-    assert np.array_equal(data_utils.read_image(image_items[3][0]), Image.open(image_items[3][0]))
-
-
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "F"])
 def test_to_tensor_keeps_values(mode):
     image = random_image(mode)

@@ -93,24 +93,6 @@ def raise_loading_errors() -> None:
     adapt(data_utils, "BackgroundGenerator", lambda original: _BackgroundGenerator)
 
 
-def name_unreadable_images() -> None:
-    """An image that cannot be read is a DataError that names the file; Pillow's errors do not name it."""
-
-    def make(read_image: Callable) -> Callable:
-        @functools.wraps(read_image)
-        def checked(file_name: str, format: str | None = None) -> Image.Image:
-            try:
-                return read_image(file_name, format)
-            except (OSError, SyntaxError, TypeError, ValueError) as error:
-                raise DataError(
-                    f"image '{file_name}' cannot be read ({error}): replace it, or take it out of the data set"
-                ) from error
-
-        return checked
-
-    adapt(data_utils, "read_image", make)
-
-
 def check_identity_batches() -> None:
     """An identity sampler that cannot fill a batch raises an error; the toolbox's samplers search for ever."""
 
@@ -182,7 +164,6 @@ def name_affine_arguments() -> None:
 ADAPTATIONS = (
     load_without_cuda,
     raise_loading_errors,
-    name_unreadable_images,
     check_identity_batches,
     convert_images,
     name_affine_arguments,

@@ -7,6 +7,8 @@ from types import ModuleType
 from typing import Any
 
 _MARK = "__mgre_adaptation__"
+# What was replaced, by its full name: the table of mgre.compat.table has an entry for each.
+ORIGINALS: dict[str, Any] = {}
 
 
 def adapt(owner: ModuleType | type, name: str, make: Callable[[Any], Any]) -> None:
@@ -19,6 +21,8 @@ def adapt(owner: ModuleType | type, name: str, make: Callable[[Any], Any]) -> No
     if _MARK in vars(original):
         return
     replacement = make(original)
+    path = owner.__name__ if isinstance(owner, ModuleType) else f"{owner.__module__}.{owner.__qualname__}"
+    ORIGINALS[f"{path}.{name}"] = original
     setattr(replacement, _MARK, True)
     setattr(owner, name, replacement)
     if isinstance(owner, ModuleType) and getattr(original, "__module__", None) == owner.__name__:

@@ -17,9 +17,9 @@ import torch
 from fastreid.engine import hooks
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
-from fastreid.utils.checkpoint import Checkpointer
 
 from mgre.data.epoch_sampler import epoch_sampler
+from mgre.engine.safe_checkpointer import SafeCheckpointer
 from mgre.errors import DamagedFileError, TrainingError, WeightsError
 from mgre.system.collectives import highest_of_all
 from mgre.system.files import unfinished_files
@@ -34,7 +34,7 @@ FINAL, INTERRUPTED = "model_final", "model_interrupted"
 ECHO_TIME = 1.0
 
 
-class TrainingCheckpointer(Checkpointer):
+class TrainingCheckpointer(SafeCheckpointer):
     """The toolbox's checkpointer, which also limits the number of files and resumes from the newest undamaged one.
 
     Attributes:

@@ -2,14 +2,14 @@
 
 from fastreid.config import CfgNode
 from fastreid.modeling.heads.embedding_head import EmbeddingHead
-from fastreid.utils.checkpoint import Checkpointer
 from torch import nn
 
+from mgre.engine.safe_checkpointer import SafeCheckpointer
 from mgre.engine.trainer import Trainer
 from mgre.errors import WeightsError
 
 
-class InferenceCheckpointer(Checkpointer):
+class InferenceCheckpointer(SafeCheckpointer):
     """Refuses weights that leave a part of the model random; the toolbox only logs which part."""
 
     def _log_incompatible_keys(self, incompatible) -> None:

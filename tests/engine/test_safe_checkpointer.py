@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from fastreid.utils.checkpoint import Checkpointer
+from mgre.engine.safe_checkpointer import SafeCheckpointer
 from mgre.errors import WeightsError
 from torch import nn
 
@@ -32,7 +32,7 @@ def saved(tmp_path):
     model = small_model()
     optimizer = optimizer_of(model)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 3])
-    Checkpointer(model, str(tmp_path), optimizer=optimizer, lr_sched=schedule).save("model_0", epoch=4, metric=0.5)
+    SafeCheckpointer(model, str(tmp_path), optimizer=optimizer, lr_sched=schedule).save("model_0", epoch=4, metric=0.5)
     return model, tmp_path
 
 
@@ -41,7 +41,7 @@ def test_saved_and_resumed(saved):
     resumed = small_model(seed=1)
     optimizer = optimizer_of(resumed)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [7])
-    checkpointer = Checkpointer(resumed, str(folder), optimizer=optimizer, lr_sched=schedule)
+    checkpointer = SafeCheckpointer(resumed, str(folder), optimizer=optimizer, lr_sched=schedule)
     extra = checkpointer.resume_or_load("", resume=True)
     assert extra == {"epoch": 4, "metric": 0.5}
     assert_same_state(resumed, model)
@@ -62,7 +62,7 @@ def test_interrupted_save_leaves_the_former_files(monkeypatch, saved, error):
     monkeypatch.setattr(torch, "save", interrupted)
     for name in ("model_0", "model_1"):
         with pytest.raises(type(error)):
-            Checkpointer(small_model(seed=1), str(folder)).save(name)
+            SafeCheckpointer(small_model(seed=1), str(folder)).save(name)
     assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == before
 
 
@@ -72,7 +72,7 @@ def test_cut_checkpoint(saved, kept):
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(WeightsError, match=re.escape(str(path)) + ".* is damaged or cut short") as error:
-        Checkpointer(small_model(), str(saved[1])).resume_or_load("", resume=True)
+        SafeCheckpointer(small_model(), str(saved[1])).resume_or_load("", resume=True)
     assert "\n" not in str(error.value)
 
 
@@ -80,23 +80,23 @@ def test_checkpoint_that_is_no_checkpoint(tmp_path):
     path = tmp_path / "notes.pth"
     path.write_text("these are not weights")
     with pytest.raises(WeightsError, match=r"notes.pth.* is damaged"):
-        Checkpointer(small_model()).load(str(path))
+        SafeCheckpointer(small_model()).load(str(path))
 
 
 def test_missing_checkpoint(tmp_path):
     with pytest.raises(WeightsError, match=r"nowhere.pth' does not exist"):
-        Checkpointer(small_model()).load(str(tmp_path / "nowhere.pth"))
+        SafeCheckpointer(small_model()).load(str(tmp_path / "nowhere.pth"))
 
 
 def test_no_checkpoint_asked_for():
-    assert Checkpointer(small_model()).load("") == {}
+    assert SafeCheckpointer(small_model()).load("") == {}
 
 
 def test_checkpoint_with_code_is_refused(tmp_path):
     path = tmp_path / "model.pth"
     torch.save({"model": small_model().state_dict(), "args": argparse.Namespace(lr=1)}, path)
     with pytest.raises(WeightsError, match="Python objects besides tensors"):
-        Checkpointer(small_model()).load(str(path))
+        SafeCheckpointer(small_model()).load(str(path))
 
 
 @pytest.mark.parametrize(
@@ -110,20 +110,20 @@ def test_checkpoint_with_code_is_refused(tmp_path):
 def test_any_wrapping_loads(tmp_path, wrap):
     torch.save(wrap(small_model().state_dict()), tmp_path / "model.pth")
     model = small_model(seed=1)
-    Checkpointer(model).load(str(tmp_path / "model.pth"))
+    SafeCheckpointer(model).load(str(tmp_path / "model.pth"))
     assert_same_state(model, small_model())
 
 
 def test_checkpoint_of_another_architecture(saved):
     other = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1))
     with pytest.raises(WeightsError, match=r"another architecture: 4 of the model's 4"):
-        Checkpointer(other).load(str(saved[1] / "model_0.pth"))
+        SafeCheckpointer(other).load(str(saved[1] / "model_0.pth"))
 
 
 def test_checkpoint_of_another_number_of_identities_loads(saved):
     model, folder = saved
     other = small_model(seed=1)
     other[2] = nn.Linear(3, 9)
-    Checkpointer(other).load(str(folder / "model_0.pth"))
+    SafeCheckpointer(other).load(str(folder / "model_0.pth"))
     assert torch.equal(other[0].weight, model[0].weight)
     assert other[2].weight.shape == (9, 3)
