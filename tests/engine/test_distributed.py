@@ -17,6 +17,7 @@ from fastreid.engine import default_argument_parser
 from fastreid.modeling import build_model
 from fastreid.utils import comm
 from fastreid.utils.events import EventStorage
+from mgre.commands.main import main
 from mgre.config import load_config
 from mgre.engine import run as engine
 from mgre.engine.processes import TORCHRUN_VARIABLES
@@ -39,7 +40,7 @@ def launch(function, *options: str, num_processes: int = 2, flags: tuple[str, ..
     """``launch`` as tools/train_net.py calls it; the exit status."""
     flags = ("--config-file", BASE, "--num-gpus", str(num_processes), "--dist-url", "auto", *flags)
     args = default_argument_parser().parse_args([*flags, *options])
-    return engine.main(lambda: engine.launch(function, args))
+    return main(lambda: engine.launch(function, args))
 
 
 # -- Losses and gradients -------------------------------------------------------------------------
