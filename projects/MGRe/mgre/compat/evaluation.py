@@ -10,9 +10,10 @@ from fastreid.evaluation import query_expansion, rank, reid_evaluation, roc
 from fastreid.utils import compute_dist
 
 from mgre.compat.patching import Overlay, adapt
-from mgre.errors import ConfigError, DataError
+from mgre.errors import ConfigError
 from mgre.evaluation import ranking
 from mgre.evaluation.distances import DistanceRows, cosine_rows, euclidean_rows
+from mgre.evaluation.finite import check_features
 from mgre.evaluation.query_expansion import expand
 from mgre.evaluation.reranking import compare, encode_images, jaccard_rows
 
@@ -130,12 +131,7 @@ def name_images_without_features() -> None:
     def make(process: Callable) -> Callable:
         @functools.wraps(process)
         def processed(evaluator: reid_evaluation.ReidEvaluator, inputs: dict, outputs: torch.Tensor) -> None:
-            wrong = (~torch.isfinite(outputs).all(dim=1)).nonzero().flatten().tolist()
-            if wrong:
-                raise DataError(
-                    f"the model's features of image '{inputs['img_paths'][wrong[0]]}' are NaN or infinite: look in the "
-                    "training log for a loss that grew without bound, and evaluate a checkpoint from before"
-                )
+            check_features(outputs.isfinite().all(dim=1), inputs.get("img_paths", ()))
             process(evaluator, inputs, outputs)
 
         return processed

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import torch
 import torch.distributed as dist
 from fastreid.config import CfgNode
 from fastreid.engine import DefaultTrainer
-from fastreid.engine.hooks import PeriodicCheckpointer, PeriodicWriter
+from fastreid.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 from torch import nn
 
-from mgre.data import KeypointDataset, build_test_loader, build_train_loader
+from mgre.data import build_test_loader, build_train_loader
 from mgre.data.epoch_sampler import epoch_sampler
 from mgre.data.images import ImageError
 from mgre.data.torch_dataset import name_dead_workers
@@ -22,10 +23,13 @@ from mgre.engine.checkpointing import FINAL, CheckpointHook, StopOnSignal, Train
 from mgre.engine.hooks import ProgressBar, ReportUnreadable
 from mgre.engine.schedule import scale_warmup
 from mgre.errors import ConfigError, DataError, LossError, TrainingError, WeightsError
-from mgre.evaluation.region_iou import evaluate_regions, has_regions
+from mgre.evaluation.evaluator import OnePassEvaluator, evaluate
 from mgre.system.randomness import random_states
 
 logger = logging.getLogger(__name__)
+
+# By the name of the test set.
+TestSets = dict[str, tuple[torch.utils.data.DataLoader, OnePassEvaluator]]
 
 
 class Trainer(DefaultTrainer):
@@ -68,6 +72,10 @@ class Trainer(DefaultTrainer):
         )
         self._checkpoints = checkpoints = CheckpointHook(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD)
         hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
+        # The toolbox's evaluation would make the test loaders anew each time.
+        self._test_sets: TestSets = {}
+        evaluation = EvalHook(self.cfg.TEST.EVAL_PERIOD, self.evaluate)
+        hooks = [evaluation if isinstance(hook, EvalHook) else hook for hook in hooks]
         # Before the writers, as in the toolbox, and after the evaluation, whose figure decides on the best.
         hooks.insert(next((i for i, h in enumerate(hooks) if isinstance(h, PeriodicWriter)), len(hooks)), checkpoints)
         hooks += [ReportUnreadable(), StopOnSignal(checkpoints)]
@@ -92,36 +100,44 @@ class Trainer(DefaultTrainer):
             raise
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module) -> dict:
-        """The toolbox's evaluation; for MGRe also ``IoU/<region>`` on the test images that have key points.
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_dir: str | None = None
+    ) -> tuple[torch.utils.data.DataLoader, OnePassEvaluator]:
+        loader, num_query = cls.build_test_loader(cfg, dataset_name)
+        return loader, OnePassEvaluator(cfg, num_query, output_dir)
 
-        The IoU is among the results of its data set, as the toolbox's metrics are, and on all processes.
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, test_sets: TestSets | None = None) -> dict:
+        """Evaluate on each of DATASETS.TESTS; see :func:`mgre.evaluation.evaluator.evaluate`.
+
+        Args:
+            cfg: of the model.
+            model: what is to be evaluated.
+            test_sets: keeps what ``build_evaluator`` gives for each test set, for the next call with this ``cfg``.
+
+        Returns:
+            Results by name, or where there are several test sets, by test set and name.
         """
+        test_sets = {} if test_sets is None else test_sets
         # Each process has batch norm statistics of its own; the first one's are those that are saved.
         if comm.get_world_size() > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
+        results = OrderedDict()
         with name_dead_workers():
-            return cls._evaluate(cfg, model)
-
-    @classmethod
-    def _evaluate(cls, cfg: CfgNode, model: nn.Module) -> dict:
-        results = super().test(cfg, model)
+            for name in cfg.DATASETS.TESTS:
+                if name not in test_sets:
+                    test_sets[name] = cls.build_evaluator(cfg, name)
+                results[name] = evaluate(cfg, model, *test_sets[name], name)
         if cfg.TEST.RERANK.ENABLED:
             rerank = cfg.TEST.RERANK
             logger.info("These figures are re-ranked: K1 %d, K2 %d, LAMBDA %g", rerank.K1, rerank.K2, rerank.LAMBDA)
-        if not (cfg.TEST.REGION_IOU.ENABLED and has_regions(model)):
-            return results
-        for name in cfg.DATASETS.TESTS:
-            loader, _ = cls.build_test_loader(cfg, name)
-            if not isinstance(loader.dataset, KeypointDataset):
-                continue
-            overlaps = evaluate_regions(model, loader)
-            of_name = results if len(cfg.DATASETS.TESTS) == 1 else results[name]
-            if comm.is_main_process():
-                logger.info("Regions on %s: %s", name, ", ".join(f"{key} {iou:.2f}" for key, iou in overlaps.items()))
-            of_name.update(overlaps)
-        return results
+        return results if len(results) > 1 else next(iter(results.values()))
+
+    def evaluate(self) -> dict:
+        """Evaluate the model as it is now. The test sets are listed the first time, and their loaders kept."""
+        self._last_eval_results = self.test(self.cfg, self.model, self._test_sets)
+        return self._last_eval_results
 
     def resume_or_load(self, resume: bool = True) -> None:
         schedules = {name: copy.deepcopy(schedule.state_dict()) for name, schedule in self.scheduler.items()}
@@ -238,7 +254,7 @@ class Trainer(DefaultTrainer):
         if self.start_epoch >= self.max_epoch:
             self._complete_final_checkpoint()
             logger.info("All %d epochs are done: evaluating the last checkpoint", self.max_epoch)
-            return self.test(self.cfg, self.model)
+            return self.evaluate()
         return super().train()
 
     def _complete_final_checkpoint(self) -> None:

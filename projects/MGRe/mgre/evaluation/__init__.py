@@ -1,1 +1,1 @@
-"""Evaluation beyond the toolbox's: what the regions are worth."""
+"""Evaluation in one pass: metrics, re-ranking, and what the regions are worth."""
