@@ -257,8 +257,9 @@ class WatchedBatches(Batches):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_nothing_waits_for_the_gpu_during_the_pass(load, build):
-    cfg = load("MODEL.DEVICE", "cuda", "TEST.FLIP.ENABLED", "True", "TEST.IMS_PER_BATCH", "3")
+@pytest.mark.parametrize("half", ["False", "True"])
+def test_nothing_waits_for_the_gpu_during_the_pass(load, build, half):
+    cfg = load("MODEL.DEVICE", "cuda", "TEST.AMP.ENABLED", half, "TEST.FLIP.ENABLED", "True", "TEST.IMS_PER_BATCH", "3")
     model = build(cfg)
     run(cfg, model)  # cuDNN's first choice of its algorithms
     loader, num_query = build_test_loader(cfg, "CustomReID")
@@ -364,3 +365,25 @@ def test_an_unreadable_image_stops_the_evaluation(load, build, tmp_path):
     cfg = load()
     with pytest.raises(DataError, match=r"^Image '\S+/query/0022_c1s1_000001_00\.jpg' cannot be read"):
         Trainer.test(cfg, build(cfg))
+
+
+# -- Half precision -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_on_the_cpu_is_bfloat16(load, build, monkeypatch, dtype):
+    model = build(load())
+    types = []
+    model.backbone.register_forward_hook(lambda module, inputs, maps: types.append(maps["stage4"].dtype))
+    located = []
+    monkeypatch.setattr(RegionIoU, "add", lambda self, boxes, keypoints: located.append(boxes))
+    whole, _ = run(load(), model)
+    half, results = run(load("TEST.AMP.ENABLED", "True", "TEST.AMP.DTYPE", dtype), model)
+    assert types == [torch.float32] * 2 + [torch.bfloat16] * 2
+    assert half.dtype == torch.float32 and not torch.equal(half, whole)
+    assert torch.nn.functional.cosine_similarity(half, whole).min() > 0.999
+    for boxes, expected in zip(located[2:], located[:2], strict=True):
+        for name, box in boxes.items():
+            assert box.dtype == torch.float32 and box.isfinite().all()
+            torch.testing.assert_close(box, expected[name], atol=0.05, rtol=0)
+    assert np.isfinite(list(results.values())).all()

@@ -97,6 +97,7 @@ def _check_names(cfg: CfgNode) -> None:
     optimizers = tuple(n for n, o in vars(torch.optim).items() if isinstance(o, type) and n != "Optimizer")
     _check_choice("SOLVER.OPT", cfg.SOLVER.OPT, optimizers)
     _check_choice("TEST.METRIC", cfg.TEST.METRIC, ("cosine", "euclidean"))
+    _check_choice("TEST.AMP.DTYPE", cfg.TEST.AMP.DTYPE, ("float16", "bfloat16"))
 
 
 def _check_ranges(cfg: CfgNode) -> None:

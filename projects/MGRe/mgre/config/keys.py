@@ -106,6 +106,11 @@ def add_mgre_config(cfg: CfgNode) -> None:
     # Mean IoU of each region's predicted box with the key points' box, where test images have key points.
     cfg.TEST.REGION_IOU = CfgNode({"ENABLED": True})
 
+    # Inference in half precision, without scaling; features and boxes are float32 all the same.
+    cfg.TEST.AMP = CfgNode({"ENABLED": False})
+    # Type of autocast on CUDA: "float16" or "bfloat16". The CPU takes bfloat16 in any case.
+    cfg.TEST.AMP.DTYPE = "float16"
+
     # Occluded test images (Table 6), of any model: a box of an image is erased, filled with INPUT.REA.VALUE.
     cfg.TEST.OCCLUSION = CfgNode({"ENABLED": False})
     # Probability of an image, query or gallery, to be occluded.

@@ -38,7 +38,7 @@ def evaluate(
     """Evaluate the model on one test set; all processes call it.
 
     Args:
-        cfg: TEST.FLIP and TEST.REGION_IOU are read here, the other keys of TEST by the evaluator.
+        cfg: TEST.FLIP, TEST.AMP and TEST.REGION_IOU are read here, the other keys of TEST by the evaluator.
         model: an MGRe, or any other of the toolbox's.
         loader: of :func:`mgre.data.build_test_loader`.
         evaluator: made with the number of query images in ``loader``.
@@ -58,7 +58,7 @@ def evaluate(
     logger.info("Start inference on %d images", len(loader.dataset))
     next_line = time.monotonic() + SECONDS_BETWEEN_LINES
     evaluator.reset()
-    with inference_context(model), torch.no_grad():
+    with inference_context(model), torch.no_grad(), autocast(cfg, device):
         for number, batch in enumerate(loader, start=1):
             if not batch:  # none of its images can be read
                 continue
@@ -81,6 +81,12 @@ def evaluate(
         if figures:
             logger.info("Regions on %s: %s", name, ", ".join(f"{key} {iou:.2f}" for key, iou in figures.items()))
     return OrderedDict(metrics, **figures)
+
+
+def autocast(cfg: CfgNode, device: torch.device) -> torch.autocast:
+    """The autocast of inference: float32 or, with TEST.AMP, TEST.AMP.DTYPE; on the CPU bfloat16."""
+    dtype = torch.bfloat16 if device.type == "cpu" else getattr(torch, cfg.TEST.AMP.DTYPE)
+    return torch.autocast(device.type, dtype=dtype, enabled=cfg.TEST.AMP.ENABLED)
 
 
 def _mirror(batch: Mapping[str, Any]) -> dict[str, Any]:
