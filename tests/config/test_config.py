@@ -83,6 +83,7 @@ def test_configs_come_from_the_folder_of_the_file(tmp_path):
         (["DATALOADER.SAMPLER_TRAIN", "Balanced"], "nearest: BalancedIdentitySampler"),
         (["SOLVER.OPT", "Adamm"], "nearest: Adam"),
         (["TEST.METRIC", "l1"], "cosine, euclidean"),
+        (["TEST.AMP.DTYPE", "float32"], "TEST.AMP.DTYPE has 'float32'.*known: auto, bfloat16, float16"),
         (["MODEL.MGRE.STAGES", "(1, 4)"], r"MODEL.MGRE.STAGES is \(1, 4\); allowed: different ones of 1, 2, 3"),
         (["MODEL.MGRE.STAGES", "(1, 1)"], "MODEL.MGRE.STAGES"),
         (["MODEL.MGRE.REGIONS", "mine"], "known ones .*table1"),

@@ -4,7 +4,7 @@ from mgre.config import load_config
 from mgre.data import build_test_loader, build_train_loader, occlusion
 from mgre.data.occlusion import Occlusion, draw_box
 from mgre.errors import ConfigError
-from mgre.evaluation.region_iou import evaluate_regions
+from mgre.evaluation.evaluator import RegionIoU
 
 NAMES = [f"query/{number:04d}_c1s1_000001_00.jpg" for number in range(4000)]
 
@@ -113,7 +113,11 @@ def test_only_test_images_are_occluded(load):
 
 def test_hidden_key_points_do_not_count_as_regions(load, build_small):
     def iou(*overrides):
-        return evaluate_regions(build_small(), build_test_loader(load(*overrides), "CustomReID")[0])
+        model = build_small().eval()
+        overlap = RegionIoU(model)
+        for batch in build_test_loader(load(*overrides), "CustomReID")[0]:
+            overlap.add(model.predict_boxes(batch), batch["keypoints"])
+        return overlap.means()
 
     clean, occluded = iou("TEST.OCCLUSION.ENABLED", "False"), iou("TEST.OCCLUSION.PROB", "1.0")
     assert clean.keys() == occluded.keys() and clean != occluded

@@ -17,6 +17,7 @@ from fastreid.engine import default_argument_parser
 from fastreid.modeling import build_model
 from fastreid.utils import comm
 from fastreid.utils.events import EventStorage
+from mgre.commands.main import main
 from mgre.config import load_config
 from mgre.engine import run as engine
 from mgre.engine.processes import TORCHRUN_VARIABLES
@@ -39,7 +40,7 @@ def launch(function, *options: str, num_processes: int = 2, flags: tuple[str, ..
     """``launch`` as tools/train_net.py calls it; the exit status."""
     flags = ("--config-file", BASE, "--num-gpus", str(num_processes), "--dist-url", "auto", *flags)
     args = default_argument_parser().parse_args([*flags, *options])
-    return engine.main(lambda: engine.launch(function, args))
+    return main(lambda: engine.launch(function, args))
 
 
 # -- Losses and gradients -------------------------------------------------------------------------
@@ -133,11 +134,19 @@ def evaluate(args: argparse.Namespace) -> None:
         torch.save(dict(results), Path(cfg.OUTPUT_DIR, f"metrics{comm.get_world_size()}.pth"))
 
 
-def test_two_processes_have_the_metrics_of_one(tiny_run, tmp_path, take_down_logs):
-    next((tmp_path / "own" / "bounding_box_test").glob("*.jpg")).unlink()  # 11 images, 6 and 5
+@pytest.mark.parametrize("option", ["stop", "skip"])
+def test_two_processes_have_the_metrics_of_one(tiny_run, tmp_path, take_down_logs, option):
+    own = tmp_path / "own"
+    min((own / "bounding_box_test").glob("*.jpg")).unlink()  # 11 images, 6 and 5
+    if option == "skip":  # in the share of each of the two processes
+        for split in ("query", "bounding_box_test"):
+            max((own / split).glob("0022*.jpg")).write_bytes(b"")
+    options = (*tiny_run, "TEST.RERANK.ENABLED", "True", "DATASETS.UNREADABLE_IMAGES", option)
     for num_processes in (1, 2):
         take_down_logs()
-        assert launch(evaluate, *tiny_run, "TEST.RERANK.ENABLED", "True", num_processes=num_processes) == 0
+        assert launch(evaluate, *options, num_processes=num_processes) == 0
+    warned = (tmp_path / "out" / "log.txt").read_text().count("1 of 5 test images cannot be read and are left out")
+    assert warned == (2 if option == "skip" else 0)  # once a run
     alone, together = (torch.load(tmp_path / "out" / f"metrics{n}.pth", weights_only=False) for n in (1, 2))
     assert "IoU/mean" in alone
     assert together == pytest.approx(alone, rel=1e-6)

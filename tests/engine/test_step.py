@@ -13,9 +13,9 @@ from fastreid.engine.train_loop import SimpleTrainer
 from fastreid.modeling import build_model
 from fastreid.solver import build_optimizer
 from fastreid.utils.events import EventStorage
-from mgre.engine.precision import amp_dtype
 from mgre.engine.step import TrainingStep
 from mgre.errors import LossError
+from mgre.system.precision import amp_dtype
 from mgre.system.scalars import HostCopy, StepScalars, log_mean
 from torch import nn
 

@@ -81,6 +81,9 @@ def test_map_is_that_of_the_toolbox(problem, weights):
     assert distances.mean_precision(weights) == pytest.approx(np.mean(precisions), abs=1e-6)
 
 
+BROKEN = [("query", "0022_c1s1_000001_00.jpg"), ("bounding_box_test", "0021_c1s1_000002_00.jpg")]
+
+
 @pytest.fixture
 def loader_of(small_run):
     """The small run's test loader, with overrides."""
@@ -106,6 +109,23 @@ def test_one_pass_gives_the_map_that_the_evaluator_finds_for_each_weight(loader_
         found = inference_on_dataset(model, loader, ReidEvaluator(cfg, num_query))
         weights = [model.stage_weights[stage] for stage in stages]
         assert 100 * distances.mean_precision(weights) == pytest.approx(found["mAP"], abs=1e-4)
+
+
+def test_images_that_cannot_be_read_are_left_out(loader_of, build_small, tmp_path, caplog):
+    _, loader, num_query = loader_of("DATASETS.UNREADABLE_IMAGES", "skip", "TEST.IMS_PER_BATCH", "1")
+    broken = [tmp_path / "own" / folder / name for folder, name in BROKEN]
+    for path in broken:
+        path.write_bytes(b"")
+    found = measure_stages(build_small(), loader, num_query)
+    assert "1 of 6 test images cannot be read and are left out" in caplog.text
+    for path in broken:
+        path.unlink()
+    _, loader, num_query = loader_of()
+    expected = measure_stages(build_small(), loader, num_query)
+    for stage, distances in expected.by_stage.items():
+        np.testing.assert_allclose(found.by_stage[stage], distances, atol=1e-6)
+    for labels in ("q_pids", "g_pids", "q_camids", "g_camids"):
+        np.testing.assert_array_equal(getattr(found, labels), getattr(expected, labels))
 
 
 def test_scoring_leaves_the_distances_as_they_are(problem):

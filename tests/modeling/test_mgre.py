@@ -28,6 +28,22 @@ def test_evaluation_gives_equation_6_as_one_tensor(build_small, make_batch):
     torch.testing.assert_close(features, expected)
 
 
+@pytest.mark.parametrize("overrides", [{}, {"REGION_FEATURES": "False"}, {"BOXES": "keypoints"}, {"STAGES": "()"}])
+def test_one_pass_gives_the_features_and_the_boxes(build_small, make_batch, overrides):
+    model = build_small(**{f"MODEL.MGRE.{key}": value for key, value in overrides.items()}).eval()
+    batch, calls = make_batch(), []
+    for location in model.location.values():
+        torch.nn.init.normal_(location.predictor.weight, std=0.1)  # each image has boxes of its own
+    with torch.no_grad():
+        expected = model(batch), model.predict_boxes(batch)
+    model.backbone.register_forward_hook(lambda *args: calls.append(1))
+    features, boxes = model.embed_and_locate(batch)
+    assert len(calls) == 1 and list(boxes) == list(expected[1])
+    torch.testing.assert_close(features, expected[0])
+    torch.testing.assert_close(boxes, expected[1])
+    assert not features.requires_grad
+
+
 def test_training_losses_are_the_terms_of_equation_9(build_small, make_batch, storage):
     batch = make_batch()
     model = build_small(**{"MODEL.MGRE.LAMBDA": "0.25", "MODEL.MGRE.LOCATION.LOSS_WEIGHT": "2.0"}).train()

@@ -255,6 +255,16 @@ def test_figure4_is_a_picture_for_each_identity(figure4_cfgs, tmp_path):
             assert np.asarray(picture.convert("RGB")).std() > 10
 
 
+def test_an_identity_whose_image_cannot_be_read_has_no_picture(figure4_cfgs, tmp_path, caplog):
+    for cfg in figure4_cfgs.values():
+        cfg.defrost()
+        cfg.DATASETS.UNREADABLE_IMAGES = "skip"
+    min((tmp_path / "own" / "query").glob("0021*.jpg")).write_bytes(b"")
+    paths = save_figure4(figure4_cfgs, tmp_path / "figure4", num_identities=2)
+    assert [path.name for path in paths] == ["figure4_23.png"]
+    assert "21 has no picture: one of its images cannot be read" in caplog.text
+
+
 def test_an_image_is_compared_with_another_camera_of_its_identity():
     query = [("q0", 5, 1), ("q1", 5, 2), ("q2", 3, 1), ("q3", 9, 1), ("q4", 7, 1)]
     gallery = [("g5", 5, 1), ("g6", 3, 2), ("g7", 5, 2), ("g8", 5, 3), ("g9", 9, 1), ("g10", 7, 3), ("g11", 0, 2)]

@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> None:
 def _save_contact_sheet(cfg: CfgNode, trainer: Trainer, path: Path) -> None:
     test_set = trainer.build_test_loader(cfg, cfg.DATASETS.TESTS[0])[0].dataset
     picked = torch.linspace(0, len(test_set) - 1, 16).long().tolist()
-    images = torch.stack([test_set[i]["images"] for i in picked])
+    samples = [sample for i in picked if (sample := test_set[i]) is not None]  # None: it cannot be read
+    images = torch.stack([sample["images"] for sample in samples])
     boxes = trainer.model.eval().predict_boxes({"images": images})
     boxes_of_image = torch.stack(list(boxes.values()), dim=1).cpu()
     tiles = [draw_regions(image, b) for image, b in zip(images, boxes_of_image, strict=True)]

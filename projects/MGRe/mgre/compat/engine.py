@@ -13,8 +13,8 @@ from fastreid.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
 from mgre.compat.patching import adapt
-from mgre.engine.precision import amp_dtype
 from mgre.engine.step import TrainingStep
+from mgre.system.precision import amp_dtype
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from fastreid.evaluation import query_expansion, rank, reid_evaluation, roc
 from fastreid.utils import compute_dist
 
 from mgre.compat.patching import Overlay, adapt
-from mgre.errors import ConfigError, DataError
+from mgre.errors import ConfigError
 from mgre.evaluation import ranking
 from mgre.evaluation.distances import DistanceRows, cosine_rows, euclidean_rows
 
@@ -128,25 +128,6 @@ def measure_all_for_roc() -> None:
     adapt(roc, "evaluate_roc", make)
 
 
-def name_images_without_features() -> None:
-    """Features that are no numbers stop the evaluation at their images; the toolbox ranks them somewhere."""
-
-    def make(process: Callable) -> Callable:
-        @functools.wraps(process)
-        def processed(evaluator: reid_evaluation.ReidEvaluator, inputs: dict, outputs: torch.Tensor) -> None:
-            wrong = (~torch.isfinite(outputs).all(dim=1)).nonzero().flatten().tolist()
-            if wrong:
-                raise DataError(
-                    f"the model's features of image '{inputs['img_paths'][wrong[0]]}' are NaN or infinite: look in the "
-                    "training log for a loss that grew without bound, and evaluate a checkpoint from before"
-                )
-            process(evaluator, inputs, outputs)
-
-        return processed
-
-    adapt(reid_evaluation.ReidEvaluator, "process", make)
-
-
 ADAPTATIONS = (
     compile_nothing,
     rank_by_counting,
@@ -154,5 +135,4 @@ ADAPTATIONS = (
     measure_rows,
     expand_by_neighbours,
     measure_all_for_roc,
-    name_images_without_features,
 )

@@ -202,6 +202,17 @@ KEYS = (
         True,
         "Mean IoU of each region's predicted box with the box of the key points, where test images have key points.",
     ),
+    Key(
+        "TEST.AMP.ENABLED",
+        False,
+        "Inference in mixed precision. Features and boxes are float32 all the same.",
+    ),
+    Key(
+        "TEST.AMP.DTYPE",
+        "auto",
+        'Type of mixed precision at inference: "float16" or "bfloat16". "auto": float16 on CUDA, bfloat16 on the CPU.',
+        choice("auto", "float16", "bfloat16"),
+    ),
     # Occluded test images (Table 6), of any model: a box of an image is erased, filled with INPUT.REA.VALUE.
     Key("TEST.OCCLUSION.ENABLED", False, "Occlude images of query and gallery."),
     Key("TEST.OCCLUSION.PROB", 0.5, "Probability of an image to be occluded.", between(0, 1)),

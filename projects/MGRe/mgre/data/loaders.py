@@ -9,13 +9,13 @@ from fastreid.data.transforms import build_transforms
 from fastreid.utils import comm
 from torch.utils.data import DataLoader
 
-from mgre.data.datasets import build_dataset, dataset_folder, first_process_of_machine_first, split_items
+from mgre.data.datasets import build_dataset, dataset_folder, split_items
 from mgre.data.epoch_sampler import draw_by_epoch
 from mgre.data.keypoint_lookup import find_test_keypoints, find_train_keypoints, uses_keypoints
 from mgre.data.occlusion import Occlusion
 from mgre.data.torch_dataset import KeypointDataset, ReIDDataset
 from mgre.data.transforms import build_keypoint_transforms
-from mgre.data.unreadable import leave_out_unreadable
+from mgre.data.unreadable import collate_readable
 from mgre.data.validation_split import base_of_validation
 from mgre.errors import ConfigError
 
@@ -64,6 +64,10 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]
     Batches are those of :func:`build_train_loader`; ``keypoints`` are in them where region IoU is to be measured and
     the data set has a key point file. With TEST.OCCLUSION some of the images are occluded, for any model.
 
+    With DATASETS.UNREADABLE_IMAGES skip the images that cannot be read are missing in the batches, and a batch without
+    any image is an empty dict. After a pass over the loader
+    :func:`mgre.data.unreadable.count_readable_queries` says which images are missing, and how many queries are left.
+
     Raises:
         ConfigError, DataError, SetupError: see :func:`build_dataset`; and a split is empty, or a key point file is
             malformed.
@@ -72,9 +76,6 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]
     if comm.is_main_process():
         dataset.show_test()
     query, gallery = (split_items(dataset, dataset_name, split) for split in ("query", "gallery"))
-    if cfg.DATASETS.UNREADABLE_IMAGES == "skip":
-        with first_process_of_machine_first():  # it notes for the others what it has read
-            query, gallery = (leave_out_unreadable(items, cfg.OUTPUT_DIR) for items in (query, gallery))
     items = query + gallery
     keypoints = find_test_keypoints(cfg, dataset, items)
     if keypoints:
@@ -89,13 +90,16 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]
         test_set = ReIDDataset(items, build_transforms(cfg, is_train=False), relabel=False)
     if cfg.TEST.OCCLUSION.ENABLED:
         test_set.occlusion = _build_occlusion(cfg, dataset, dataset_name)
+    test_set.leave_out_unreadable = cfg.DATASETS.UNREADABLE_IMAGES == "skip"
     # Argument by argument: given the config, the toolbox leaves out the number of workers.
-    return build_reid_test_loader(
+    loader, num_query = build_reid_test_loader(
         test_set,
         test_batch_size=cfg.TEST.IMS_PER_BATCH,
         num_query=len(query),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
+    loader.collate_fn = collate_readable
+    return loader, num_query
 
 
 def _check_validation_is_unseen(cfg: CfgNode) -> None:

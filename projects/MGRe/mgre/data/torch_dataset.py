@@ -36,10 +36,12 @@ class ReIDDataset(CommDataset):
     Attributes:
         occlusion: if it is set, what :meth:`load` gives goes through it, with the image's path.
         skip_unreadable: take the identity's next image in the place of one that cannot be read.
+        leave_out_unreadable: give None in the place of an image that cannot be read.
     """
 
     occlusion: Callable[[str, dict[str, Tensor]], dict[str, Tensor]] | None = None
     skip_unreadable = False
+    leave_out_unreadable = False
 
     def __init__(self, img_items: Sequence[Item], transform: Callable | None = None, relabel: bool = True) -> None:
         super().__init__(img_items, transform, relabel)
@@ -48,15 +50,19 @@ class ReIDDataset(CommDataset):
         self._held = torch.full((MAX_WORKERS, 2), -1).share_memory_()  # process id, index
         _datasets.add(self)
 
+    def unreadable_indices(self) -> list[int]:
+        """The images that this process and its workers have skipped so far, or left out when they last loaded them."""
+        return self._unreadable.nonzero().flatten().tolist()
+
     def unreadable_paths(self) -> list[str]:
-        """The images that were skipped so far, by all workers of this process."""
-        return [self.img_items[index][0] for index in self._unreadable.nonzero().flatten().tolist()]
+        """The paths of :meth:`unreadable_indices`."""
+        return [self.img_items[index][0] for index in self.unreadable_indices()]
 
     def held_path(self, pid: int) -> str | None:
         """The image that the worker with this process id was loading when it was last heard of."""
         return next((self.img_items[i][0] for process, i in self._held.tolist() if process == pid and i >= 0), None)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any] | None:
         worker = get_worker_info()
         if worker is not None and worker.id < MAX_WORKERS:
             self._held[worker.id] = torch.tensor((os.getpid(), index))
@@ -66,7 +72,9 @@ class ReIDDataset(CommDataset):
             self._held[worker.id, 1] = -1
         return sample
 
-    def _sample(self, index: int) -> dict[str, Any]:
+    def _sample(self, index: int) -> dict[str, Any] | None:
+        if self.leave_out_unreadable:
+            return self._load_item_or_none(index)
         if not self.skip_unreadable:
             return self._load_item(index)
         identity = self.img_items[index][1]
@@ -79,6 +87,16 @@ class ReIDDataset(CommDataset):
                     self._unreadable[candidate] = True
                     first_error = first_error or error
         raise first_error
+
+    def _load_item_or_none(self, index: int) -> dict[str, Any] | None:
+        try:
+            sample = self._load_item(index)
+        except UnreadableImageError:
+            self._unreadable[index] = True
+            return None
+        # The file may have been mended since the last evaluation.
+        self._unreadable[index] = False
+        return sample
 
     def _load_item(self, index: int) -> dict[str, Any]:
         path, identity, camera = self.img_items[index]

@@ -1,18 +1,20 @@
-"""Images that cannot be read: found before training, or left out."""
+"""Images that cannot be read: found before training, or left out of the test set."""
 
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+from fastreid.data.build import fast_batch_collator
 from fastreid.utils import comm
 from PIL import Image
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mgre.data.images import ImageError, load_image
-from mgre.data.torch_dataset import Item
+from mgre.data.torch_dataset import ReIDDataset
 from mgre.errors import DataError, first_names, printable
 from mgre.system.files import write_atomically
 
@@ -36,7 +38,7 @@ def check_headers(paths: Sequence[str], cache_folder: str) -> None:
         DataError: some cannot be read.
     """
     if comm.get_local_rank() == 0:
-        faults = _find_faults(paths, _header_fault, "header", cache_folder)
+        faults = _find_faults(paths, cache_folder)
         if faults:
             raise DataError(
                 f"{len(faults)} of {len(paths)} images cannot be read: {_some(faults)}; copy them again or remove them "
@@ -45,37 +47,53 @@ def check_headers(paths: Sequence[str], cache_folder: str) -> None:
     comm.synchronize()
 
 
-def leave_out_unreadable(items: Sequence[Item], cache_folder: str) -> list[Item]:
-    """The ``items`` (path, identity, camera) whose image can be decoded, all of it; says which ones are left out.
+def collate_readable(samples: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
+    """The toolbox's batch of the samples that are not None; an empty one where all are."""
+    readable = [sample for sample in samples if sample is not None]
+    return fast_batch_collator(readable) if readable else {}
+
+
+def count_readable_queries(dataset: Dataset, num_query: int) -> int:
+    """The number of query images that the pass over a test set has read; says which test images it left out.
+
+    All processes call it, after each of them has passed over its share of the images.
+
+    Args:
+        dataset: the query images, then the gallery images. One that is not a :class:`ReIDDataset` leaves none out.
+        num_query: query images in it.
 
     Raises:
-        DataError: none can.
+        DataError: no query image can be read, or no gallery image.
     """
-    faults = _find_faults([item[0] for item in items], _pixel_fault, "pixels", cache_folder)
-    if faults and comm.is_main_process():
-        logger.warning("%d of %d test images cannot be read and are left out: %s", len(faults), len(items),
-                       _some(faults))  # fmt: skip
-    left = [item for item in items if item[0] not in faults]
-    if not left:
-        raise DataError(f"none of {len(items)} test images can be read: {_some(faults)}; copy them again")
-    return left
+    if not isinstance(dataset, ReIDDataset):
+        return num_query
+    unreadable = sorted({index for part in comm.all_gather(dataset.unreadable_indices()) for index in part})
+    left_out = [index for index in unreadable if index < num_query], [i for i in unreadable if i >= num_query]
+    for indices, total in zip(left_out, (num_query, len(dataset) - num_query), strict=True):
+        paths = [dataset.img_items[index][0] for index in indices]
+        if indices and len(indices) == total:
+            raise DataError(f"none of {total} test images can be read: {_some(paths)}; copy them again")
+        if indices and comm.is_main_process():
+            logger.warning("%d of %d test images cannot be read and are left out: %s", len(indices), total,
+                           _some(paths))  # fmt: skip
+    return num_query - len(left_out[0])
 
 
 def _some(faults: Iterable[str]) -> str:
     return first_names([f"'{printable(path)}'" for path in sorted(faults)])
 
 
-def _find_faults(paths: Sequence[str], find_fault: Callable[[str], bool], depth: str, cache_folder: str) -> set[str]:
+def _find_faults(paths: Sequence[str], cache_folder: str) -> set[str]:
     cache = Path(cache_folder, CACHE)
     content = _read_cache(cache)
-    known, states = content.get(depth, {}), {path: _state(path) for path in paths}
+    known, states = content.get("header", {}), {path: _state(path) for path in paths}
     unknown = [path for path in paths if states[path] is None or known.get(path) != states[path]]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        results = pool.map(find_fault, unknown)
-        bar = tqdm(results, total=len(unknown), unit="image", desc=f"checking {depth}", disable=None, leave=False)
+        results = pool.map(_header_fault, unknown)
+        bar = tqdm(results, total=len(unknown), unit="image", desc="checking header", disable=None, leave=False)
         faults = {path for path, fault in zip(unknown, bar, strict=True) if fault}
     if unknown and cache_folder:
-        content[depth] = known | {path: state for path, state in states.items() if path not in faults}
+        content["header"] = known | {path: state for path, state in states.items() if path not in faults}
         with write_atomically(str(cache)) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
             json.dump(content, file)
     return faults
@@ -95,14 +113,6 @@ def _header_fault(path: str) -> bool:
             return False
     except Exception:  # decoders raise many kinds
         return True
-
-
-def _pixel_fault(path: str) -> bool:
-    try:
-        load_image(path)
-    except ImageError:
-        return True
-    return False
 
 
 def _read_cache(path: Path) -> dict[str, dict[str, list[int]]]:

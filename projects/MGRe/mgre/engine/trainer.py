@@ -3,6 +3,7 @@
 import copy
 import logging
 import sys
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,26 @@ from fastreid.utils import comm
 from fastreid.utils.events import CommonMetricPrinter, EventWriter
 from torch import nn
 
-from mgre.data import KeypointDataset, build_test_loader, build_train_loader
+from mgre.data import build_test_loader, build_train_loader
 from mgre.data.epoch_sampler import epoch_sampler
 from mgre.data.images import ImageError
 from mgre.data.torch_dataset import name_dead_workers
 from mgre.engine.checkpointing import FINAL, CheckpointHook, StopOnSignal, TrainingCheckpointer
 from mgre.engine.hooks import EvaluationHook, MetricPrinter, MetricsWriter, ProgressBar, ReportUnreadable
-from mgre.engine.precision import amp_dtype
 from mgre.engine.schedule import scale_warmup
 from mgre.engine.step import TrainingStep
 from mgre.errors import ConfigError, DataError, LossError, TrainingError, WeightsError
-from mgre.evaluation.region_iou import evaluate_regions, has_regions
+from mgre.evaluation.evaluator import OnePassEvaluator, evaluate
 from mgre.system.files import make_output_dir
+from mgre.system.precision import amp_dtype
 from mgre.system.randomness import random_states
 
 logger = logging.getLogger(__name__)
 
 # As in the toolbox.
 STEPS_BETWEEN_WRITES = 200
+# By the name of the test set.
+TestSets = dict[str, tuple[torch.utils.data.DataLoader, OnePassEvaluator]]
 
 
 class Trainer(DefaultTrainer):
@@ -97,8 +100,9 @@ class Trainer(DefaultTrainer):
                 writers = hook._writers
             elif not isinstance(hook, EvalHook | PeriodicCheckpointer):
                 hooks.append(hook)
+        self._test_sets: TestSets = {}
         # The figure of the evaluation decides on the best checkpoint, and is written.
-        hooks += [EvaluationHook(self.cfg.TEST.EVAL_PERIOD, self._test_and_keep), checkpoints]
+        hooks += [EvaluationHook(self.cfg.TEST.EVAL_PERIOD, self.evaluate), checkpoints]
         if comm.is_main_process():
             hooks = [ProgressBar(), *hooks, MetricsWriter(writers, STEPS_BETWEEN_WRITES)]
         return [*hooks, ReportUnreadable(), StopOnSignal(checkpoints)]
@@ -106,10 +110,6 @@ class Trainer(DefaultTrainer):
     def build_writers(self) -> list[EventWriter]:
         others = [writer for writer in super().build_writers() if not isinstance(writer, CommonMetricPrinter)]
         return [MetricPrinter(self.max_iter), *others]
-
-    def _test_and_keep(self) -> dict:
-        self._last_eval_results = self.test(self.cfg, self.model)
-        return self._last_eval_results
 
     def _stateful_parts(self) -> dict[str, Any]:
         parts = {"optimizer": self.optimizer, **self.scheduler}
@@ -130,36 +130,44 @@ class Trainer(DefaultTrainer):
             raise
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module) -> dict:
-        """The toolbox's evaluation; for MGRe also ``IoU/<region>`` on the test images that have key points.
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_dir: str | None = None
+    ) -> tuple[torch.utils.data.DataLoader, OnePassEvaluator]:
+        loader, num_query = cls.build_test_loader(cfg, dataset_name)
+        return loader, OnePassEvaluator(cfg, num_query, output_dir)
 
-        The IoU is among the results of its data set, as the toolbox's metrics are, and on all processes.
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, test_sets: TestSets | None = None) -> dict:
+        """Evaluate on each of DATASETS.TESTS; see :func:`mgre.evaluation.evaluator.evaluate`.
+
+        Args:
+            cfg: of the model.
+            model: what is to be evaluated.
+            test_sets: keeps what ``build_evaluator`` gives for each test set, for the next call with this ``cfg``.
+
+        Returns:
+            Results by name, or where there are several test sets, by test set and name.
         """
+        test_sets = {} if test_sets is None else test_sets
         # Each process has batch norm statistics of its own; the first one's are those that are saved.
         if comm.get_world_size() > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
+        results = OrderedDict()
         with name_dead_workers():
-            return cls._evaluate(cfg, model)
-
-    @classmethod
-    def _evaluate(cls, cfg: CfgNode, model: nn.Module) -> dict:
-        results = super().test(cfg, model)
+            for name in cfg.DATASETS.TESTS:
+                if name not in test_sets:
+                    test_sets[name] = cls.build_evaluator(cfg, name)
+                results[name] = evaluate(cfg, model, *test_sets[name], name)
         if cfg.TEST.RERANK.ENABLED:
             rerank = cfg.TEST.RERANK
             logger.info("These figures are re-ranked: K1 %d, K2 %d, LAMBDA %g", rerank.K1, rerank.K2, rerank.LAMBDA)
-        if not (cfg.TEST.REGION_IOU.ENABLED and has_regions(model)):
-            return results
-        for name in cfg.DATASETS.TESTS:
-            loader, _ = cls.build_test_loader(cfg, name)
-            if not isinstance(loader.dataset, KeypointDataset):
-                continue
-            overlaps = evaluate_regions(model, loader)
-            of_name = results if len(cfg.DATASETS.TESTS) == 1 else results[name]
-            if comm.is_main_process():
-                logger.info("Regions on %s: %s", name, ", ".join(f"{key} {iou:.2f}" for key, iou in overlaps.items()))
-            of_name.update(overlaps)
-        return results
+        return results if len(results) > 1 else next(iter(results.values()))
+
+    def evaluate(self) -> dict:
+        """Evaluate the model as it is now. The test sets are listed the first time, and their loaders kept."""
+        self._last_eval_results = self.test(self.cfg, self.model, self._test_sets)
+        return self._last_eval_results
 
     def resume_or_load(self, resume: bool = True) -> None:
         schedules = {name: copy.deepcopy(schedule.state_dict()) for name, schedule in self.scheduler.items()}
@@ -283,7 +291,7 @@ class Trainer(DefaultTrainer):
         if self.start_epoch >= self.max_epoch:
             self._complete_final_checkpoint()
             logger.info("All %d epochs are done: evaluating the last checkpoint", self.max_epoch)
-            return self.test(self.cfg, self.model)
+            return self.evaluate()
         return super().train()
 
     def _complete_final_checkpoint(self) -> None:

@@ -1,1 +1,1 @@
-"""Evaluation: distances, ranking, re-ranking and query expansion for large galleries; region IoU; stage weights."""
+"""Evaluation: the pass over the test images; distances, ranking, re-ranking, query expansion; stage weights."""

@@ -27,6 +27,7 @@ from fastreid.evaluation.evaluator import inference_context
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from mgre.data.unreadable import count_readable_queries
 from mgre.errors import ConfigError
 from mgre.evaluation.distances import DistanceRows, cosine_rows
 from mgre.evaluation.ranking import eval_market1501
@@ -89,6 +90,7 @@ def measure_stages(model: MGRe, loader: DataLoader, num_query: int) -> StageDist
 
     Raises:
         ConfigError: the final feature is made of one stage's, so there is nothing to weigh.
+        DataError: an image cannot be read, with DATASETS.UNREADABLE_IMAGES stop; or none can.
     """
     features: dict[str, list[torch.Tensor]] = defaultdict(list)
     labels: dict[str, list[torch.Tensor]] = {"targets": [], "camids": []}
@@ -102,11 +104,14 @@ def measure_stages(model: MGRe, loader: DataLoader, num_query: int) -> StageDist
     try:
         with inference_context(model):
             for batch in tqdm(loader, desc="features", unit="batch", disable=None):
+                if not batch:  # none of its images can be read
+                    continue
                 model(batch)
                 for key, values in labels.items():
                     values.append(batch[key])
     finally:
         handle.remove()
+    num_query = count_readable_queries(loader.dataset, num_query)
     if len(features) < 2:
         raise ConfigError(
             f"the model's final feature is that of {', '.join(features)} alone: there are no weights to choose; "

@@ -126,12 +126,7 @@ class MGRe(Baseline):
         """
         # Regions that are not embedded are there for training alone.
         stages = tuple(self.regions) if self.training else tuple(self.sampling)
-        maps = self.backbone(self.preprocess_image(batched_inputs), [self.sources[stage] for stage in stages])
-        boxes = self._locate(maps, stages, batched_inputs)
-        samples = {stage: module(maps[self.sources[stage]], boxes[stage]) for stage, module in self.sampling.items()}
-        samples["stage4"] = [maps["stage4"]]
-        parts = {stage: self.extraction[stage](samples[stage]) for stage in samples}
-
+        boxes, parts = self._extract(batched_inputs, stages)
         if not self.training:
             return final_feature(self.heads(parts), self.stage_weights)
         # The toolbox's precise batch norm may pass targets of -1. Its pass ignores the losses, so identity 0 stands in.
@@ -143,7 +138,29 @@ class MGRe(Baseline):
     def predict_boxes(self, batched_inputs: dict) -> dict[str, torch.Tensor]:
         """The box of each region: (B, 4), (x_min, y_min, x_max, y_max), normalised, by the region's name."""
         maps = self.backbone(self.preprocess_image(batched_inputs))
-        boxes = self._locate(maps, tuple(self.regions), batched_inputs)
+        return self._by_region(self._locate(maps, tuple(self.regions), batched_inputs))
+
+    @torch.no_grad()
+    def embed_and_locate(self, batched_inputs: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The features of :meth:`forward` and the boxes of :meth:`predict_boxes`, from one forward pass.
+
+        The model has to be in evaluation mode. With REGION_FEATURES False this locates regions that :meth:`forward`
+        passes over.
+        """
+        boxes, parts = self._extract(batched_inputs, tuple(self.regions))
+        return final_feature(self.heads(parts), self.stage_weights), self._by_region(boxes)
+
+    def _extract(
+        self, batched_inputs: dict, stages: tuple[str, ...]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, list[torch.Tensor]]]:
+        """(B, R, 4) boxes of each of the ``stages``, and what the heads embed: the regions' maps, by stage."""
+        maps = self.backbone(self.preprocess_image(batched_inputs), [self.sources[stage] for stage in stages])
+        boxes = self._locate(maps, stages, batched_inputs)
+        samples = {stage: module(maps[self.sources[stage]], boxes[stage]) for stage, module in self.sampling.items()}
+        samples["stage4"] = [maps["stage4"]]
+        return boxes, {stage: self.extraction[stage](samples[stage]) for stage in samples}
+
+    def _by_region(self, boxes: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {r.name: boxes[stage][:, i] for stage, rs in self.regions.items() for i, r in enumerate(rs)}
 
     def _locate(

@@ -13,6 +13,7 @@ and linear layers follow the map, its values add up to the similarity. (Were ``|
   is f_4, and its final map that of stage 4.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,8 @@ from mgre.visualization import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
 
 LAST, FINAL = STAGES[-1], "final"
 
@@ -165,7 +168,11 @@ def save_figure4(cfgs: Mapping[str, CfgNode], folder: Path, *, num_identities: i
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for query, gallery in tqdm(pairs, desc="activation maps", unit="identity", disable=None):
-        batch, reference = (default_collate([test_set[index]]) for index in (query, gallery))
+        samples = test_set[query], test_set[gallery]
+        if None in samples:
+            logger.warning("Identity %s has no picture: one of its images cannot be read", test_set.img_items[query][1])
+            continue
+        batch, reference = (default_collate([sample]) for sample in samples)
         maps = {
             name: {key: cam[0] for key, cam in activation_maps(model, batch, reference).items()}
             for name, model in models.items()

@@ -3,8 +3,8 @@
 import torch
 
 
-def amp_dtype(name: str, device: str) -> torch.dtype:
-    """The type that SOLVER.AMP.DTYPE names.
+def amp_dtype(name: str, device: str | torch.device) -> torch.dtype:
+    """The type that SOLVER.AMP.DTYPE or TEST.AMP.DTYPE names.
 
     Args:
         name: "float16", "bfloat16" or "auto": float16 on CUDA, bfloat16 on the CPU, which computes float16 slowly.
