@@ -1,7 +1,6 @@
 """Torch data sets: the toolbox's, with errors that name the image, and one that carries key points."""
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -16,6 +15,7 @@ from mgre.data.epoch_sampler import Draw
 from mgre.data.images import ImageError, UnreadableImageError, load_image
 from mgre.data.keypoints import NUM_KEYPOINTS, ImageKeypoints
 from mgre.data.transforms import KeypointTransforms
+from mgre.system.foreign_messages import dead_worker_pids
 from mgre.system.randomness import seeded
 
 Item = tuple[str, Any, Any]
@@ -120,10 +120,9 @@ def name_dead_workers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        numbers = dead_worker_pids(error)
+        if numbers is None:
             raise
-        pids = re.search(r"\(pid\D*([\d, ]+)", str(error))
-        numbers = [int(pid) for pid in re.findall(r"\d+", pids.group(1) if pids else "")]
         held = [path for pid in numbers for dataset in _datasets if (path := dataset.held_path(pid))]
         raise ImageError(
             f"a process that loads images has died ({' '.join(str(error).split())}); it held "
