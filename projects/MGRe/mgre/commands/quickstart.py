@@ -9,7 +9,7 @@ from fastreid.config import CfgNode
 from fastreid.engine import default_argument_parser
 from tabulate import tabulate
 
-from mgre.engine.run import setup
+from mgre.engine.run import RESULTS_FILE, setup, write_results
 from mgre.engine.trainer import Trainer
 from mgre.visualization import contact_sheet, draw_regions
 
@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     plain = trainer.train()
+    write_results(Path(cfg.OUTPUT_DIR, RESULTS_FILE), plain)
     cfg.defrost()
     cfg.TEST.RERANK.ENABLED = True
     cfg.TEST.REGION_IOU.ENABLED = False  # re-ranking does not change the boxes

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> dict | None:
         _forget_results(cfg.OUTPUT_DIR, file_name)
         results = trainer.train()
     if comm.is_main_process() and results:
-        _write_results(os.path.join(cfg.OUTPUT_DIR, file_name), results)
+        write_results(os.path.join(cfg.OUTPUT_DIR, file_name), results)
     return results
 
 
@@ -98,7 +98,7 @@ def _forget_results(folder: str, file_name: str) -> None:
         Path(folder, file_name).unlink(missing_ok=True)
 
 
-def _write_results(path: str, results: dict) -> None:
+def write_results(path: str | Path, results: dict) -> None:
     """Metrics by name, or by data set and name where there are several test sets."""
     with write_atomically(path) as unfinished, open(unfinished, "w") as file:
         json.dump(results, file, indent=2, default=float)
