@@ -1,5 +1,6 @@
 """The table of what is replaced in the toolbox, against what is replaced and against the toolbox's sources."""
 
+import importlib
 import importlib.metadata
 
 import mgre  # noqa: F401  (it applies the adaptations)
@@ -32,3 +33,10 @@ def test_the_toolbox_still_has_the_source_that_is_replaced(name):
 
 def test_every_entry_says_why_and_until_when():
     assert all(entry.why and entry.until for entry in REPLACED.values())
+
+
+@pytest.mark.parametrize("by", sorted({entry.by for entry in REPLACED.values()}))
+def test_every_entry_names_its_adaptation(by):
+    area, function = by.split(".")
+    module = importlib.import_module(f"mgre.compat.{area}")
+    assert getattr(module, function) in module.ADAPTATIONS

@@ -150,8 +150,16 @@ def test_a_region_without_a_box_is_not_logged(trained_part):
     assert "train_iou/legs" in storage.latest() and "train_iou/head" not in storage.latest()
 
 
+def test_images_and_histograms_reach_the_trainings_storage():
+    with EventStorage(3) as storage, StepScalars(storage) as scalars:
+        scalars.put_image("first", torch.zeros(3, 2, 2))
+        scalars.put_histogram("weights", torch.arange(4.0))
+    assert [(name, step) for name, _, step in storage._vis_data] == [("first", 3)]
+    assert storage._histograms[0]["tag"] == "weights"
+
+
 def test_means_by_hand():
-    scalars = StepScalars(0)
+    scalars = StepScalars()
     with scalars, scalars.name_scope("stage1"):
         log_mean("iou", torch.tensor(3.0), torch.tensor(4))
         log_mean("none", torch.tensor(0.0), torch.tensor(0))

@@ -87,7 +87,7 @@ def get_regions(region_set: str, stages: Sequence[int]) -> dict[str, tuple[Regio
     """The regions of each stage in ``stages``, by the stage's name ("stage1" ...) in ascending order.
 
     Raises:
-        ConfigError: the set is unknown, or a stage has no region in it.
+        ConfigError: the set is unknown, has two regions of one name, or has no region in a stage.
     """
     if region_set not in REGION_SETS:
         raise ConfigError(
@@ -95,6 +95,9 @@ def get_regions(region_set: str, stages: Sequence[int]) -> dict[str, tuple[Regio
             f"known ones (mgre/regions.py): {', '.join(sorted(REGION_SETS))}"
         )
     regions = {f"stage{i}": tuple(r for r in REGION_SETS[region_set] if r.stage == i) for i in sorted(stages)}
+    names = [region.name for members in regions.values() for region in members]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"region set '{region_set}' has two regions of one name: {', '.join(sorted(names))}")
     for stage, members in regions.items():
         if not members:
             raise ConfigError(f"MODEL.MGRE.STAGES asks for {stage}, but region set '{region_set}' has no region there")

@@ -1,7 +1,7 @@
 """What the adaptations replace in the toolbox, why, and when each can go.
 
-A digest is of the source that an adaptation was written for, that of fastreid 1.4.0. Where the toolbox changes the
-source, tests/compat/test_compat_table.py fails, and the adaptation has to be read again.
+A digest is of the source in fastreid 1.4.0, which an adaptation was written for. A test compares the digests with the
+installed fastreid 1.4.0. It skips other versions: there each adaptation has to be read again.
 """
 
 import hashlib
@@ -12,14 +12,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Replaced:
-    """A name of the toolbox that means something else once ``mgre`` is imported.
+    """A function, class or module of the toolbox that is replaced when ``mgre`` is imported.
 
     Attributes:
-        digest: of the source that is replaced, see :func:`source_digest`; empty for what the toolbox has imported.
-        why: what is wrong with the toolbox's.
+        by: the function of ``mgre.compat`` that replaces it.
+        digest: of the source that is replaced, see :func:`source_digest`; empty for a name that the toolbox has
+            imported from elsewhere, and for an attribute of an instance.
+        why: what is wrong with the original.
         until: the adaptation can go when this holds for the oldest toolbox, torch and numpy that are supported.
     """
 
+    by: str
     digest: str
     why: str
     until: str
@@ -31,13 +34,11 @@ def source_digest(original: Any) -> str:
     return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12]
 
 
-_CUDA_ONLY = "it works with CUDA alone"
+_CUDA_ONLY = "it works only with CUDA"
 _ON_CPU = "the toolbox works without CUDA"
-_PRETRAINED = (
-    "it wants one wrapping and one prefix of pretrained weights, and goes on with random weights where names do not fit"
-)
+_PRETRAINED = "it takes pretrained weights of one layout only, and keeps random weights where the names do not fit"
 _ANY_FILE = "the toolbox's backbones take any state dict, and refuse one that does not fit"
-_OWN_BATCH = "it sees the images of its own process only, so several processes find easier examples than one"
+_OWN_BATCH = "it sees the images of its own process only, so hard examples are searched in a smaller batch"
 _ALL_BATCHES = "the toolbox gathers the batch of all processes"
 _IN_PLACE = "it normalises the caller's images in place, so a batch that is used twice is normalised twice"
 _COPIED = "the toolbox normalises a copy"
@@ -49,78 +50,146 @@ _BLOCKS = "the toolbox compares a block of images at a time"
 REPLACED = {
     # -- Loaders
     "fastreid.data.data_utils.DataLoaderX": Replaced(
-        "1fb5c81cd5f9", f"{_CUDA_ONLY}; it frees batches that are in use", _ON_CPU
+        "loading.load_without_cuda",
+        "1fb5c81cd5f9",
+        f"{_CUDA_ONLY}; it reuses the memory of batches that are still read",
+        f"{_ON_CPU}, and records its stream",
     ),
     "fastreid.data.data_utils.BackgroundGenerator": Replaced(
-        "ee67185841a4", "an error in its thread leaves the trainer waiting for ever", "the toolbox passes the error on"
+        "loading.raise_loading_errors",
+        "ee67185841a4",
+        "an error in its thread leaves the trainer waiting for ever",
+        "the toolbox passes the error on",
     ),
     "fastreid.data.samplers.triplet_sampler.BalancedIdentitySampler.__init__": Replaced(
-        "6208fa261c29", "it looks for ever for more identities than there are", "the toolbox stops there"
+        "loading.check_identity_batches",
+        "6208fa261c29",
+        "it loops for ever if there are too few identities",
+        "the toolbox raises an error there",
     ),
     "fastreid.data.samplers.triplet_sampler.NaiveIdentitySampler.__init__": Replaced(
-        "967f355cd18b", "it looks for ever for more identities than there are", "the toolbox stops there"
+        "loading.check_identity_batches",
+        "967f355cd18b",
+        "it loops for ever if there are too few identities",
+        "the toolbox raises an error there",
     ),
     "fastreid.data.transforms.functional.to_tensor": Replaced(
-        "7d391ea774e3", "it uses torch's TypedStorage and numpy's copy=False, which are gone", "the toolbox does not"
+        "loading.convert_images",
+        "7d391ea774e3",
+        "it uses torch's TypedStorage and numpy's copy=False, which are gone",
+        "the toolbox uses neither",
     ),
     "fastreid.data.transforms.build.T": Replaced(
-        "", "INPUT.AFFINE passes arguments that torchvision has renamed", "the toolbox passes the new ones"
+        "loading.name_affine_arguments",
+        "",
+        "INPUT.AFFINE passes arguments that torchvision has renamed",
+        "the toolbox passes the new ones",
     ),
     # -- Training
     "fastreid.solver.build.build_optimizer": Replaced(
-        "265336d24ebf", "since torch 2.0 zero_grad cuts its flat parameters off from the model", "it zeroes in place"
+        "solver.keep_flat_gradients",
+        "265336d24ebf",
+        "since torch 2.0 zero_grad cuts its flat parameters off from the model",
+        "the toolbox's zero_grad zeroes in place",
     ),
-    "fastreid.engine.launch._distributed_worker": Replaced("03c211a0abcd", f"{_CUDA_ONLY}, by NCCL", _ON_CPU),
+    "fastreid.engine.launch._distributed_worker": Replaced(
+        "engine.launch_without_cuda", "03c211a0abcd", f"{_CUDA_ONLY}, by NCCL", _ON_CPU
+    ),
     "fastreid.engine.defaults.DistributedDataParallel": Replaced(
-        "", "the trainer gives it a GPU's number on the CPU too", _ON_CPU
+        "engine.distribute_without_cuda", "", "the trainer gives it a GPU's number on the CPU too", _ON_CPU
     ),
     "fastreid.engine.defaults.SimpleTrainer": Replaced(
+        "engine.train_by_own_step",
         "42628b29dd7e",
         "it reads losses in a CUDA stream that waits for nothing, and tells the main process alone of a NaN",
         "the toolbox's step waits for its losses, and stops all processes",
     ),
-    "fastreid.engine.defaults.AMPTrainer": Replaced("3fd1654fca19", f"{_CUDA_ONLY}, by torch.cuda.amp", _ON_CPU),
+    "fastreid.engine.defaults.AMPTrainer": Replaced(
+        "engine.train_by_own_step", "3fd1654fca19", f"{_CUDA_ONLY}, by torch.cuda.amp", _ON_CPU
+    ),
     # -- Checkpoints
     "fastreid.utils.checkpoint.PathManager": Replaced(
-        "", "checkpoints are written in place: an interrupted save loses the former one", "the toolbox renames files"
+        "checkpoint.save_atomically",
+        "",
+        "checkpoints are written in place: an interrupted save loses the former one",
+        "the toolbox renames files",
     ),
     "fastreid.engine.defaults.Checkpointer": Replaced(
+        "checkpoint.load_safely",
         "1dd80243e338",
         "it may run code from a file, and goes on with random weights",
         "the toolbox checks what it loads",
     ),
     # -- Evaluation
     "fastreid.evaluation.reid_evaluation.ReidEvaluator._compile_dependencies": Replaced(
-        "834ab8c6505f", "it compiles Cython into site-packages, and ends the process where that fails", "it does not"
+        "evaluation.compile_nothing",
+        "834ab8c6505f",
+        "it compiles Cython into site-packages, and ends the process where that fails",
+        "the toolbox compiles nothing",
     ),
     "fastreid.evaluation.rank.eval_market1501": Replaced(
-        "b24a80455589", "its Python loop takes minutes, and small galleries break it", "the toolbox counts ranks"
+        "evaluation.rank_by_counting",
+        "b24a80455589",
+        "its Python loop takes minutes, and small galleries break it",
+        "the toolbox counts ranks",
     ),
-    "fastreid.evaluation.rank.np": Replaced("", "np.bool is missing in numpy 1.24 to 1.26", "numpy >= 2 is required"),
-    "fastreid.evaluation.reid_evaluation.build_dist": Replaced("73baee14097e", _ALL_PAIRS, _BLOCKS),
-    "fastreid.utils.compute_dist.build_dist": Replaced("73baee14097e", _ALL_PAIRS, _BLOCKS),
-    "fastreid.utils.compute_dist.compute_jaccard_distance": Replaced("cf0e38f2f938", _ALL_PAIRS, _BLOCKS),
-    "fastreid.evaluation.query_expansion.aqe": Replaced("c37d9617038e", _ALL_PAIRS, _BLOCKS),
+    "fastreid.evaluation.rank.np": Replaced(
+        "evaluation.name_bool", "", "np.bool is missing in numpy 1.24 to 1.26", "numpy >= 2 is required"
+    ),
+    "fastreid.evaluation.reid_evaluation.build_dist": Replaced(
+        "evaluation.measure_rows", "73baee14097e", _ALL_PAIRS, _BLOCKS
+    ),
+    "fastreid.utils.compute_dist.build_dist": Replaced("evaluation.measure_rows", "73baee14097e", _ALL_PAIRS, _BLOCKS),
+    "fastreid.utils.compute_dist.compute_jaccard_distance": Replaced(
+        "evaluation.measure_rows", "cf0e38f2f938", _ALL_PAIRS, _BLOCKS
+    ),
+    "fastreid.evaluation.query_expansion.aqe": Replaced(
+        "evaluation.expand_by_neighbours", "c37d9617038e", _ALL_PAIRS, _BLOCKS
+    ),
     "fastreid.evaluation.roc.evaluate_roc": Replaced(
-        "bd21092436c1", "it takes the array of all distances, and gets blocks of rows", "the ROC takes blocks"
+        "evaluation.measure_all_for_roc",
+        "bd21092436c1",
+        "it needs an array of all distances, and receives our DistanceRows",
+        "the toolbox's ROC takes blocks of rows",
     ),
     # -- Models
-    "fastreid.modeling.meta_arch.baseline.Baseline.preprocess_image": Replaced("2d1872aa6f01", _IN_PLACE, _COPIED),
-    "fastreid.modeling.meta_arch.mgn.MGN.preprocess_image": Replaced("ed71059a0980", _IN_PLACE, _COPIED),
+    "fastreid.modeling.meta_arch.baseline.Baseline.preprocess_image": Replaced(
+        "modeling.leave_batches_alone", "2d1872aa6f01", _IN_PLACE, _COPIED
+    ),
+    "fastreid.modeling.meta_arch.mgn.MGN.preprocess_image": Replaced(
+        "modeling.leave_batches_alone", "ed71059a0980", _IN_PLACE, _COPIED
+    ),
     "fastreid.modeling.meta_arch.baseline.Baseline.forward": Replaced(
-        "e3021893bf8f", "it waits for the GPU to look at the targets, and takes them on one device only", "it does not"
+        "modeling.leave_batches_alone",
+        "e3021893bf8f",
+        "it waits for the GPU to look at the targets, and takes them on one device only",
+        "the toolbox reads no targets on the host",
     ),
     "fastreid.modeling.meta_arch.mgn.MGN.forward": Replaced(
-        "e9b923aef14f", "it takes targets on the model's device only", "the toolbox moves the targets"
+        "modeling.leave_batches_alone",
+        "e9b923aef14f",
+        "it takes targets on the model's device only",
+        "the toolbox moves the targets",
     ),
     "fastreid.modeling.losses.cross_entroy_loss.cross_entropy_loss": Replaced(
-        "daf55e126107", "it lists the losses that are not 0 to count them, and waits for the GPU", "the toolbox sums"
+        "modeling.classify_without_waiting",
+        "daf55e126107",
+        "its nonzero() waits for the GPU, only to count the losses that are not 0",
+        "the toolbox counts by a sum",
     ),
-    "fastreid.modeling.losses.triplet_loss.triplet_loss": Replaced("d066f34f576e", _OWN_BATCH, _ALL_BATCHES),
-    "fastreid.modeling.losses.circle_loss.pairwise_circleloss": Replaced("95466525c9e4", _OWN_BATCH, _ALL_BATCHES),
-    "fastreid.modeling.losses.circle_loss.pairwise_cosface": Replaced("f1ab3df0ef52", _OWN_BATCH, _ALL_BATCHES),
+    "fastreid.modeling.losses.triplet_loss.triplet_loss": Replaced(
+        "modeling.compare_across_processes", "d066f34f576e", _OWN_BATCH, _ALL_BATCHES
+    ),
+    "fastreid.modeling.losses.circle_loss.pairwise_circleloss": Replaced(
+        "modeling.compare_across_processes", "95466525c9e4", _OWN_BATCH, _ALL_BATCHES
+    ),
+    "fastreid.modeling.losses.circle_loss.pairwise_cosface": Replaced(
+        "modeling.compare_across_processes", "f1ab3df0ef52", _OWN_BATCH, _ALL_BATCHES
+    ),
     **{
-        f"fastreid.modeling.backbones.{name}": Replaced(digest, _PRETRAINED, _ANY_FILE)
+        f"fastreid.modeling.backbones.{name}": Replaced(
+            "modeling.load_any_pretrained_file", digest, _PRETRAINED, _ANY_FILE
+        )
         for name, digest in {
             "resnet.build_resnet_backbone": "113f69d87923",
             "osnet.build_osnet_backbone": "a75f21050691",
@@ -137,6 +206,9 @@ REPLACED = {
     },
     # Of its one instance, ``cfg``.
     "fastreid.modeling.backbones.regnet.config.cfg.merge_from_file": Replaced(
-        "", "RegNet's and EfficientNet's configs are looked for below the working directory", "they are package data"
+        "modeling.find_regnet_configs",
+        "",
+        "RegNet's and EfficientNet's configs are looked for below the working directory",
+        "they are package data",
     ),
 }

@@ -21,7 +21,7 @@ from mgre.system.scalars import HostCopy, StepScalars
 
 logger = logging.getLogger(__name__)
 
-# Of the names of the sum and the count of a mean, in the step's one copy to the host.
+# A mean travels to the host as two numbers, under its name with these suffixes.
 TOTAL, COUNT = "/total", "/count"
 
 
@@ -32,8 +32,8 @@ class TrainingStep(SimpleTrainer):
     optimizer changes a weight. Float16 waits once more, in the gradient scaler, which skips steps that overflow.
 
     Attributes:
-        grad_scaler: scales the gradients of float16; None for other types, whose exponents reach far enough.
-        before: the state before the step, for a step that fails.
+        grad_scaler: scales the gradients of float16; None for other types, whose range needs no scaling.
+        before: a copy of the state before the step. If the step fails, the trainer restores and saves it.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class TrainingStep(SimpleTrainer):
     ) -> None:
         """
         Args:
-            model: a batch to a dict of losses, whose sum is minimised.
-            data_loader: its batches are dicts; ``img_paths`` of one is told when its loss is NaN.
-            optimizer: over the flat parameters of ``param_wrapper``, or over the model's own.
+            model: takes a batch, and returns a dict of losses; their sum is minimised.
+            data_loader: its batches are dicts. The error of a NaN names the batch's ``img_paths``.
+            optimizer: of the flat buffers in ``param_wrapper``, or of the model's parameters.
             param_wrapper: the toolbox's ``ContiguousParams``, or anything else.
-            amp_dtype: the type of mixed precision; None computes in the model's own.
+            amp_dtype: the type of mixed precision; None: no autocast.
         """
         super().__init__(model, Batches(data_loader), optimizer, param_wrapper)
         self.data_loader = data_loader
@@ -70,7 +70,7 @@ class TrainingStep(SimpleTrainer):
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
-        with StepScalars(self.iter) as scalars, self._autocast():
+        with StepScalars(get_event_storage()) as scalars, self._autocast():
             losses = self.model(batch)
             loss = sum(losses.values())
         host_copy = HostCopy(losses | scalars.scalars | split_means(scalars.means))
@@ -120,7 +120,7 @@ def check_losses(numbers: Sequence[Mapping[str, float]], losses: Mapping, step: 
         return
     own = wrong[comm.get_rank()]
     images = [printable(path) for part in comm.all_gather(list(paths) if own else []) for path in part]
-    logger.error("The images of the batch whose loss is no number: %s", ", ".join(images) or "not known")
+    logger.error("The images of the batch with a NaN or infinite loss: %s", ", ".join(images) or "not known")
     told = {name: value for part in wrong for name, value in part.items()}
     raise LossError(
         f"{', '.join(f'{name} is {value}' for name, value in told.items())} in step {step + 1}, in a batch with "
@@ -151,11 +151,11 @@ def write_metrics(numbers: Sequence[Mapping[str, float]], losses: Mapping, scala
 class Batches:
     """Iterates over a loader, which begins to load when the first batch is asked for.
 
-    The toolbox's trainer asks for the loader's iterator when it is made. A resumed training knows only later at which
-    batch it goes on.
+    The toolbox's trainer asks for the loader's iterator when it is made. A resumed training learns its first batch only
+    later, so nothing may be loaded before.
 
     Attributes:
-        paths: the image files of the last batch, if it says.
+        paths: the image files of the last batch; empty if it has no ``img_paths``.
     """
 
     def __init__(self, loader: Any) -> None:
@@ -186,7 +186,7 @@ class StateBeforeStep:
         self._buffers: dict[torch.dtype, list[torch.Tensor]] = {}
         for buffer in model.buffers():
             self._buffers.setdefault(buffer.dtype, []).append(buffer)
-        # Made once: a step copies into them, all of a type in one launch.
+        # Allocated once. ``note`` copies all buffers of one type in one kernel launch.
         self._kept = {dtype: [b.clone() for b in buffers] for dtype, buffers in self._buffers.items()}
         self.random_states: dict[str, Any] = {}
 

@@ -1,4 +1,4 @@
-"""The toolbox's trainer with MGRe's data, checkpoints and region figures."""
+"""The toolbox's trainer with MGRe's data sets, step, checkpoints and evaluation."""
 
 import copy
 import logging
@@ -54,7 +54,7 @@ class Trainer(DefaultTrainer):
         super().__init__(cfg)
         self.cfg = scale_warmup(self.cfg, self.iters_per_epoch)
         self.warmup_iters = self.cfg.SOLVER.WARMUP_ITERS
-        # "stop" is before a training; the evaluations within it go on.
+        # "stop" applies before a training only. The evaluations during a training skip unreadable images.
         self.cfg.defrost()
         self.cfg.DATASETS.UNREADABLE_IMAGES = "skip"
         self.cfg.freeze()
@@ -101,7 +101,7 @@ class Trainer(DefaultTrainer):
             elif not isinstance(hook, EvalHook | PeriodicCheckpointer):
                 hooks.append(hook)
         self._test_sets: TestSets = {}
-        # The figure of the evaluation decides on the best checkpoint, and is written.
+        # The evaluation comes before the checkpoints: its metric decides on the best one.
         hooks += [EvaluationHook(self.cfg.TEST.EVAL_PERIOD, self.evaluate), checkpoints]
         if comm.is_main_process():
             hooks = [ProgressBar(), *hooks, MetricsWriter(writers, STEPS_BETWEEN_WRITES)]
@@ -149,7 +149,7 @@ class Trainer(DefaultTrainer):
             Results by name, or where there are several test sets, by test set and name.
         """
         test_sets = {} if test_sets is None else test_sets
-        # Each process has batch norm statistics of its own; the first one's are those that are saved.
+        # Each process has batch norm statistics of its own. Checkpoints hold process 0's: all evaluate with these.
         if comm.get_world_size() > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
@@ -238,7 +238,7 @@ class Trainer(DefaultTrainer):
             group["lr"] = rate
         logger.warning("The warm-up goes on: %d of %d steps are done", warmup.last_epoch, self.warmup_iters)
 
-    # The toolbox trains whole epochs: the steps of the first one that are done already are passed over.
+    # The toolbox starts at an epoch's first step. These methods skip the steps of that epoch which are done already.
 
     def before_train(self) -> None:
         self.start_iter = max(self.start_iter, self.first_iter)
@@ -261,12 +261,12 @@ class Trainer(DefaultTrainer):
             self._trainer.before.put_buffers_back()
             raise LossError(self._save_before_step(error)) from error
         except ImageError as error:
-            if comm.get_world_size() > 1:  # the others are in this step, and cannot save
+            if comm.get_world_size() > 1:  # the others are still inside this step, and would not join the save
                 raise
             raise DataError(self._save_before_step(error)) from error
 
     def _save_before_step(self, error: Exception) -> str:
-        """Save the state before a step that has failed; the message of its error, and where the state is."""
+        """Save the state before the failed step; the error's message with the path of the checkpoint."""
         states = random_states(self._trainer.before.random_states)
         try:
             path = self._checkpoints.save_interrupted(steps=self.iter, epochs=self.epoch, states=states)

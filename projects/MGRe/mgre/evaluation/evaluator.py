@@ -1,4 +1,4 @@
-"""The evaluation: features, their check and region IoU from one pass over the test images.
+"""One pass over the test images gives their features, a check that these are finite, and the regions' IoU.
 
 During the pass everything stays on the model's device, and the host waits for nothing. The results are read once, at
 the end, so the GPU always has work while the loader prepares the next batch.
@@ -29,7 +29,7 @@ from mgre.system.precision import amp_dtype
 
 logger = logging.getLogger(__name__)
 
-# Of the progress in the log.
+# Seconds between two lines of progress in the log.
 SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -94,16 +94,16 @@ def _mirror(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class OnePassEvaluator(ReidEvaluator):
-    """The toolbox's evaluator, with features that stay on the device until all are there.
+    """The toolbox's evaluator, which keeps all features on the device until the pass is over.
 
-    The toolbox's waits for the device at each batch. The metrics are the toolbox's, and so are the keys of TEST.
+    The toolbox's copies each batch to the host, which waits for it. Metrics and keys of TEST are the toolbox's.
     """
 
     def __init__(self, cfg: CfgNode, num_query: int, output_dir: str | None = None) -> None:
         """
         Args:
             cfg: the keys of TEST are read.
-            num_query: query images among the test images, of which they are the first.
+            num_query: number of query images, which are the first of the test images.
             output_dir: as in the toolbox, not used.
         """
         super().__init__(cfg, num_query, output_dir)
@@ -146,8 +146,8 @@ class OnePassEvaluator(ReidEvaluator):
             DataError: a feature is NaN or infinite, or no query has a match.
         """
         kept, self._batches = self._batches, []
-        if kept:  # a process has none where there are more processes than images
-            # The only place where the host waits for the device.
+        if kept:  # empty on a process that got no images
+            # The host waits for the device here and in RegionIoU.means, once an evaluation.
             prediction = {key: torch.cat([batch[key] for batch in kept]).cpu() for key in kept[0]}
             del kept
             seconds = time.perf_counter() - self._start

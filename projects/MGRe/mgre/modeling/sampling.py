@@ -36,6 +36,7 @@ def sample_box(features: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int
     )  # (B, N, M, 2), (x, y)
     # The grid keeps the precision of the boxes, because in bfloat16 neighbouring cells of C1 would share a coordinate.
     dtype = torch.promote_types(features.dtype, boxes.dtype)
+    # Eq. (5): each sample is the sum over the cells of the map, weighted by their distance.
     sampled = F.grid_sample(
         features.to(dtype), 2 * grid.to(dtype) - 1, mode="bilinear", padding_mode="zeros", align_corners=False
     )

@@ -1,7 +1,10 @@
 """Numbers that a step computes on the device, read by the host all at once.
 
 Reading a number of a GPU waits until the GPU has computed it. A step has about forty of them (losses, accuracies, IoU
-of regions): read one by one they would let the GPU run dry forty times a step.
+of regions): read one by one, the GPU would stand idle forty times a step.
+
+To log a number from a model, pass the tensor to the storage's ``put_scalar``, and never call ``item()``. All processes
+have to log the same names in the same order. For a mean whose count may be 0 use :func:`log_mean`.
 """
 
 from collections.abc import Mapping
@@ -17,12 +20,17 @@ class StepScalars(EventStorage):
 
     Attributes:
         scalars: by name, tensors of one element.
-        means: by name, (sum, count) of a mean over images, whose count may be 0.
-        numbers: by name, what was put as a Python number.
+        means: by name, (sum, count) of a mean over images; the count may be 0.
+        numbers: by name, Python numbers, of which only the main process's are written.
     """
 
-    def __init__(self, start_iter: int = 0) -> None:
-        super().__init__(start_iter)
+    def __init__(self, outer: EventStorage | None = None) -> None:
+        """
+        Args:
+            outer: the training's storage, which gets images and histograms at once.
+        """
+        super().__init__(0 if outer is None else outer.iter)
+        self._outer = outer
         self.scalars: dict[str, torch.Tensor] = {}
         self.means: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self.numbers: dict[str, float] = {}
@@ -31,12 +39,20 @@ class StepScalars(EventStorage):
         kept = self.scalars if isinstance(value, torch.Tensor) else self.numbers
         kept[self._current_prefix + name] = value
 
+    def put_image(self, img_name: str, img_tensor: torch.Tensor) -> None:
+        if self._outer is not None:
+            self._outer.put_image(self._current_prefix + img_name, img_tensor)
+
+    def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
+        if self._outer is not None:
+            self._outer.put_histogram(self._current_prefix + hist_name, hist_tensor, bins)
+
     def put_mean(self, name: str, total: torch.Tensor, count: torch.Tensor) -> None:
         self.means[self._current_prefix + name] = (total, count)
 
 
 def log_mean(name: str, total: torch.Tensor, count: torch.Tensor) -> None:
-    """Log ``total / count`` to the current storage; nothing where ``count`` is 0.
+    """Log the mean ``total / count`` over all processes; nothing where the counts sum to 0.
 
     Args:
         total, count: tensors of one element.
@@ -49,12 +65,13 @@ def log_mean(name: str, total: torch.Tensor, count: torch.Tensor) -> None:
 
 
 class HostCopy:
-    """One copy of many numbers to the host, which goes on while the GPU computes what is launched after it."""
+    """One asynchronous copy of many numbers to the host: the GPU goes on with what is launched after it."""
 
     def __init__(self, values: Mapping[str, torch.Tensor]) -> None:
         """
         Args:
-            values: by name, tensors of one element; the first one is a loss, on the device of the model.
+            values: by name, tensors of one element. They are copied from the device of the first one; others are moved
+                there before.
         """
         self._names = list(values)
         device = next(iter(values.values())).device
