@@ -88,7 +88,8 @@ def test_an_incomplete_grid_chooses_nothing(settings):
 
 def test_settings_that_were_not_run_leave_the_others_to_be_chosen_from():
     grid = make_grid(w1g0=(50.0, 0.7), w10g1=(54.0, 0.7)) | {(100.0, 1.0): Row("not run", "a set")}
-    assert choose_balance(grid).startswith("location loss x 10 with ReID gradient 1.")
+    found = choose_balance(grid)
+    assert found.startswith("of the 2 of 3 settings that were run: location loss x 10 with ReID gradient 1.")
 
 
 def test_the_pooled_deviation_is_the_root_of_the_mean_variance():

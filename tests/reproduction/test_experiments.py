@@ -1,8 +1,9 @@
 """The paper's figures, typed again, and what each experiment trains."""
 
 import pytest
-from mgre.reproduction.experiments import BALANCE, DIMENSIONS, EXPERIMENTS, TABLES
-from mgre.reproduction.jobs import ablation_overrides, load_planned
+from mgre.reproduction import reports
+from mgre.reproduction.experiments import BALANCE, DIMENSIONS, EXPERIMENTS, MGRE, TABLES
+from mgre.reproduction.jobs import ablation_overrides, first_difference, leaves_of, load_planned
 
 QUICK = "configs/MGRe/reproduce-quick.yml"
 
@@ -94,3 +95,17 @@ def test_the_balance_has_five_weights_with_and_without_the_gradient():
         location = load_planned(QUICK, training.overrides).MODEL.MGRE.LOCATION
         assert (weight, gradient) == (location.LOSS_WEIGHT, location.REID_GRADIENT)
     assert BALANCE[10.0, 1.0].name == "weight10-gradient1"
+
+
+def test_a_key_that_an_older_version_lacked_counts_with_its_default():
+    now = leaves_of(load_planned(QUICK, []))
+    before = {key: value for key, value in now.items() if key != "SOLVER.AMP.DTYPE"}
+    assert first_difference(before, now) is None
+    now = leaves_of(load_planned(QUICK, ["SOLVER.AMP.DTYPE", "bfloat16"]))
+    assert first_difference(before, now) == ("SOLVER.AMP.DTYPE", "auto", "bfloat16")
+
+
+def test_the_papers_figures_are_not_those_of_a_part():
+    whole, part = (load_planned(f"configs/MGRe/{name}.yml", []) for name in ("market-quick", "market-part"))
+    assert reports._paper(TABLES["table4"].paper, MGRE, whole, "Market1501")["mAP"] == 90.1
+    assert reports._paper(TABLES["table4"].paper, MGRE, part, "Market1501") == {}

@@ -68,11 +68,14 @@ def load(args: argparse.Namespace) -> CfgNode:
     if args.config_file == "":
         raise ConfigError("--config-file is empty: name a config file, see configs/")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    cfg = load_config(args.config_file or "", ["MODEL.DEVICE", device, *args.opts])
-    if args.config_file:
+    # A part of a data set shares the key point file of the whole set.
+    opts = [*args.opts, "DATASETS.PART.NUM_TRAIN_IDS", "0", "DATASETS.PART.NUM_TEST_IDS", "0"]
+    cfg = load_config(args.config_file or "", ["MODEL.DEVICE", device, *opts])
+    finds = not (args.source or args.check or args.sheets)
+    if args.config_file and finds:  # the others use no device
         named = CfgNode.load_yaml_with_base(args.config_file).get("MODEL", {}).get("DEVICE", device)
         if named != device:
-            cfg = load_config(args.config_file, ["MODEL.DEVICE", named, *args.opts])
+            cfg = load_config(args.config_file, ["MODEL.DEVICE", named, *opts])
     return cfg
 
 

@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 
-from fastreid.engine.hooks import EvalHook, PeriodicWriter
+from fastreid.engine.hooks import EvalHook, LRScheduler, PeriodicWriter
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 from fastreid.utils.events import CommonMetricPrinter, get_event_storage
@@ -76,6 +76,17 @@ class ReportUnreadable(HookBase):
             )
 
 
+class LearningRateHook(LRScheduler):
+    """The toolbox's; asks the gradient scaler for its scale only during the warm-up, which alone looks at it.
+
+    To ask waits for the GPU. The toolbox's hook asks before every step.
+    """
+
+    def before_step(self) -> None:
+        if self.trainer.iter < self.trainer.warmup_iters:
+            super().before_step()
+
+
 class EvaluationHook(EvalHook):
     """The toolbox's; after a failed or interrupted training nothing is evaluated.
 
@@ -98,6 +109,12 @@ class MetricsWriter(PeriodicWriter):
     def after_step(self) -> None:
         if (self.trainer.iter + 1) % self.trainer.iters_per_epoch:
             super().after_step()
+
+    def after_train(self) -> None:
+        if sys.exc_info()[0] is None:  # an evaluation after the last epoch has put its figures
+            for writer in self._writers:
+                writer.write()
+        super().after_train()
 
 
 class MetricPrinter(CommonMetricPrinter):

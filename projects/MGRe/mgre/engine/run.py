@@ -20,7 +20,7 @@ from fastreid.utils.logger import setup_logger
 from mgre.config import load_config
 from mgre.data import list_images
 from mgre.data.unreadable import check_headers
-from mgre.engine import processes as distributed
+from mgre.engine import processes
 from mgre.engine.load_model import load_model
 from mgre.engine.trainer import Trainer
 from mgre.errors import ConfigError, MGReError, SetupError
@@ -133,7 +133,7 @@ def launch(function: Callable[[argparse.Namespace], object], args: argparse.Name
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif args.num_gpus > torch.cuda.device_count():
         raise SetupError(f"--num-gpus {args.num_gpus}, but there are {torch.cuda.device_count()} CUDA devices here")
-    distributed.start(function, args)
+    processes.start(function, args)
 
 
 def _load_config(args: argparse.Namespace) -> CfgNode:

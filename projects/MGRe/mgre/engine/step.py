@@ -29,7 +29,8 @@ class TrainingStep(SimpleTrainer):
     """The whole step; the toolbox's trainer calls :meth:`run_step`.
 
     The host waits for the GPU once a step: for the losses, after the backward pass has been launched and before the
-    optimizer changes a weight. Float16 waits once more, in the gradient scaler, which skips steps that overflow.
+    optimizer changes a weight. Float16 waits once more, in the gradient scaler, which skips steps that overflow. During
+    the warm-up the learning rate hook then waits twice.
 
     Attributes:
         grad_scaler: scales the gradients of float16; None for other types, whose range needs no scaling.
@@ -145,7 +146,7 @@ def write_metrics(numbers: Sequence[Mapping[str, float]], losses: Mapping, scala
         if count := sum(part[name + COUNT] for part in numbers):
             means[name] = sum(part[name + TOTAL] for part in numbers) / count
     for name, value in (means | scalars.numbers).items():
-        storage.put_scalar(name, value)
+        storage.put_scalar(name, value, smoothing_hint=scalars.hints.get(name, True))
 
 
 class Batches:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from fastreid.config import CfgNode
 from fastreid.engine import DefaultTrainer
-from fastreid.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
+from fastreid.engine.hooks import EvalHook, LRScheduler, PeriodicCheckpointer, PeriodicWriter
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 from fastreid.utils.events import CommonMetricPrinter, EventWriter
@@ -22,7 +22,14 @@ from mgre.data.epoch_sampler import epoch_sampler
 from mgre.data.images import ImageError
 from mgre.data.torch_dataset import name_dead_workers
 from mgre.engine.checkpointing import FINAL, CheckpointHook, StopOnSignal, TrainingCheckpointer
-from mgre.engine.hooks import EvaluationHook, MetricPrinter, MetricsWriter, ProgressBar, ReportUnreadable
+from mgre.engine.hooks import (
+    EvaluationHook,
+    LearningRateHook,
+    MetricPrinter,
+    MetricsWriter,
+    ProgressBar,
+    ReportUnreadable,
+)
 from mgre.engine.schedule import scale_warmup
 from mgre.engine.step import TrainingStep
 from mgre.errors import ConfigError, DataError, LossError, TrainingError, WeightsError
@@ -98,6 +105,8 @@ class Trainer(DefaultTrainer):
         for hook in super().build_hooks():
             if isinstance(hook, PeriodicWriter):
                 writers = hook._writers
+            elif isinstance(hook, LRScheduler):
+                hooks.append(LearningRateHook(self.optimizer, self.scheduler))
             elif not isinstance(hook, EvalHook | PeriodicCheckpointer):
                 hooks.append(hook)
         self._test_sets: TestSets = {}
@@ -143,7 +152,8 @@ class Trainer(DefaultTrainer):
         Args:
             cfg: of the model.
             model: what is to be evaluated.
-            test_sets: keeps what ``build_evaluator`` gives for each test set, for the next call with this ``cfg``.
+            test_sets: keeps what ``build_evaluator`` gives for each test set, for the next call with this ``cfg``. A
+                subclass that overrides this method takes it too.
 
         Returns:
             Results by name, or where there are several test sets, by test set and name.

@@ -12,15 +12,14 @@ def check_features(finite: torch.Tensor, paths: Sequence[str]) -> None:
 
     Args:
         finite: (N,) bool, whether all of an image's feature is finite. On a GPU the host waits for it here.
-        paths: the image files, in the same order; none where they are not known.
+        paths: the image files, in the same order.
 
     Raises:
         DataError: there is one; the message names it.
     """
     wrong = (~finite).nonzero().flatten().tolist()
     if wrong:
-        image = f"image '{paths[wrong[0]]}'" if paths else f"image {wrong[0]} of a batch"
         raise DataError(
-            f"the model's features of {image} are NaN or infinite: look in the training log for a "
+            f"the model's features of image '{paths[wrong[0]]}' are NaN or infinite: look in the training log for a "
             "loss that grew without bound, and evaluate a checkpoint from before"
         )

@@ -108,7 +108,7 @@ def measure_stages(model: MGRe, loader: DataLoader, num_query: int) -> StageDist
                     continue
                 model(batch)
                 for key, values in labels.items():
-                    values.append(batch[key])
+                    values.append(batch[key].cpu())  # the loader may have put them on a GPU
     finally:
         handle.remove()
     num_query = count_readable_queries(loader.dataset, num_query)

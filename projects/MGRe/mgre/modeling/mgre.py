@@ -1,5 +1,7 @@
 """MGRe: the meta-architecture that wires the parts."""
 
+import functools
+
 import torch
 from fastreid.config import CfgNode, configurable
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
@@ -16,6 +18,12 @@ from mgre.modeling.losses import location_loss
 from mgre.modeling.sampling import SamplingModule
 from mgre.regions import Region, count_maps, get_regions, prior_boxes, source_maps
 from mgre.system.scalars import log_mean
+
+
+@functools.lru_cache(maxsize=64)
+def _prior_boxes(regions: tuple[Region, ...], device: torch.device) -> torch.Tensor:
+    """(R, 4) prior boxes. Made once for each device, because the host waits for the copy to a GPU."""
+    return torch.tensor(prior_boxes(regions), device=device)
 
 
 @META_ARCH_REGISTRY.register()
@@ -173,7 +181,7 @@ class MGRe(Baseline):
 
     def _given_boxes(self, regions: tuple[Region, ...], batched_inputs: dict) -> torch.Tensor:
         """(B, R, 4): the regions' priors, or the key points' boxes and the priors of regions that have none."""
-        priors = torch.tensor(prior_boxes(regions), device=self.device)
+        priors = _prior_boxes(regions, self.device)
         if self.boxes_from == "prior":
             return priors.expand(len(batched_inputs["images"]), -1, -1)
         boxes, valid = boxes_from_keypoints(self._keypoints(batched_inputs), regions)

@@ -39,10 +39,11 @@ def choose_balance(grid: Grid) -> str:
     lead = precision[best[0.0]] - precision[best[1.0]]
     gradient = 0.0 if lead > spread else 1.0
     reason = f"gradient 0 leads by {lead:.1f} mAP" if lead > 0 else f"gradient 1 leads by {-lead:.1f} mAP"
+    share = "" if len(complete) == len(grid) else f"of the {len(complete)} of {len(grid)} settings that were run: "
     told = ", ".join(f"x {best[g][0]:g} at gradient {g:g} ({precision[best[g]]:.1f} mAP)" for g in (0.0, 1.0))
     return (
-        f"location loss x {best[gradient][0]:g} with ReID gradient {gradient:g}. The best weights that keep the mean "
-        f"IoU at {floor:.2f} or more are {told}; {reason}, and the spread is {spread:.1f}"
+        f"{share}location loss x {best[gradient][0]:g} with ReID gradient {gradient:g}. The best weights that keep the "
+        f"mean IoU at {floor:.2f} or more are {told}; {reason}, and the spread is {spread:.1f}"
     )
 
 

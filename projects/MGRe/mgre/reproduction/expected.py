@@ -21,7 +21,10 @@ EXPECTED_FILE = Path("docs/results.csv")
 # A run within so many deviations of the expected mean is as expected; or, where one run is all there is, points.
 DEVIATIONS, POINTS = 2.0, 2.0
 # Runs with other values of these are the same experiment.
-RUN_KEYS = ("SEED", "MODEL.WEIGHTS")
+RUN_KEYS = (
+    *("SEED", "MODEL.WEIGHTS", "SOLVER.CHECKPOINT_PERIOD"),
+    *("DATASETS.KEYPOINTS", "DATASETS.UNREADABLE_IMAGES"),
+)
 
 
 @dataclass(frozen=True)

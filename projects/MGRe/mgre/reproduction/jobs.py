@@ -3,6 +3,7 @@
 A job is finished when its result file is there, whoever started it: the command lines may be run elsewhere.
 """
 
+import functools
 import json
 import os
 import shlex
@@ -15,10 +16,10 @@ from types import FrameType
 from typing import IO, Any
 
 import yaml
-from fastreid.config import CfgNode
+from fastreid.config import CfgNode, get_cfg
 from tqdm import tqdm
 
-from mgre.config import leaves, load_config
+from mgre.config import add_mgre_config, leaves, load_config
 from mgre.engine.run import EVALUATION_FILE, RESULTS_FILE
 from mgre.errors import ConfigError, DataError, SetupError
 from mgre.reproduction.experiments import Training
@@ -189,11 +190,22 @@ def leaves_of(cfg: CfgNode) -> dict[str, Any]:
 def first_difference(
     before: Mapping[str, Any], now: Mapping[str, Any], *, ignored: Sequence[str] = ()
 ) -> tuple[str, Any, Any] | None:
-    """The first key that makes another experiment of two configs, with its two values; None if there is none."""
+    """The first key that makes another experiment of two configs, with its two values; None if there is none.
+
+    A key that ``before`` lacks is one that its version did not have yet: its default says what that version did.
+    """
+    before = {**{name: value for name, value in _defaults().items() if name in now}, **before}
     for key in sorted(set(before) | set(now)):
         if key not in FREE_KEYS and key not in ignored and before.get(key) != now.get(key):
             return key, before.get(key), now.get(key)
     return None
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    cfg = get_cfg()
+    add_mgre_config(cfg)
+    return leaves_of(cfg)
 
 
 def unique(jobs: Sequence[Job]) -> list[Job]:

@@ -290,8 +290,10 @@ def _results(jobs: Sequence[Job], cfg: CfgNode, dataset: str) -> dict[int, dict[
 
 
 def _paper(figures: Mapping[str, Figures], training: Training, cfg: CfgNode, dataset: str) -> Mapping[str, float]:
-    """The paper's figures for a training and test on one data set; none for one that the paper does not have."""
-    return figures.get(training.name, {}).get(dataset, {}) if (dataset,) == cfg.DATASETS.NAMES else {}
+    """The paper's figures for a training and test on one whole data set; none for one that the paper does not have."""
+    part = cfg.DATASETS.PART
+    whole = not (part.NUM_TRAIN_IDS or part.NUM_TEST_IDS)
+    return figures.get(training.name, {}).get(dataset, {}) if whole and (dataset,) == cfg.DATASETS.NAMES else {}
 
 
 def _is_narrow(cfg: CfgNode) -> bool:

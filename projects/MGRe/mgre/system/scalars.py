@@ -22,6 +22,7 @@ class StepScalars(EventStorage):
         scalars: by name, tensors of one element.
         means: by name, (sum, count) of a mean over images; the count may be 0.
         numbers: by name, Python numbers, of which only the main process's are written.
+        hints: by name, whether a scalar or number is noisy and to be smoothed.
     """
 
     def __init__(self, outer: EventStorage | None = None) -> None:
@@ -31,13 +32,16 @@ class StepScalars(EventStorage):
         """
         super().__init__(0 if outer is None else outer.iter)
         self._outer = outer
+        self.epoch = getattr(outer, "epoch", 0)
         self.scalars: dict[str, torch.Tensor] = {}
         self.means: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self.numbers: dict[str, float] = {}
+        self.hints: dict[str, bool] = {}
 
     def put_scalar(self, name: str, value: torch.Tensor | float, smoothing_hint: bool = True) -> None:
         kept = self.scalars if isinstance(value, torch.Tensor) else self.numbers
         kept[self._current_prefix + name] = value
+        self.hints[self._current_prefix + name] = smoothing_hint
 
     def put_image(self, img_name: str, img_tensor: torch.Tensor) -> None:
         if self._outer is not None:
