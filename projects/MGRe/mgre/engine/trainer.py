@@ -169,9 +169,6 @@ class Trainer(DefaultTrainer):
                 if name not in test_sets:
                     test_sets[name] = cls.build_evaluator(cfg, name)
                 results[name] = evaluate(cfg, model, *test_sets[name], name)
-        if cfg.TEST.RERANK.ENABLED:
-            rerank = cfg.TEST.RERANK
-            logger.info("These figures are re-ranked: K1 %d, K2 %d, LAMBDA %g", rerank.K1, rerank.K2, rerank.LAMBDA)
         return results if len(results) > 1 else next(iter(results.values()))
 
     def evaluate(self) -> dict:

@@ -79,6 +79,9 @@ def evaluate(
     figures = overlap.means() if overlap is not None else {}
     if comm.is_main_process():
         print_csv_format(OrderedDict(metrics, dataset=name))
+        if cfg.TEST.RERANK.ENABLED:
+            rerank = cfg.TEST.RERANK
+            logger.info("These figures are re-ranked: K1 %d, K2 %d, LAMBDA %g", rerank.K1, rerank.K2, rerank.LAMBDA)
         if figures:
             logger.info("Regions on %s: %s", name, ", ".join(f"{key} {iou:.2f}" for key, iou in figures.items()))
     return OrderedDict(metrics, **figures)
