@@ -59,6 +59,7 @@ def test_trains_evaluates_and_resumes_on_the_cpu(tmp_path, market_root, mixed_pr
     with open(os.path.join(cfg.OUTPUT_DIR, "metrics.json")) as file:
         metrics = [json.loads(line) for line in file]
     assert [m["iteration"] for m in metrics if "total_loss" in m] == [0, 1, 2, 3]
+    assert metrics[-1]["mAP"] == pytest.approx(results["mAP"])
 
     cfg.SOLVER.MAX_EPOCH = 8
     resumed = DefaultTrainer(cfg)

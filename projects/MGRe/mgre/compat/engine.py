@@ -12,7 +12,8 @@ from fastreid.engine import defaults
 from fastreid.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
-from mgre.compat.patching import adapt
+from mgre.compat.patching import Overlay, adapt
+from mgre.engine.hooks import EvaluationHook, MetricsWriter
 from mgre.engine.step import TrainingStep
 from mgre.system.precision import amp_dtype
 
@@ -83,4 +84,17 @@ def train_by_own_step() -> None:
     adapt(defaults, "AMPTrainer", lambda original: _mixed_precision_step)
 
 
-ADAPTATIONS = (launch_without_cuda, distribute_without_cuda, train_by_own_step)
+def evaluate_and_write_in_time() -> None:
+    """DefaultTrainer evaluates and writes by :mod:`mgre.engine.hooks`.
+
+    The toolbox's evaluates after a failed training too, which hides why it failed, and writes metrics before an epoch's
+    evaluation, so the figures of the last one are missing in metrics.json.
+    """
+    adapt(
+        defaults,
+        "hooks",
+        lambda original: Overlay(original, EvalHook=EvaluationHook, PeriodicWriter=MetricsWriter),
+    )
+
+
+ADAPTATIONS = (launch_without_cuda, distribute_without_cuda, train_by_own_step, evaluate_and_write_in_time)

@@ -107,6 +107,12 @@ REPLACED = {
     "fastreid.engine.defaults.AMPTrainer": Replaced(
         "engine.train_by_own_step", "3fd1654fca19", f"{_CUDA_ONLY}, by torch.cuda.amp", _ON_CPU
     ),
+    "fastreid.engine.defaults.hooks": Replaced(
+        "engine.evaluate_and_write_in_time",
+        "",
+        "it evaluates after a failed training, and writes metrics before an epoch's evaluation",
+        "the toolbox evaluates only what is trained, and writes after it",
+    ),
     # -- Checkpoints
     "fastreid.utils.checkpoint.PathManager": Replaced(
         "checkpoint.save_atomically",
