@@ -9,6 +9,8 @@ The exit status is 1 if a figure is lower than expected. Start it in the root of
 
 import argparse
 
+from mgre_cli.start import start
+
 
 def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -19,9 +21,4 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(words: list[str] | None = None) -> int:
-    args = parse_args(words)
-    # Not before the options are right: these import torch, which takes seconds.
-    from mgre.commands.compare_results import run
-    from mgre.commands.main import main as run_command
-
-    return run_command(lambda: run(args))
+    return start("compare_results", parse_args(words))

@@ -6,6 +6,8 @@ Example:
 
 import argparse
 
+from mgre_cli.start import start
+
 
 def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -14,9 +16,4 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(words: list[str] | None = None) -> int:
-    args = parse_args(words)
-    # Imported only after the options have been parsed: these import torch, which takes seconds.
-    from mgre.commands.main import main as run_command
-    from mgre.commands.quickstart import run
-
-    return run_command(lambda: run(args))
+    return start("quickstart", parse_args(words))

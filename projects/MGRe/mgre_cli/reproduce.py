@@ -12,6 +12,8 @@ left, which may be run anywhere: their results are picked up from their output f
 import argparse
 from pathlib import Path
 
+from mgre_cli.start import start
+
 
 def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -37,9 +39,4 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(words: list[str] | None = None) -> int:
-    args = parse_args(words)
-    # Imported only after the options have been parsed: these import torch, which takes seconds.
-    from mgre.commands.main import main as run_command
-    from mgre.commands.reproduce import run
-
-    return run_command(lambda: run(args))
+    return start("reproduce", parse_args(words))

@@ -16,6 +16,7 @@ Example, after a training on what remains of Market-1501 without the validation 
 import argparse
 
 from mgre_cli.arguments import fraction
+from mgre_cli.start import start
 
 
 def parse_args(words: list[str] | None = None) -> argparse.Namespace:
@@ -35,9 +36,4 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(words: list[str] | None = None) -> int:
-    args = parse_args(words)
-    # Imported only after the options have been parsed: these import torch, which takes seconds.
-    from mgre.commands.main import main as run_command
-    from mgre.commands.select_weights import run
-
-    return run_command(lambda: run(args))
+    return start("select_weights", parse_args(words))

@@ -42,8 +42,9 @@ def call(args: argparse.Namespace) -> int:
     try:
         return main(lambda: run(args))
     except KeyboardInterrupt:
-        finds = not (args.source or args.check or args.sheets)
-        print("\nstopped; the same command goes on from here" if finds else "\nstopped", file=sys.stderr)
+        print(
+            "\nstopped; the same command goes on from here" if finds_keypoints(args) else "\nstopped", file=sys.stderr
+        )
         return STOPPED
 
 
@@ -63,6 +64,11 @@ def run(args: argparse.Namespace) -> int:
     return write_imported(args, cfg, image_sets, todo) if args.source else write_found(args, cfg, image_sets, todo)
 
 
+def finds_keypoints(args: argparse.Namespace) -> bool:
+    """Whether the command runs the pose model, and does not only import, check or draw key points."""
+    return not (args.source or args.check or args.sheets)
+
+
 def load(args: argparse.Namespace) -> CfgNode:
     """The config. Its device is that of the command line or of the file, else CUDA where there is a GPU."""
     if args.config_file == "":
@@ -71,8 +77,7 @@ def load(args: argparse.Namespace) -> CfgNode:
     # A part of a data set shares the key point file of the whole set.
     opts = [*args.opts, "DATASETS.PART.NUM_TRAIN_IDS", "0", "DATASETS.PART.NUM_TEST_IDS", "0"]
     cfg = load_config(args.config_file or "", ["MODEL.DEVICE", device, *opts])
-    finds = not (args.source or args.check or args.sheets)
-    if args.config_file and finds:  # the others use no device
+    if args.config_file and finds_keypoints(args):  # the other actions use no device
         named = CfgNode.load_yaml_with_base(args.config_file).get("MODEL", {}).get("DEVICE", device)
         if named != device:
             cfg = load_config(args.config_file, ["MODEL.DEVICE", named, *opts])
