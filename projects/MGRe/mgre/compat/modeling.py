@@ -27,7 +27,7 @@ cross_entropy = sys.modules["fastreid.modeling.losses.cross_entroy_loss"]
 
 
 def leave_batches_alone() -> None:
-    """Baseline and MGN, and their subclasses, normalise a copy of the images and take batches on any device.
+    """Baseline and MGN, and their subclasses, normalise a copy of the images, and take floats or bytes, on any device.
 
     The toolbox's models subtract the mean in the caller's batch, so the second use of a batch normalises it twice.
     """
@@ -37,7 +37,8 @@ def leave_batches_alone() -> None:
         def preprocessed(model: nn.Module, batched_inputs: dict[str, Any] | torch.Tensor) -> torch.Tensor:
             images = batched_inputs["images"] if isinstance(batched_inputs, dict) else batched_inputs
             if isinstance(images, torch.Tensor):
-                images = images.to(model.device, copy=True)
+                dtype = images.dtype if images.is_floating_point() else model.pixel_mean.dtype
+                images = images.to(model.device, dtype, copy=True)
             return preprocess_image(model, images)
 
         return preprocessed

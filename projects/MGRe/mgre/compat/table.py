@@ -52,8 +52,8 @@ REPLACED = {
     "fastreid.data.data_utils.DataLoaderX": Replaced(
         "loading.load_without_cuda",
         "1fb5c81cd5f9",
-        f"{_CUDA_ONLY}; it reuses the memory of batches that are still read",
-        f"{_ON_CPU}, and records its stream",
+        f"{_CUDA_ONLY}; it reuses the memory of batches that are still read, and starts workers at each iteration",
+        f"{_ON_CPU}, records its stream and keeps its workers",
     ),
     "fastreid.data.data_utils.BackgroundGenerator": Replaced(
         "loading.raise_loading_errors",

@@ -6,9 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from fastreid.data.build import fast_batch_collator
 from fastreid.utils import comm
 from PIL import Image
 from torch.utils.data import Dataset
@@ -45,12 +43,6 @@ def check_headers(paths: Sequence[str], cache_folder: str) -> None:
                 "from the data set, or train without them: DATASETS.UNREADABLE_IMAGES skip"
             )
     comm.synchronize()
-
-
-def collate_readable(samples: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
-    """The toolbox's batch of the samples that are not None; an empty one where all are."""
-    readable = [sample for sample in samples if sample is not None]
-    return fast_batch_collator(readable) if readable else {}
 
 
 def count_readable_queries(dataset: Dataset, num_query: int) -> int:
