@@ -8,7 +8,7 @@ from fastreid.data.build import fast_batch_collator
 from fastreid.data.transforms import build_transforms
 from fastreid.utils import comm
 from mgre.data import datasets
-from mgre.data.datasets import build_dataset
+from mgre.data.datasets import build_dataset, list_images, reading_once
 from mgre.data.epoch_sampler import epoch_sampler
 from mgre.data.keypoint_lookup import uses_keypoints
 from mgre.data.loaders import build_test_loader, build_train_loader
@@ -261,6 +261,25 @@ def test_differing_counts_are_reported_once(mgre_cfg, data_log):
         build_dataset(mgre_cfg, "Market1501")
     warnings = {r for r in data_log.records if r.levelno == logging.WARNING and "not the published set" in r.message}
     assert len(warnings) == 1
+
+
+def test_a_data_set_is_read_once_within_the_block(mgre_cfg, monkeypatch):
+    names = []
+    read = datasets._read_dataset
+    monkeypatch.setattr(
+        datasets, "_read_dataset", lambda cfg, name, *args: names.append(name) or read(cfg, name, *args)
+    )
+    with reading_once():
+        first = build_dataset(mgre_cfg, "Market1501")
+        list_images(mgre_cfg)
+        assert build_dataset(mgre_cfg, "Market1501") is first
+        assert names == ["Market1501"]
+        # What makes another data set of it is not the same reading.
+        assert len(build_dataset(mgre_cfg, "Market1501", combineall=True).train) > len(first.train)
+        assert build_dataset(mgre_cfg.clone(), "Market1501") is not first
+    assert names == ["Market1501"] * 3
+    assert build_dataset(mgre_cfg, "Market1501") is not first
+    assert len(names) == 4
 
 
 @pytest.mark.parametrize(("local_rank", "expected"), [(0, ["read", "wait"]), (1, ["wait", "read"])])

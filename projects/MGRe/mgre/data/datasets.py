@@ -3,9 +3,9 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from operator import itemgetter
 
 from fastreid.config import CfgNode
@@ -28,6 +28,34 @@ logger = logging.getLogger(__name__)
 READER_ERRORS = (RuntimeError, AssertionError, AttributeError, ValueError, LookupError, OSError)
 
 
+_read: dict[tuple[int, str, bool], ImageDataset] | None = None
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Within the block :func:`build_dataset` reads each data set once for each config object, which must not change."""
+    global _read
+    before, _read = _read, {}
+    try:
+        yield
+    finally:
+        _read = before
+
+
+def _read_at_most_once(build: Callable[..., ImageDataset]) -> Callable[..., ImageDataset]:
+    @wraps(build)
+    def built(cfg: CfgNode, name: str, *, combineall: bool = False) -> ImageDataset:
+        if _read is None:
+            return build(cfg, name, combineall=combineall)
+        key = (id(cfg), name, combineall)
+        if key not in _read:
+            _read[key] = build(cfg, name, combineall=combineall)
+        return _read[key]
+
+    return built
+
+
+@_read_at_most_once
 def build_dataset(cfg: CfgNode, name: str, *, combineall: bool = False) -> ImageDataset:
     """Read the registered data set ``name`` from the data folder (``FASTREID_DATASETS``, else ``datasets``).
 
