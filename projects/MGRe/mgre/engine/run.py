@@ -20,6 +20,7 @@ from fastreid.utils.logger import setup_logger
 from mgre.config import load_config
 from mgre.data import list_images
 from mgre.data.datasets import reading_once
+from mgre.data.torch_dataset import name_dead_workers
 from mgre.data.unreadable import check_headers
 from mgre.engine import processes
 from mgre.engine.load_model import load_model
@@ -81,14 +82,15 @@ def run(args: argparse.Namespace) -> dict | None:
         _forget_results(cfg.OUTPUT_DIR, file_name)
         results = Trainer.test(cfg, model)
     else:
-        with reading_once():
-            if cfg.DATASETS.UNREADABLE_IMAGES == "stop":
-                paths = sorted({path for members in list_images(cfg).values() for path in members})
-                check_headers(paths, cfg.OUTPUT_DIR)
-            trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-        _forget_results(cfg.OUTPUT_DIR, file_name)
-        results = trainer.train()
+        with name_dead_workers():  # workers load images from the trainer's construction on
+            with reading_once():
+                if cfg.DATASETS.UNREADABLE_IMAGES == "stop":
+                    paths = sorted({path for members in list_images(cfg).values() for path in members})
+                    check_headers(paths, cfg.OUTPUT_DIR)
+                trainer = Trainer(cfg)
+            trainer.resume_or_load(resume=args.resume)
+            _forget_results(cfg.OUTPUT_DIR, file_name)
+            results = trainer.train()
     if comm.is_main_process() and results:
         write_results(os.path.join(cfg.OUTPUT_DIR, file_name), results)
     return results
