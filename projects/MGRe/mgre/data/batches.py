@@ -29,9 +29,9 @@ class PackedBatch(dict):
         """The batch as the toolbox's loaders give it, with ``images`` in float32, on the device where it is."""
         batch = dict(self)
         erased, colour = batch.pop(ERASED, None), batch.pop(COLOUR, None)
-        batch[IMAGES] = self[IMAGES].float()
+        images = batch[IMAGES] = self[IMAGES].float()
         if erased is not None:
-            batch[IMAGES] = torch.where(erased[:, None], colour, batch[IMAGES])
+            torch.where(erased[:, None], colour, images, out=images)
         return batch
 
 
@@ -74,13 +74,13 @@ class Collate:
             packed[number].copy_(image)
             restored[:] = packed[number].numpy()
             pixels = image.numpy()
-            if np.array_equal(restored, pixels):
+            same = restored == pixels
+            if same.all():
                 continue
             if len(colour) not in (1, len(pixels)):
                 return None
             masks[number] = (pixels == colour).all(axis=0)
-            np.copyto(restored, colour, where=masks[number])
-            if not np.array_equal(restored, pixels):
+            if not (same | masks[number]).all():
                 return None
         if not masks:
             return {IMAGES: packed}
