@@ -12,7 +12,7 @@ def apply() -> None:
     """Adapt the toolbox; to be called before anything imports it.
 
     Raises:
-        SetupError: the toolbox or faiss is not installed.
+        SetupError: the toolbox is not installed.
     """
     imports.require_packages()
     imports.import_toolbox()

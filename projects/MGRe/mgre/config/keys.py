@@ -226,6 +226,13 @@ KEYS = (
         'Type of mixed precision at inference: "float16" or "bfloat16". "auto": float16 on CUDA, bfloat16 on the CPU.',
         choice("auto", "float16", "bfloat16"),
     ),
+    Key(
+        "TEST.RERANK.SEARCH",
+        "auto",
+        'What finds the neighbours for re-ranking and query expansion, exactly. "auto" and "torch": torch, on the '
+        'model\'s device. "faiss": faiss on a GPU (pip install faiss-gpu); where it cannot, torch, after a warning.',
+        choice("auto", "torch", "faiss"),
+    ),
     # Occluded test images (Table 6), of any model: a box of an image is erased, filled with INPUT.REA.VALUE.
     Key("TEST.OCCLUSION.ENABLED", False, "Occlude images of query and gallery."),
     Key("TEST.OCCLUSION.PROB", 0.5, "Probability of an image to be occluded.", between(0, 1)),
