@@ -25,6 +25,17 @@ WriteImage = Callable[..., Path]
 torch.set_num_threads(1)  # one process per core: more threads than cores only wait for each other
 
 
+@pytest.fixture(autouse=True)
+def hide_gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only tests marked ``gpu`` see CUDA devices. All others run on a machine with a GPU as they do without one."""
+    if request.node.get_closest_marker("gpu") is not None:
+        return
+    # In this process, where CUDA may be in use already, and in those that the test starts.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 @pytest.fixture
 def cfg() -> CfgNode:
     """The toolbox's defaults with MGRe's keys."""
