@@ -85,7 +85,7 @@ def test_an_operation_without_a_deterministic_kernel_is_named():
         return torch.zeros(2).put_(torch.tensor([1]), torch.ones(1))
 
     assert put().tolist() == [0, 1]
-    with pytest.raises(ConfigError, match=r"put_ has no deterministic kernel.*DETERMINISTIC False"), deterministic(True):
+    with pytest.raises(ConfigError, match=r"put_ has no deterministic kernel"), deterministic(True):
         put()
 
 
