@@ -76,17 +76,24 @@ class Cell:
 
 @dataclass
 class Result:
-    """Of a model in a cell. ``note`` says why nothing was measured."""
+    """Of a model in a cell.
+
+    Attributes:
+        skipped: the checkout has no such mode or precision.
+        note: why nothing was measured.
+    """
 
     warm_up_s: float | None = None
     graphs: int = 0
     ms: list[float] = field(default_factory=list)
     host_ms: list[float] = field(default_factory=list)
     peak_mib: float | None = None
+    skipped: bool = False
     note: str = ""
 
     def add(self, reply: dict[str, Any]) -> None:
-        self.note = reply.get("failed") or reply.get("skipped") or ""
+        self.skipped |= "skipped" in reply
+        self.note = reply.get("failed", "")
         self.ms += reply.get("ms", [])
         if reply.get("host_ms") is not None:
             self.host_ms.append(reply["host_ms"])
@@ -139,7 +146,7 @@ def measure(
         result.warm_up_s, result.graphs = reply.get("warm_up_s"), reply.get("graphs", 0)
     for _ in range(turns):
         for (checkout, model), result in results.items():
-            if not result.note:
+            if not result.skipped and not result.note:
                 result.add(workers[checkout].ask("time", model=model, calls=calls))
     for worker in workers.values():
         worker.ask("drop")
@@ -148,6 +155,8 @@ def measure(
 
 def rows_of(cell: Cell, results: dict[tuple[str, str], Result]) -> Iterator[dict[str, Any]]:
     for (checkout, model), result in results.items():
+        if result.skipped:
+            continue
         ms = median(result.ms) if result.ms else None
         reference = results.get((checkout, REFERENCE))
         unit = median(reference.ms) if reference and reference.ms else None
@@ -239,11 +248,13 @@ def describe_setting(args: argparse.Namespace) -> str:
     if args.device.startswith("cuda"):
         hardware = torch.cuda.get_device_name(args.device)
     else:
-        hardware = f"{platform.processor() or platform.machine()} CPU, {args.threads or torch.get_num_threads()} threads"
+        hardware = (
+            f"{platform.processor() or platform.machine()} CPU, {args.threads or torch.get_num_threads()} threads"
+        )
     options = f", {' '.join(args.opts)}" if args.opts else ""
     return (
-        f"{hardware}, Python {platform.python_version()}, torch {torch.__version__}; medians of {args.turns} turns with "
-        f"{args.calls} calls each{options}."
+        f"{hardware}, Python {platform.python_version()}, torch {torch.__version__}; medians of {args.turns} turns "
+        f"with {args.calls} calls each{options}."
     )
 
 

@@ -11,6 +11,7 @@ import fastreid
 import torch
 import torch.distributed as dist
 from fastreid.config import CfgNode
+from fastreid.layers import pooling
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, vision_transformer
 from fastreid.modeling.backbones.regnet.config import cfg as regnet_cfg
 from fastreid.modeling.losses import circle_loss
@@ -219,10 +220,29 @@ def smoothed_cross_entropy(
     return losses.sum() / (losses != 0).sum().clamp(min=1)
 
 
+def pool_by_maximum() -> None:
+    """GlobalMaxPool is a maximum over the map. Where several cells have it, they share the gradient.
+
+    The toolbox's is an adaptive pooling, which has no deterministic gradient on a GPU and is slow there.
+    """
+
+    def make(forward: Callable) -> Callable:
+        @functools.wraps(forward)
+        def pooled(pool: nn.AdaptiveMaxPool2d, features: torch.Tensor) -> torch.Tensor:
+            if pool.output_size not in (1, (1, 1)):
+                return forward(pool, features)
+            return features.amax(dim=(-2, -1), keepdim=True)
+
+        return pooled
+
+    adapt(pooling.GlobalMaxPool, "forward", make)
+
+
 ADAPTATIONS = (
     leave_batches_alone,
     find_regnet_configs,
     load_any_pretrained_file,
     compare_across_processes,
     classify_without_waiting,
+    pool_by_maximum,
 )

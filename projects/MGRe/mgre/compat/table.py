@@ -192,6 +192,12 @@ REPLACED = {
     "fastreid.modeling.losses.circle_loss.pairwise_cosface": Replaced(
         "modeling.compare_across_processes", "f1ab3df0ef52", _OWN_BATCH, _ALL_BATCHES
     ),
+    "fastreid.layers.pooling.GlobalMaxPool.forward": Replaced(
+        "modeling.pool_by_maximum",
+        "",
+        "it is torch's adaptive pooling, whose gradient on CUDA is slow and not deterministic",
+        "torch's has a deterministic gradient",
+    ),
     **{
         f"fastreid.modeling.backbones.{name}": Replaced(
             "modeling.load_any_pretrained_file", digest, _PRETRAINED, _ANY_FILE
