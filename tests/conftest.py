@@ -162,7 +162,8 @@ def load_tool() -> Callable[[str], ModuleType]:
 
 @pytest.fixture
 def load_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Import benchmarks/<name>.py, which is no package."""
+    """Import benchmarks/<name>.py, which is no package, with the benchmarks that it imports in turn."""
+    monkeypatch.syspath_prepend("benchmarks")
 
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(f"benchmark_{name}", f"benchmarks/{name}.py")
