@@ -2,6 +2,8 @@
 # make test:       the tests
 # make reproduce-quick: the paper's experiments on drawn pedestrians, in an hour or two
 # make torture:    a small training killed at 30 random moments and resumed, compared with an undisturbed one
+# make gpu-check:  on a machine with a GPU, in at most eight minutes: tests, speed, determinism, training, re-ranking
+#                  PYTHON=python3 make gpu-check uses that Python as it is, and makes no .venv; OUTPUT is a folder, ARGS="--tiny --device cpu" a try
 # Each makes .venv and installs what it needs when that is not there yet.
 
 PYTHON ?= python3
@@ -10,7 +12,12 @@ EXTRA := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 POSE := $(if $(filter gpu,$(EXTRA)),pose-gpu,pose)
 READY := .venv/.ready-$(EXTRA)
 
-.PHONY: quickstart test lint reproduce-quick torture
+# gpu-check takes a PYTHON that was named; else .venv's.
+NAMED := $(filter command environment override,$(firstword $(origin PYTHON)))
+CHECKED := $(if $(NAMED),$(PYTHON),.venv/bin/python)
+OUTPUT ?= logs/gpu-check
+
+.PHONY: quickstart test lint reproduce-quick torture gpu-check
 
 quickstart: $(READY)
 	.venv/bin/python tools/quickstart.py
@@ -24,6 +31,9 @@ reproduce-quick: $(READY)
 
 torture: $(READY)
 	.venv/bin/python benchmarks/kill_and_resume.py
+
+gpu-check: $(if $(NAMED),,$(READY))
+	PYTHONPATH=projects/MGRe$(if $(PYTHONPATH),:$(PYTHONPATH)) $(CHECKED) benchmarks/gpu_check.py --output $(OUTPUT) $(ARGS)
 
 lint: $(READY)
 	.venv/bin/ruff check .
