@@ -11,6 +11,14 @@ PYTHON ?= python3
 EXTRA := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 POSE := $(if $(filter gpu,$(EXTRA)),pose-gpu,pose)
 READY := .venv/.ready-$(EXTRA)
+PIP := .venv/bin/python -m pip install --disable-pip-version-check
+# $(call install,MODULE,EXTRA,OTHER,PACKAGE) installs EXTRA; where that cannot be had, or its MODULE cannot be loaded
+# beside torch, OTHER instead of its PACKAGE.
+define install
+	$(PIP) --editable '.[$(2)]' && .venv/bin/python -c 'import torch, $(1)' || { \
+		echo '$(4) cannot be used here: the build without CUDA takes its place'; \
+		.venv/bin/python -m pip uninstall --yes $(4); $(PIP) --editable '.[$(3)]'; }
+endef
 
 # gpu-check takes a PYTHON that was named; else .venv's.
 NAMED := $(filter command environment override,$(firstword $(origin PYTHON)))
@@ -43,9 +51,11 @@ $(READY): setup.py
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info[:2] <= (3, 13) else \
 		f"Python 3.10 to 3.13 is needed, this is {sys.version.split()[0]}: make PYTHON=python3.x ...")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --disable-pip-version-check --upgrade pip
-	.venv/bin/python -m pip install --disable-pip-version-check --editable '.[$(EXTRA),$(POSE),dev]'
+	$(PIP) --upgrade pip
+	$(PIP) --editable '.[dev]'
+	$(call install,faiss,$(EXTRA),cpu,faiss-gpu)
+	$(call install,onnxruntime,$(POSE),pose,onnxruntime-gpu)
 	# --no-deps: fastreid pins torch==1.13.1, which has no build for Python 3.12 and later (mgre adapts it to current
 	# torch), and rtmlib would bring two more OpenCVs.
-	.venv/bin/python -m pip install --disable-pip-version-check --no-warn-conflicts --no-deps fastreid==1.4.0 'rtmlib>=0.0.16'
+	$(PIP) --no-warn-conflicts --no-deps fastreid==1.4.0 'rtmlib>=0.0.16'
 	touch $@

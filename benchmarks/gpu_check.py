@@ -183,7 +183,7 @@ def _reranking(args: argparse.Namespace) -> Part:
 
     def read() -> Iterator[Row]:
         for what, result in json.loads(report.read_text()).items():
-            yield Row("re-ranking", what, result)
+            yield Row("reranking", what, result)
 
     words = ["benchmarks/gpu_check.py", "--rerank", str(report), "--device", args.device]
     return Part("reranking", [*words, *(["--tiny"] if args.tiny else [])], args.tiny_seconds or 45, read)
@@ -242,6 +242,8 @@ def run_part(part: Part, output: Path) -> list[Row]:
         rows += part.read()
     except Exception as error:  # of any kind: the other parts' rows are wanted all the same
         failure = failure or f"no results ({type(error).__name__}: {error})"
+    if not rows and not failure:
+        failure = "nothing was measured"
     if failure:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
         rows.append(Row(part.name, "FAILED", failure, (lines or [""])[-1][:200]))

@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,13 @@ def make_part(tool, tmp_path):
         return tool.Part("part", ["-c", code], seconds, read)
 
     return make
+
+
+def is_running(process: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
 
 
 def test_a_part_that_works(tool, make_part, tmp_path):
@@ -49,8 +54,10 @@ def test_a_part_that_hangs_ends_with_its_children(tool, make_part, tmp_path):
     ).format(tmp_path / "pid")
     rows = tool.run_part(make_part(code, seconds=3), tmp_path)
     assert (rows[0].what, rows[0].result) == ("FAILED", "not done after 3 s")
-    status = Path("/proc", (tmp_path / "pid").read_text(), "status")
-    assert not status.exists() or "State:\tZ" in status.read_text()
+    child, end = int((tmp_path / "pid").read_text()), time.monotonic() + 20
+    while is_running(child) and time.monotonic() < end:  # a process that is killed may take a moment to end
+        time.sleep(0.01)
+    assert not is_running(child)
 
 
 def test_a_part_without_results_has_failed(tool, make_part, tmp_path):
@@ -115,13 +122,3 @@ def test_re_ranked_metrics_of_features_on_the_device(tool, tmp_path):
     tool.rerank(tmp_path / "found.json", "cpu", tiny=True)
     found = json.loads((tmp_path / "found.json").read_text())
     assert "300 queries x 1200 images" in found and 50 < float(found["mAP"].split()[0]) <= 100
-
-
-def test_the_makefile_takes_a_python_that_is_named():
-    def planned(**environment: str) -> str:
-        env = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "PYTHONPATH", "MAKEFLAGS")} | environment
-        return subprocess.run(["make", "-n", "gpu-check"], env=env, capture_output=True, text=True, check=True).stdout
-
-    own = planned(PYTHON=sys.executable)
-    assert f"{sys.executable} benchmarks/gpu_check.py" in own and "venv" not in own.replace(sys.executable, "")
-    assert ".venv/bin/python benchmarks/gpu_check.py" in planned()
