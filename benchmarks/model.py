@@ -107,8 +107,14 @@ class Worker:
         self._command = [sys.executable, str(WORKER), args.device, str(args.threads), *args.opts]
         packages = [str(checkout / "projects/MGRe"), *filter(None, [os.environ.get("PYTHONPATH")])]
         # The checkout's package comes before one that is installed, or another one on the path.
-        self._env = os.environ | {"PYTHONPATH": os.pathsep.join(packages)}
+        self._inherited = os.environ | {"PYTHONPATH": os.pathsep.join(packages)}
+        self._env = self._inherited
         self._process: subprocess.Popen | None = None
+
+    def start_anew(self, **environment: str) -> None:
+        """Let the next request start another process, with these variables besides the present ones."""
+        self.close()
+        self._env = self._inherited | environment
 
     def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
         if self._process is None:
@@ -132,6 +138,7 @@ class Worker:
                 self._process.wait(30)
             except subprocess.TimeoutExpired:
                 self._process.kill()
+            self._process = None
 
 
 def measure(
@@ -139,6 +146,9 @@ def measure(
 ) -> dict[tuple[str, str], Result]:
     """The results by (checkout, model)."""
     results = {key: Result() for key in product(workers, models)}
+    if cell.mode == "deterministic":
+        for worker in workers.values():  # torch reads the variable once, at the first product on a GPU
+            worker.start_anew(CUBLAS_WORKSPACE_CONFIG=":4096:8")
     arguments = {"task": cell.task, "batch": cell.batch, "precision": cell.precision, "mode": cell.mode}
     for (checkout, model), result in results.items():
         reply = workers[checkout].ask("build", model=model, **arguments)
@@ -149,7 +159,10 @@ def measure(
             if not result.skipped and not result.note:
                 result.add(workers[checkout].ask("time", model=model, calls=calls))
     for worker in workers.values():
-        worker.ask("drop")
+        if cell.mode == "deterministic":
+            worker.start_anew()
+        else:
+            worker.ask("drop")
     return results
 
 

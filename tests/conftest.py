@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from torch import nn
 
 WriteImage = Callable[..., Path]
 
+# Tests of DETERMINISTIC need it. torch reads it once in a process, at the first product on a GPU.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 torch.set_num_threads(1)  # one process per core: more threads than cores only wait for each other
 
 

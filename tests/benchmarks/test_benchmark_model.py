@@ -68,6 +68,29 @@ def test_a_failure_is_a_note_and_what_a_checkout_lacks_is_left_out(tool):
     assert rows[1]["ratio to ResNet-101"] is None  # which was not measured
 
 
+def test_a_deterministic_cell_has_processes_of_its_own(tool):
+    class Restarted(Replies):
+        def start_anew(self, **environment: str) -> None:
+            self.asked.append(("start", environment.get("CUBLAS_WORKSPACE_CONFIG")))
+
+    worker = Restarted({"MGRe": [1.0]})
+    tool.measure(tool.Cell("training", 4, "float32", "deterministic"), ["MGRe"], {"": worker}, turns=1, calls=1)
+    assert worker.asked == [("start", ":4096:8"), ("build", "MGRe"), ("time", "MGRe"), ("start", None)]
+
+
+def test_a_process_that_is_started_anew_has_the_variables(tool, tmp_path, monkeypatch):
+    telling = tmp_path / "telling.py"
+    telling.write_text("import json, os, sys\nfor _ in sys.stdin: print(json.dumps(os.environ.get('A')), flush=True)\n")
+    monkeypatch.setattr(tool, "WORKER", telling)
+    worker = tool.Worker(tool.HERE, tool.parse_args(["--device", "cpu"]))
+    assert worker.ask("build") is None
+    worker.start_anew(A="1")
+    assert worker.ask("build") == worker.ask("build") == "1"
+    worker.start_anew()
+    assert worker.ask("build") is None
+    worker.close()
+
+
 def test_cells_of_the_options(tool):
     words = ["--device", "cpu", "--precisions", "float32", "--modes", "eager", "deterministic", "--batches", "1", "2"]
     cells = tool.cells_of(tool.parse_args(words))

@@ -96,7 +96,7 @@ def test_cut_anywhere_it_ends_as_the_undisturbed_run(train, stop_after, tmp_path
     assert_same(straight, cut)
 
 
-def test_deterministic_kernels_are_asked_for_while_a_training_runs(train, tmp_path, monkeypatch):
+def test_deterministic_kernels_are_asked_for_while_a_training_runs(train, monkeypatch):
     monkeypatch.delenv(CUBLAS_VARIABLE, raising=False)
     run_step, seen = Trainer.run_step, []
 
@@ -111,8 +111,6 @@ def test_deterministic_kernels_are_asked_for_while_a_training_runs(train, tmp_pa
         assert seen == [expected] * 6
         assert not torch.are_deterministic_algorithms_enabled() and CUBLAS_VARIABLE not in os.environ
         seen.clear()
-    # On the CPU the bits are the same with and without.
-    assert_same(*(load(tmp_path / name / "model_final.pth") for name in ("True", "False")))
 
 
 @pytest.mark.gpu
@@ -121,7 +119,7 @@ def test_deterministic_kernels_are_asked_for_while_a_training_runs(train, tmp_pa
 def test_deterministic_trainings_on_the_gpu_end_in_the_same_bits(train, stop_after, tmp_path, half):
     options = (
         *("MODEL.DEVICE", "cuda", "DETERMINISTIC", "True", "CUDNN_BENCHMARK", "True", "SOLVER.AMP.ENABLED", half),
-        *("MODEL.MGRE.BACKBONE", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "50x"),
+        *("MODEL.MGRE.BACKBONE", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x"),
     )
     train("straight", *options)
     train("again", *options)

@@ -1,6 +1,8 @@
 """The switches for equal bits in every run: set within the block, and afterwards as before."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -87,6 +89,25 @@ def test_an_operation_without_a_deterministic_kernel_is_named():
     assert put().tolist() == [0, 1]
     with pytest.raises(ConfigError, match=r"put_ has no deterministic kernel"), deterministic(True):
         put()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_process_that_has_used_cublas_before_is_refused(monkeypatch):
+    code = (
+        "import torch\n"
+        "from mgre.errors import SetupError\n"
+        "from mgre.system.randomness import deterministic\n"
+        "square = torch.ones(4, 4, device='cuda')\n"
+        "square @ square\n"
+        "try:\n"
+        "    with deterministic(True):\n"
+        "        square @ square\n"
+        "except SetupError as error:\n"
+        "    print(error)\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "comes too late" in shown and "CUBLAS_WORKSPACE_CONFIG=:4096:8" in shown
 
 
 def test_other_errors_stay_what_they_are():

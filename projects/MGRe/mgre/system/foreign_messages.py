@@ -47,6 +47,11 @@ def operation_without_deterministic_kernel(error: RuntimeError) -> str | None:
     return refused.group(1) if refused else None
 
 
+def wants_cublas_workspace(error: RuntimeError) -> bool:
+    """Whether torch's deterministic mode misses the variable that it read at the process's first product on a GPU."""
+    return "CUBLAS_WORKSPACE_CONFIG" in str(error)
+
+
 def is_unsafe_global(error: pickle.UnpicklingError) -> bool:
     """Whether ``torch.load(weights_only=True)`` refused a function or class that the file names.
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from mgre.errors import ConfigError, SetupError
-from mgre.system.foreign_messages import operation_without_deterministic_kernel
+from mgre.system.foreign_messages import operation_without_deterministic_kernel, wants_cublas_workspace
 
-# The workspaces with which NVIDIA's cuBLAS gives the same bits in each run. cuBLAS reads the variable at its first use.
+# The workspaces with which NVIDIA's cuBLAS gives the same bits in each run. torch reads the variable once, at the first
+# product on a GPU.
 CUBLAS_VARIABLE, CUBLAS_WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
 
 # With a GPU the toolbox's loader draws random numbers in a thread of its own, hence the lock. A fork waits for the
@@ -97,7 +98,8 @@ def deterministic(enabled: bool) -> Iterator[None]:
 
     Raises:
         ConfigError: within the block, an operation has no deterministic kernel.
-        SetupError: the environment asks cuBLAS for another workspace than a deterministic one.
+        SetupError: the environment asks cuBLAS for another workspace than a deterministic one, or the process has used
+            cuBLAS before without one.
     """
     if not enabled:
         yield
@@ -122,6 +124,11 @@ def deterministic(enabled: bool) -> Iterator[None]:
             raise ConfigError(
                 f"DETERMINISTIC is True, but {operation} has no deterministic kernel for CUDA: choose another layer or "
                 "loss, set DETERMINISTIC False, or train on the CPU"
+            ) from error
+        if wants_cublas_workspace(error):
+            raise SetupError(
+                "DETERMINISTIC True comes too late in a process that has computed products on a GPU before: set "
+                f"{CUBLAS_VARIABLE}={CUBLAS_WORKSPACES[0]} in the environment, or train in a process of its own"
             ) from error
         raise
     finally:
