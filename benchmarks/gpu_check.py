@@ -268,6 +268,8 @@ def describe(device: str) -> str:
     import numpy
     import torch
 
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise SystemExit(f"torch {torch.__version__} sees no CUDA device here; --tiny --device cpu tries the check out")
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "no GPU"
     return (
         f"{name}, {os.cpu_count()} cores; Python {platform.python_version()}, torch {torch.__version__}, "

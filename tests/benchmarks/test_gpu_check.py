@@ -89,6 +89,11 @@ def test_the_table_has_all_parts_whatever_fails(tool, tmp_path, monkeypatch, cap
     assert tool.run(tool.parse_args(["--device", "cpu", "--output", str(tmp_path / "out"), "--parts", "second"])) == 0
 
 
+def test_a_machine_without_a_gpu_is_told(tool, tmp_path):
+    with pytest.raises(SystemExit, match=r"sees no CUDA device here; --tiny --device cpu"):
+        tool.run(tool.parse_args(["--output", str(tmp_path)]))
+
+
 def test_all_parts_together_take_less_than_eight_minutes(tool):
     parts = tool.parts_of(tool.parse_args([]))
     assert sum(part.seconds for part in parts) <= 480
