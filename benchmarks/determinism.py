@@ -3,13 +3,12 @@
 
     benchmarks/determinism.py --device cuda SOLVER.AMP.DTYPE bfloat16
 
-The exit status is 1 where weights, optimizer, schedule or random states differ. Everything is made anew in --output.
+The exit status is 1 where weights, optimizer, schedule or random states differ. --output has to be a new folder.
 """
 
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -54,7 +53,6 @@ PATIENCE = 300.0
 
 def run(args: argparse.Namespace) -> int:
     folder = Path(args.output)
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     options = {
         "MODEL.DEVICE": args.device,

@@ -15,6 +15,7 @@ import csv
 import json
 import os
 import platform
+import shutil
 import signal
 import statistics
 import subprocess
@@ -31,6 +32,8 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parents[1]
 MSMT17 = (11659, 82161)  # queries, gallery images
 MARKET = "Market-1501-v15.09.15"
+# The table's files, without their endings.
+NAME = "gpu-check"
 # Figures of the training that are shown.
 FIGURES = ("mAP", "Rank-1", "IoU/mean")
 EAGER_CELLS = (
@@ -69,12 +72,14 @@ class Part:
         command: of Python.
         seconds: after which the part is ended.
         read: the rows from what the part has written, which may be nothing.
+        writes: files, and folders of the part's own; those of an earlier check are removed.
     """
 
     name: str
     command: list[str]
     seconds: int
     read: Callable[[], Iterator[Row]]
+    writes: tuple[Path, ...] = ()
 
 
 def parts_of(args: argparse.Namespace) -> list[Part]:
@@ -102,9 +107,8 @@ def _tests(args: argparse.Namespace) -> Part:
         yield Row("tests", "marked gpu", f"{passed} passed, {bad} failed, {suite['skipped']} skipped", note)
 
     words = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    return Part(
-        "tests", [*words, *(["tests/engine/test_resume.py"] if args.tiny else [])], args.tiny_seconds or 70, read
-    )
+    words += ["tests/engine/test_resume.py"] if args.tiny else []
+    return Part("tests", words, args.tiny_seconds or 70, read, (report,))
 
 
 def _is_bad(case: ElementTree.Element) -> bool:
@@ -130,7 +134,8 @@ def _speed(args: argparse.Namespace, name: str, cells: tuple[str, ...], models: 
     words += ["--turns", "1" if args.tiny else "6", "--models", *models]
     words += ["--cells", *(TINY_CELLS[name] if args.tiny else cells)]
     words += ["--", "INPUT.SIZE_TEST", "(64, 32)", "INPUT.SIZE_TRAIN", "(64, 32)"] if args.tiny else []
-    return Part(name, words, args.tiny_seconds or seconds, read)
+    files = (output.with_suffix(".csv"), output.with_suffix(".md"))
+    return Part(name, words, args.tiny_seconds or seconds, read, files)
 
 
 def _determinism(args: argparse.Namespace) -> Part:
@@ -144,7 +149,7 @@ def _determinism(args: argparse.Namespace) -> Part:
             yield Row("determinism", what, result, f"first {wrong[0]}" if wrong else "")
 
     words = ["benchmarks/determinism.py", "--device", args.device, "--output", str(folder)]
-    return Part("determinism", [*words, *(["--tiny"] if args.tiny else [])], args.tiny_seconds or 75, read)
+    return Part("determinism", [*words, *(["--tiny"] if args.tiny else [])], args.tiny_seconds or 75, read, (folder,))
 
 
 def _training(args: argparse.Namespace) -> Part:
@@ -175,7 +180,7 @@ def _training(args: argparse.Namespace) -> Part:
                 yield Row("training", f"{data}: {name}", f"{1000 * statistics.median(values):.1f} ms", note)
 
     options = [word for pair in options.items() for word in pair]
-    return Part("training", [*words, *options], args.tiny_seconds or 80, read)
+    return Part("training", [*words, *options], args.tiny_seconds or 80, read, (folder,))
 
 
 def _reranking(args: argparse.Namespace) -> Part:
@@ -186,7 +191,7 @@ def _reranking(args: argparse.Namespace) -> Part:
             yield Row("reranking", what, result)
 
     words = ["benchmarks/gpu_check.py", "--rerank", str(report), "--device", args.device]
-    return Part("reranking", [*words, *(["--tiny"] if args.tiny else [])], args.tiny_seconds or 45, read)
+    return Part("reranking", [*words, *(["--tiny"] if args.tiny else [])], args.tiny_seconds or 45, read, (report,))
 
 
 def rerank(report: Path, device: str, *, tiny: bool) -> None:
@@ -223,6 +228,10 @@ def _read_csv(path: str) -> list[dict[str, str]]:
 def run_part(part: Part, output: Path) -> list[Row]:
     """Run a part and return its rows; a failure is a row too, after what the part has written before it."""
     start, log = time.monotonic(), output / f"{part.name}.log"
+    for path in part.writes:
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
     with log.open("w") as file:
         # A session of its own, so that the processes that the part has started end with it.
         process = subprocess.Popen(
@@ -252,12 +261,12 @@ def run_part(part: Part, output: Path) -> list[Row]:
 
 
 def write(rows: list[Row], output: Path, setting: str) -> str:
-    """Write gpu-check.csv and gpu-check.md into ``output``, and return the Markdown."""
+    """Write the table into ``output`` as Markdown and CSV, and return the Markdown."""
     table = [[row.part, row.what, row.result, row.note] for row in rows]
     markdown = tabulate(table, headers=["part", "what", "result", "note"], tablefmt="github", disable_numparse=True)
     markdown = f"{markdown}\n\n{setting}\n"
-    (output / "gpu-check.md").write_text(markdown)
-    with (output / "gpu-check.csv").open("w", newline="") as file:
+    (output / f"{NAME}.md").write_text(markdown)
+    with (output / f"{NAME}.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["part", "what", "result", "note"])
         writer.writerows(table)
@@ -291,15 +300,18 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
+    setting, rows = describe(args.device), []
+    if args.output.is_dir() and any(args.output.iterdir()) and not (args.output / f"{NAME}.md").exists():
+        raise SystemExit(f"'{args.output}' has files that are none of an earlier check: choose another folder")
     args.output.mkdir(parents=True, exist_ok=True)
-    rows, setting = [], describe(args.device)
+    write(rows, args.output, setting)  # the folder is a check's from here on
     for part in parts_of(args):
         if args.parts and part.name not in args.parts:
             continue
         print(f"{part.name} (at most {part.seconds} s)", file=sys.stderr, flush=True)
         rows += run_part(part, args.output)
         table = write(rows, args.output, setting)
-    print(f"{table}\n{args.output}/gpu-check.md and .csv, and a log of each part")
+    print(f"{table}\n{args.output}/{NAME}.md and .csv, and a log of each part")
     return int(any(row.what == "FAILED" for row in rows))
 
 

@@ -89,6 +89,22 @@ def test_the_table_has_all_parts_whatever_fails(tool, tmp_path, monkeypatch, cap
     assert tool.run(tool.parse_args(["--device", "cpu", "--output", str(tmp_path / "out"), "--parts", "second"])) == 0
 
 
+def test_results_of_an_earlier_check_are_not_read(tool, make_part, tmp_path):
+    old, folder = tmp_path / "old.json", tmp_path / "training"
+    old.write_text("[]")
+    folder.mkdir()
+    part = tool.replace(make_part("", read=lambda: iter(json.loads(old.read_text()))), writes=(old, folder))
+    assert tool.run_part(part, tmp_path)[0].result.startswith("no results (FileNotFoundError")
+    assert not folder.exists()
+
+
+def test_a_folder_with_other_files_is_refused(tool, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(SystemExit, match=r"choose another folder"):
+        tool.run(tool.parse_args(["--device", "cpu", "--output", str(tmp_path)]))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
 def test_a_machine_without_a_gpu_is_told(tool, tmp_path):
     with pytest.raises(SystemExit, match=r"sees no CUDA device here; --tiny --device cpu"):
         tool.run(tool.parse_args(["--output", str(tmp_path)]))
