@@ -53,6 +53,8 @@ PATIENCE = 300.0
 
 def run(args: argparse.Namespace) -> int:
     folder = Path(args.output)
+    if folder.exists():
+        raise SystemExit(f"'{folder}' exists: choose a new folder for --output")
     folder.mkdir(parents=True)
     options = {
         "MODEL.DEVICE": args.device,
