@@ -17,7 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ COMPILED = {"eager": "off", "compiled": "default", "reduce-overhead": "reduce-ov
 WITHOUT_KEY = {"MODEL.CHANNELS_LAST": "False", "MODEL.COMPILE": "off"}
 # A compiled model and cuDNN's search need some calls until they are as fast as they get.
 WARM_UP = 3
-# CU_CTX_SCHED_SPIN and CU_CTX_SCHED_BLOCKING_SYNC of CUDA's driver.
-SPIN, BLOCK = 1, 4
+# CU_CTX_SCHED_MASK and CU_CTX_SCHED_BLOCKING_SYNC of CUDA's driver.
+HOW_TO_WAIT, SLEEP = 7, 4
 
 
 class NotInThisCheckoutError(Exception):
@@ -141,26 +141,36 @@ class Cell:
         return {"ms": times, "host_ms": host, "peak_mib": peak}
 
     def _host_time(self) -> float | None:
-        if not _wait_by(BLOCK):
-            return None
-        try:
+        with sleep_while_waiting() as sleeps:
+            if not sleeps:
+                return None
             self.synchronize()
             start = time.process_time()
             self.call()
             return 1000 * (time.process_time() - start)
-        finally:
-            _wait_by(SPIN)
 
     def close(self) -> None:
         self._stack.close()
 
 
-def _wait_by(flag: int) -> bool:
-    """Let the host spin or sleep while it waits for the GPU; False where CUDA's driver cannot be told."""
+@contextmanager
+def sleep_while_waiting() -> Iterator[bool]:
+    """Within the block the host sleeps while it waits for the GPU, instead of asking it over and over.
+
+    Gives False where CUDA's driver cannot be told.
+    """
+    flags = ctypes.c_uint()
     try:
-        return ctypes.CDLL("libcuda.so.1").cuCtxSetFlags(flag) == 0
+        driver = ctypes.CDLL("libcuda.so.1")
+        told = driver.cuCtxGetFlags(ctypes.byref(flags)) == 0
+        told = told and driver.cuCtxSetFlags(flags.value & ~HOW_TO_WAIT | SLEEP) == 0
     except (OSError, AttributeError):
-        return False
+        told = False
+    try:
+        yield told
+    finally:
+        if told:
+            driver.cuCtxSetFlags(flags)
 
 
 class Endless:
