@@ -281,16 +281,14 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="(default: both)")
     parser.add_argument("--batches", nargs="+", type=int, help="of inference (default: 1 8 32 128; on a CPU 8 32)")
     parser.add_argument("--train-batches", nargs="+", type=int, help="of training (default: 64; on a CPU 8)")
-    parser.add_argument(
-        "--precisions", nargs="+", choices=PRECISIONS, help="(default: all; on a CPU float32 and bfloat16)"
-    )
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="(default: all; on a CPU float32)")
     parser.add_argument(
         "--modes", nargs="+", choices=MODES, metavar="MODE", help="(default: all; on a CPU eager and channels-last)"
     )
     parser.add_argument(
         "--cells", nargs="+", metavar="TASK/IMAGES/PRECISION/MODE", help="these, instead of all combinations"
     )
-    parser.add_argument("--turns", type=int, default=12, help="(default: %(default)s)")
+    parser.add_argument("--turns", type=int, help="(default: 12; on a CPU 5)")
     parser.add_argument("--calls", type=int, default=1, help="of a model in each turn (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="of torch on a CPU (default: torch's choice)")
     parser.add_argument(
@@ -307,16 +305,17 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
         args.cells = args.cells and [text for text in args.cells if parse_cell(text)]
     except ValueError as error:
         parser.error(f"--cells {error}: give TASK/IMAGES/PRECISION/MODE, like 'inference/8/float32/eager'")
-    if args.turns < 1 or args.calls < 1:
-        parser.error("--turns and --calls have to be 1 or more")
     if args.device is None:
         import torch
 
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
     on_gpu = args.device.startswith("cuda")
+    args.turns = (12 if on_gpu else 5) if args.turns is None else args.turns
+    if args.turns < 1 or args.calls < 1:
+        parser.error("--turns and --calls have to be 1 or more")
     args.batches = args.batches or ([1, 8, 32, 128] if on_gpu else [8, 32])
     args.train_batches = args.train_batches or ([64] if on_gpu else [8])
-    args.precisions = args.precisions or (list(PRECISIONS) if on_gpu else ["float32", "bfloat16"])
+    args.precisions = args.precisions or (list(PRECISIONS) if on_gpu else ["float32"])
     args.modes = args.modes or (list(MODES) if on_gpu else ["eager", "channels-last"])
     return args
 
