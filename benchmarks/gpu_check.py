@@ -15,6 +15,7 @@ import csv
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import statistics
@@ -37,13 +38,14 @@ NAME = "gpu-check"
 # Figures of the training that are shown.
 FIGURES = ("mAP", "Rank-1", "IoU/mean")
 EAGER_CELLS = (
-    "training/64/float16/eager",
-    "inference/128/float16/eager",
-    "inference/128/float32/eager",
-    "inference/1/float16/eager",
+    "training/64/float16/channels-last",
+    "inference/128/float16/channels-last",
+    "inference/128/float32/channels-last",
+    "inference/1/float16/channels-last",
     "training/64/float16/deterministic",
-    "inference/128/tf32/eager",
-    "training/64/float32/eager",
+    "inference/128/tf32/channels-last",
+    "inference/128/float16/eager",
+    "training/64/float16/eager",
 )
 COMPILED_CELLS = (
     "inference/128/bfloat16/channels-last compiled",
@@ -52,7 +54,7 @@ COMPILED_CELLS = (
 )
 # For --tiny, instead of both: what a CPU can do in a short time.
 TINY_CELLS = {
-    "speed": ("inference/2/float32/eager", "training/4/bfloat16/eager", "training/4/float32/deterministic"),
+    "speed": ("inference/2/float32/eager", "training/4/bfloat16/channels-last", "training/4/float32/deterministic"),
     "compiled": ("inference/2/float32/compiled",),
 }
 
@@ -125,7 +127,7 @@ def _speed(args: argparse.Namespace, name: str, cells: tuple[str, ...], models: 
                 f"{float(row['ratio to ResNet-101']):.2f} x ResNet-101" if row["ratio to ResNet-101"] else "",
                 f"host {float(row['host ms']):.0f} ms" if row["host ms"] else "",
                 f"{float(row['peak MiB']) / 1024:.1f} GiB" if row["peak MiB"] else "",
-                "ran eagerly" if "compiled" in row["mode"] and row["graphs"] == "0" else "",
+                "ran eagerly" if re.search("compiled|reduce", row["mode"]) and row["graphs"] == "0" else "",
                 row["note"],
             )
             yield Row(name, what, f"{float(row['ms']):.1f} ms" if row["ms"] else "-", ", ".join(filter(None, notes)))

@@ -33,8 +33,16 @@ from torch import nn
 CONFIG = Path(mgre.__file__).parents[3] / "configs/MGRe/market.yml"
 NUM_IDENTITIES = 751  # Market-1501's training set
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-# The config's keys for each mode, without "channels-last ".
-COMPILED = {"eager": "off", "compiled": "default", "reduce-overhead": "reduce-overhead", "deterministic": "off"}
+# MODEL.CHANNELS_LAST and MODEL.COMPILE of each mode.
+MODES = {
+    "eager": (False, "off"),
+    "channels-last": (True, "off"),
+    "compiled": (False, "default"),
+    "channels-last compiled": (True, "default"),
+    "reduce-overhead": (False, "reduce-overhead"),
+    "channels-last reduce-overhead": (True, "reduce-overhead"),
+    "deterministic": (True, "off"),
+}
 # What a checkout without the key does.
 WITHOUT_KEY = {"MODEL.CHANNELS_LAST": "False", "MODEL.COMPILE": "off"}
 # A compiled model and cuDNN's search need some calls until they are as fast as they get.
@@ -64,7 +72,7 @@ class Cell:
             task: "inference" or "training".
             batch: images of a batch or step.
             precision: "float32", "tf32", "float16" or "bfloat16".
-            mode: one of :data:`COMPILED`, after "channels-last " or not.
+            mode: one of :data:`MODES`.
             device: of the model.
             opts: overrides for all models.
         """
@@ -88,7 +96,7 @@ class Cell:
         tf32 = self.precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cudnn.benchmark = True
-        if not self.mode.endswith("deterministic"):
+        if self.mode != "deterministic":
             return nullcontext()
         try:
             from mgre.system.randomness import deterministic
@@ -187,12 +195,13 @@ class Endless:
 def build_config(model: str, mode: str, precision: str, device: str, opts: list[str]) -> CfgNode:
     overrides = next(contender.overrides for contender in TABLE8 if contender.name == model)
     half = precision if precision in DTYPES else None
+    channels_last, compiled = MODES[mode]
     wanted = {
         "MODEL.DEVICE": device,
         "MODEL.BACKBONE.PRETRAIN": "False",
         "MODEL.HEADS.NUM_CLASSES": str(NUM_IDENTITIES),
-        "MODEL.CHANNELS_LAST": str(mode.startswith("channels-last")),
-        "MODEL.COMPILE": COMPILED[mode.removeprefix("channels-last").strip() or "eager"],
+        "MODEL.CHANNELS_LAST": str(channels_last),
+        "MODEL.COMPILE": compiled,
         "SOLVER.AMP.ENABLED": str(half is not None),
         "SOLVER.AMP.DTYPE": half or "auto",
         "TEST.AMP.ENABLED": str(half is not None),

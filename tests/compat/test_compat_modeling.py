@@ -3,7 +3,6 @@ import types
 import pytest
 import torch
 from fastreid.config import get_cfg
-from fastreid.layers import pooling
 from fastreid.modeling import build_model
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, build_backbone, mobilenetv3, resnet
 from fastreid.modeling.meta_arch import MGN, Baseline
@@ -225,27 +224,3 @@ def test_wrong_depth_is_not_taken_for_missing_weights():
 def test_builders_keep_their_names():
     assert resnet.build_resnet_backbone is BACKBONE_REGISTRY.get("build_resnet_backbone")
     assert resnet.build_resnet_backbone.__name__ == "build_resnet_backbone"
-
-
-# -- Pooling --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_the_global_maximum_is_that_of_adaptive_pooling(dtype):
-    cells = torch.randperm(2 * 3 * 5 * 4, generator=torch.Generator().manual_seed(0)).reshape(2, 3, 5, 4)
-    found, expected = (cells.to(dtype).requires_grad_() for _ in range(2))  # all different, in bfloat16 too
-    pool = pooling.GlobalMaxPool()
-    results = pool(found), torch.nn.functional.adaptive_max_pool2d(expected, 1)
-    assert results[0].shape == (2, 3, 1, 1) and torch.equal(*results)
-    for result in results:
-        result.square().sum().backward()
-    assert torch.equal(found.grad, expected.grad)
-    assert torch.equal(
-        pooling.GlobalMaxPool(2)(cells.float()), torch.nn.functional.adaptive_max_pool2d(cells.float(), 2)
-    )
-
-
-def test_cells_that_share_the_maximum_share_its_gradient():
-    features = torch.tensor([[[[1.0, 3.0], [3.0, 2.0]]]], requires_grad=True)
-    pooling.GlobalMaxPool()(features).sum().backward()
-    assert features.grad.tolist() == [[[[0, 0.5], [0.5, 0]]]]

@@ -11,11 +11,11 @@ import fastreid
 import torch
 import torch.distributed as dist
 from fastreid.config import CfgNode
-from fastreid.layers import pooling
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, vision_transformer
 from fastreid.modeling.backbones.regnet.config import cfg as regnet_cfg
 from fastreid.modeling.losses import circle_loss
 from fastreid.modeling.meta_arch import MGN, Baseline
+from fastreid.modeling.meta_arch import build as meta_arch_build
 from fastreid.utils import comm
 from torch import nn
 
@@ -69,6 +69,29 @@ def leave_batches_alone() -> None:
         adapt(model, "preprocess_image", make_preprocess)
     adapt(Baseline, "forward", make_baseline_forward)
     adapt(MGN, "forward", make_forward)
+
+
+def set_execution() -> None:
+    """``build_model`` heeds MODEL.CHANNELS_LAST and MODEL.COMPILE, for every architecture."""
+
+    def make(build_model: Callable) -> Callable:
+        @functools.wraps(build_model)
+        def built(cfg: CfgNode) -> nn.Module:
+            # Not at the top: mgre.modeling uses the toolbox, which is being adapted when this module is imported.
+            from mgre.modeling.execution import prepare_execution
+
+            model = build_model(cfg)
+            # A config of the toolbox alone has neither key.
+            prepare_execution(
+                model,
+                channels_last=cfg.MODEL.get("CHANNELS_LAST", False),
+                compilation=cfg.MODEL.get("COMPILE", "off"),
+            )
+            return model
+
+        return built
+
+    adapt(meta_arch_build, "build_model", make)
 
 
 def find_regnet_configs() -> None:
@@ -220,29 +243,11 @@ def smoothed_cross_entropy(
     return losses.sum() / (losses != 0).sum().clamp(min=1)
 
 
-def pool_by_maximum() -> None:
-    """GlobalMaxPool is a maximum over the map. Where several cells have it, they share the gradient.
-
-    The toolbox's is an adaptive pooling, which has no deterministic gradient on a GPU and is slow there.
-    """
-
-    def make(forward: Callable) -> Callable:
-        @functools.wraps(forward)
-        def pooled(pool: nn.AdaptiveMaxPool2d, features: torch.Tensor) -> torch.Tensor:
-            if pool.output_size not in (1, (1, 1)):
-                return forward(pool, features)
-            return features.amax(dim=(-2, -1), keepdim=True)
-
-        return pooled
-
-    adapt(pooling.GlobalMaxPool, "forward", make)
-
-
 ADAPTATIONS = (
     leave_batches_alone,
+    set_execution,
     find_regnet_configs,
     load_any_pretrained_file,
     compare_across_processes,
     classify_without_waiting,
-    pool_by_maximum,
 )

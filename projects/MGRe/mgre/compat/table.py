@@ -92,6 +92,12 @@ REPLACED = {
         "since torch 2.0 zero_grad cuts its flat parameters off from the model",
         "the toolbox's zero_grad zeroes in place",
     ),
+    "fastreid.utils.params.ContiguousParams.make_params_contiguous": Replaced(
+        "flat_parameters.flatten_any_layout",
+        "3c89ab1fc14e",
+        "it cannot flatten channels-last weights",
+        "the toolbox keeps the strides of the parameters",
+    ),
     "fastreid.engine.launch._distributed_worker": Replaced(
         "engine.launch_without_cuda", "03c211a0abcd", f"{_CUDA_ONLY}, by NCCL", _ON_CPU
     ),
@@ -159,6 +165,24 @@ REPLACED = {
         "the toolbox's ROC takes blocks of rows",
     ),
     # -- Models
+    "fastreid.modeling.meta_arch.build.build_model": Replaced(
+        "modeling.set_execution",
+        "c1925573e368",
+        "it knows neither channels-last models nor torch.compile",
+        "the toolbox has keys for both",
+    ),
+    "fastreid.layers.batch_norm.IBN.forward": Replaced(
+        "layers.keep_channels_last",
+        "23d313b26448",
+        "it copies channels-last maps to the other layout",
+        "the toolbox keeps the layout",
+    ),
+    "fastreid.layers.pooling.GlobalMaxPool.forward": Replaced(
+        "layers.pool_by_reduction",
+        "",
+        "adaptive pooling is slow on CUDA, and its gradient has another rounding in each run there",
+        "torch's adaptive max pooling is deterministic on CUDA",
+    ),
     "fastreid.modeling.meta_arch.baseline.Baseline.preprocess_image": Replaced(
         "modeling.leave_batches_alone", "2d1872aa6f01", _IN_PLACE, _COPIED
     ),
@@ -191,12 +215,6 @@ REPLACED = {
     ),
     "fastreid.modeling.losses.circle_loss.pairwise_cosface": Replaced(
         "modeling.compare_across_processes", "f1ab3df0ef52", _OWN_BATCH, _ALL_BATCHES
-    ),
-    "fastreid.layers.pooling.GlobalMaxPool.forward": Replaced(
-        "modeling.pool_by_maximum",
-        "",
-        "it is torch's adaptive pooling, whose gradient on CUDA is slow and not deterministic",
-        "torch's has a deterministic gradient",
     ),
     **{
         f"fastreid.modeling.backbones.{name}": Replaced(

@@ -124,6 +124,19 @@ KEYS = (
         "resnet152",
         "Model name as in timm.list_models(). MODEL.BACKBONE.PRETRAIN loads the model's published weights.",
     ),
+    # -- Execution -------------------------------------------------------------------------------
+    Key(
+        "MODEL.CHANNELS_LAST",
+        True,
+        "Maps and weights lie channels-last in memory: the same numbers to rounding, faster on processors and GPUs.",
+    ),
+    Key(
+        "MODEL.COMPILE",
+        "off",
+        'torch.compile: its mode, "default" or "reduce-overhead" (CUDA graphs), or "off". The first step takes '
+        "minutes. Where it fails, a warning says so, and the model runs without.",
+        choice("off", "default", "reduce-overhead"),
+    ),
     # -- Data ------------------------------------------------------------------------------------
     Key(
         "DATASETS.KEYPOINTS", "keypoints.json", "COCO key point JSON: a file name in the data set's folder, or a path."
