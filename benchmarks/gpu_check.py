@@ -118,7 +118,7 @@ def _is_bad(case: ElementTree.Element) -> bool:
 
 
 def _speed(args: argparse.Namespace, name: str, cells: tuple[str, ...], models: tuple[str, ...], seconds: int) -> Part:
-    output = args.output / name
+    output, seconds = args.output / name, args.tiny_seconds or seconds
 
     def read() -> Iterator[Row]:
         for row in _read_csv(f"{output}.csv"):
@@ -135,9 +135,10 @@ def _speed(args: argparse.Namespace, name: str, cells: tuple[str, ...], models: 
     words = ["benchmarks/model.py", "--device", args.device, "--output", str(output), "--seconds", str(seconds - 25)]
     words += ["--turns", "1" if args.tiny else "6", "--models", *models]
     words += ["--cells", *(TINY_CELLS[name] if args.tiny else cells)]
+    words += ["--threads", "1"] if args.tiny else []
     words += ["--", "INPUT.SIZE_TEST", "(64, 32)", "INPUT.SIZE_TRAIN", "(64, 32)"] if args.tiny else []
     files = (output.with_suffix(".csv"), output.with_suffix(".md"))
-    return Part(name, words, args.tiny_seconds or seconds, read, files)
+    return Part(name, words, seconds, read, files)
 
 
 def _determinism(args: argparse.Namespace) -> Part:
