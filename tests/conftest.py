@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,20 @@ from torch import nn
 
 WriteImage = Callable[..., Path]
 
+# Tests of DETERMINISTIC need it. torch reads it once in a process, at the first product on a GPU.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 torch.set_num_threads(1)  # one process per core: more threads than cores only wait for each other
+
+
+@pytest.fixture(autouse=True)
+def hide_gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only tests marked ``gpu`` see CUDA devices. All others run on a machine with a GPU as they do without one."""
+    if request.node.get_closest_marker("gpu") is not None:
+        return
+    # In this process, where CUDA may be in use already, and in those that the test starts.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
 @pytest.fixture
@@ -151,7 +165,8 @@ def load_tool() -> Callable[[str], ModuleType]:
 
 @pytest.fixture
 def load_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Import benchmarks/<name>.py, which is no package."""
+    """Import benchmarks/<name>.py, which is no package, with the benchmarks that it imports in turn."""
+    monkeypatch.syspath_prepend("benchmarks")
 
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(f"benchmark_{name}", f"benchmarks/{name}.py")

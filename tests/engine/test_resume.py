@@ -15,6 +15,7 @@ from mgre.engine.checkpointing import TrainingCheckpointer
 from mgre.engine.run import run, setup
 from mgre.engine.trainer import Trainer
 from mgre.errors import DataError
+from mgre.system.randomness import CUBLAS_VARIABLE
 from torch.utils.data import DataLoader
 
 BASE = "configs/MGRe/Base-MGRe.yml"
@@ -55,7 +56,7 @@ def assert_same(left: object, right: object, where: str = "") -> None:
     assert type(left) is type(right), where
     if isinstance(left, torch.Tensor):
         assert left.dtype == right.dtype and left.shape == right.shape, where
-        assert left.numpy().tobytes() == right.numpy().tobytes(), where
+        assert left.cpu().numpy().tobytes() == right.cpu().numpy().tobytes(), where
     elif isinstance(left, dict):
         assert left.keys() == right.keys(), where
         for key in left:
@@ -92,6 +93,42 @@ def test_cut_anywhere_it_ends_as_the_undisturbed_run(train, stop_after, tmp_path
     straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
     assert straight["optimizer"]["state"][0]["step"] == 6
     # Everything: weights, optimizer, schedule, random states, best score.
+    assert_same(straight, cut)
+
+
+def test_deterministic_kernels_are_asked_for_while_a_training_runs(train, monkeypatch):
+    monkeypatch.delenv(CUBLAS_VARIABLE, raising=False)
+    run_step, seen = Trainer.run_step, []
+
+    def noted(trainer: Trainer) -> None:
+        run_step(trainer)
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+
+    monkeypatch.setattr(Trainer, "run_step", noted)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    for name, expected in (("True", (True, False)), ("False", (False, True))):
+        train(name, "DETERMINISTIC", name, "CUDNN_BENCHMARK", "True")
+        assert seen == [expected] * 6
+        assert not torch.are_deterministic_algorithms_enabled() and CUBLAS_VARIABLE not in os.environ
+        seen.clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("half", ["False", "True"])
+def test_deterministic_trainings_on_the_gpu_end_in_the_same_bits(train, stop_after, tmp_path, half):
+    options = (
+        *("MODEL.DEVICE", "cuda", "DETERMINISTIC", "True", "CUDNN_BENCHMARK", "True", "SOLVER.AMP.ENABLED", half),
+        *("MODEL.MGRE.BACKBONE", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x"),
+    )
+    train("straight", *options)
+    train("again", *options)
+    stop_after(2)
+    with pytest.raises(SystemExit):
+        train("cut", *options)
+    train("cut", *options, flags=("--resume",))
+    straight, again, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "again", "cut"))
+    assert_same(straight, again)
     assert_same(straight, cut)
 
 

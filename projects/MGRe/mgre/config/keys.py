@@ -240,6 +240,12 @@ KEYS = (
         "TEST.OCCLUSION.SEED", 0, "The occluded images and their boxes follow from this seed and the file names alone."
     ),
     Key("SEED", -1, "Seed of Python, NumPy and torch; -1 takes a random one."),
+    Key(
+        "DETERMINISTIC",
+        False,
+        "On one GPU, trainings with the same SEED end in the same bits, and so does one that was cut and resumed. "
+        "Slower: it takes deterministic kernels, and overrides CUDNN_BENCHMARK. On a CPU that holds without it.",
+    ),
 )
 
 

@@ -36,7 +36,7 @@ from mgre.errors import ConfigError, DataError, LossError, TrainingError, Weight
 from mgre.evaluation.evaluator import OnePassEvaluator, evaluate
 from mgre.system.files import make_output_dir
 from mgre.system.precision import amp_dtype
-from mgre.system.randomness import random_states
+from mgre.system.randomness import deterministic, random_states
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class Trainer(DefaultTrainer):
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
         results = OrderedDict()
-        with name_dead_workers():
+        with name_dead_workers(), deterministic(cfg.DETERMINISTIC):
             for name in cfg.DATASETS.TESTS:
                 if name not in test_sets:
                     test_sets[name] = cls.build_evaluator(cfg, name)
@@ -303,7 +303,8 @@ class Trainer(DefaultTrainer):
             self._complete_final_checkpoint()
             logger.info("All %d epochs are done: evaluating the last checkpoint", self.max_epoch)
             return self.evaluate()
-        return super().train()
+        with deterministic(self.cfg.DETERMINISTIC):
+            return super().train()
 
     def _complete_final_checkpoint(self) -> None:
         """Save ``model_final`` from the state that was resumed, where that is of another file.
