@@ -17,8 +17,8 @@ def apply() -> None:
     imports.require_packages()
     imports.import_toolbox()
     # These import the toolbox, which can be imported only now.
-    from mgre.compat import checkpoint, engine, evaluation, loading, modeling, solver
+    from mgre.compat import checkpoint, engine, evaluation, loading, modeling, reading, solver
 
-    for area in (loading, solver, engine, checkpoint, evaluation, modeling):
+    for area in (loading, reading, solver, engine, checkpoint, evaluation, modeling):
         for adaptation in area.ADAPTATIONS:
             adaptation()
