@@ -19,6 +19,7 @@ from fastreid.utils.logger import setup_logger
 
 from mgre.config import load_config
 from mgre.data import list_images
+from mgre.data.checks import check_datasets
 from mgre.data.unreadable import check_headers
 from mgre.engine import processes
 from mgre.engine.load_model import load_model
@@ -75,6 +76,7 @@ def run(args: argparse.Namespace) -> dict | None:
     """
     cfg = setup(args)
     file_name = EVALUATION_FILE if args.eval_only else RESULTS_FILE
+    check_datasets(cfg, will_train=not args.eval_only)
     if args.eval_only:
         model = load_model(cfg)
         _forget_results(cfg.OUTPUT_DIR, file_name)
