@@ -127,6 +127,11 @@ def test_a_file_with_a_backslash_in_its_name_is_that_file(csv_folder, write_imag
         (PLAIN.replace("anna", "1,0"), "line 2: 5 cells, the header has 4; put a cell with commas in it into double"),
         (PLAIN.replace("d.jpg", "missing.jpg"), r"line 5: image 'crops/missing\.jpg' does not exist"),
         (PLAIN.replace("crops/d.jpg", "crops\\missing.jpg"), r"line 5: image 'crops/missing\.jpg' does not exist"),
+        (
+            PLAIN.replace("crops/d.jpg", "crops/D.PNG"),
+            r"image 'crops/D\.PNG' does not exist in '.*' \(there is 'd\.jpg'\)",
+        ),
+        (PLAIN.replace("crops/d.jpg", "none/d.jpg"), r"image 'none/d\.jpg' does not exist in '\S+'; mend the path"),
         (PLAIN.replace("crops/d.jpg", "crops/../crops/a.jpg"), r"line 5: 'crops/a\.jpg' is in line 2 already"),
         (PLAIN.replace("crops/d.jpg", "crops\\a.jpg"), r"line 5: 'crops/a\.jpg' is in line 2 already"),
         (PLAIN.replace("crops/d.jpg", "crops/../../d.jpg"), r"line 5: 'crops/\.\./\.\./d\.jpg' is outside"),

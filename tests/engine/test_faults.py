@@ -24,7 +24,6 @@ from mgre.modeling.losses import location_loss
 from mgre.modeling.mgre import MGRe
 from mgre.modeling.sampling import sample_box
 from mgre.regions import get_regions
-from PIL import Image
 
 BASE = "configs/MGRe/Base-MGRe.yml"
 

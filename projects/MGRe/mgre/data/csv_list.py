@@ -159,4 +159,18 @@ def _find_image(written: str, folder: str, where: str) -> str:
         if os.path.isfile(os.path.join(folder, path)):
             return path
     path = os.path.normpath(slashes)
-    raise DataError(f"{where}: image '{path}' does not exist in '{folder}'; mend the path or remove the line")
+    similar = _file_of_similar_name(os.path.join(folder, path))
+    raise DataError(
+        f"{where}: image '{path}' does not exist in '{folder}'{f' (there is {similar!r})' if similar else ''}; "
+        "mend the path or remove the line"
+    )
+
+
+def _file_of_similar_name(path: str) -> str:
+    """The name of a file that differs from ``path`` by capital letters or by the suffix; else the empty string."""
+    wanted = os.path.splitext(os.path.basename(path).lower())[0]
+    try:
+        names = sorted(os.listdir(os.path.dirname(path)))
+    except (OSError, ValueError):
+        return ""
+    return next((name for name in names if os.path.splitext(name.lower())[0] == wanted), "")
