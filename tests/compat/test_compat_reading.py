@@ -1,5 +1,6 @@
 """The toolbox's readers of data sets, on folders as users have them, each against the clean form of the same."""
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +115,7 @@ def test_a_folder_for_each_identity_is_said(root, write_image, name):
 
     folder = root / Path(FLAT[name]).parent
     with pytest.raises(
-        DataError, match=rf"'{folder}' has no images, but \d folders .*; the images of this data set lie"
+        DataError, match=rf"'{folder}' has no images, but \d folders .*; put the images of this data set"
     ):
         make_set(root, name, write_image, into_folder)
 
@@ -157,19 +158,23 @@ def test_numbers_are_read_whole_or_the_image_is_named(root, write_image, name, i
 
 
 @pytest.mark.parametrize(("camera", "identity"), [(12, 2), (1, 1502)])
-def test_the_way_out_that_the_message_names(cfg, root, make_market_folder, camera, identity):
-    """The folder that is refused as Market-1501 is read whole as the CustomReID that the message names."""
-    folder = make_market_folder(root / "Market-1501-v15.09.15", train_ids=[identity], cameras=[2, camera])
+@pytest.mark.parametrize("folder", ["data", "my data's"])
+def test_the_way_out_that_the_message_names(cfg, tmp_path, monkeypatch, make_market_folder, camera, identity, folder):
+    """The folder that is refused as Market-1501 is read whole by the words of the message, pasted into a shell."""
+    monkeypatch.setenv("FASTREID_DATASETS", str(tmp_path / folder))
+    make_market_folder(
+        tmp_path / folder / "Market-1501-v15.09.15", train_ids=[identity], test_ids=[5], cameras=[2, camera]
+    )
     with pytest.raises(DataError) as caught:
         build_dataset(cfg, "Market1501")
-    words = str(caught.value).split("is read by ")[1].split()
-    assert words[0] == "DATASETS.NAMES" and words[2] == "DATASETS.TESTS"
-    cfg.merge_from_list(["DATASETS.CUSTOM.ROOT", words[words.index("DATASETS.CUSTOM.ROOT") + 1]])
-    assert str(folder) == cfg.DATASETS.CUSTOM.ROOT
-    assert {item[1:] for item in build_dataset(cfg, "CustomReID").train} == {
+    cfg.merge_from_list(shlex.split(str(caught.value).split("a set of your own: ")[1]))
+    assert tuple(cfg.DATASETS.NAMES) == tuple(cfg.DATASETS.TESTS) == ("CustomReID",)
+    dataset = build_dataset(cfg, "CustomReID")
+    assert {item[1:] for item in dataset.train} == {
         (f"custom_{identity}", "custom_1"),
         (f"custom_{identity}", f"custom_{camera - 1}"),
     }
+    assert {item[1:] for item in dataset.query} == {(5, 1), (5, camera - 1)}
 
 
 @pytest.mark.parametrize("above", ["0009_c4_copy", "[2024] set", "p7_s1"])

@@ -72,7 +72,10 @@ def test_an_empty_split(check, tmp_path, make_market_folder, split):
     make_market_folder(tmp_path)
     for path in (tmp_path / split).iterdir():
         path.rename(path.with_suffix(".heic"))
-    with pytest.raises(DataError, match=rf"'{tmp_path}/{split}' has 4 files that are no images \(.heic: 4; .*; images"):
+    with pytest.raises(
+        DataError,
+        match=rf"'{tmp_path}/{split}' has 4 files that are no images \(.heic: 4; .*; convert the files",
+    ):
         check()
     if split == "bounding_box_train":
         check(will_train=False)

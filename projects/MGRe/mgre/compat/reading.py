@@ -71,10 +71,20 @@ def _images_of_flat_folder(pattern: str) -> list[str]:
     folder = os.path.dirname(pattern)
     if not paths and (contents := describe_other_contents(folder)):
         raise DataError(
-            f"'{folder}' has no images, but {contents}; the images of this data set lie in it directly, and one folder "
-            f"for each identity is read by DATASETS.NAMES \"('CustomReID',)\" (docs/custom-data.md)"
+            f"'{folder}' has no images, but {contents}; put the images of this data set into it directly, or "
+            f"{_as_own_set(os.path.dirname(folder))}"
         )
     return paths
+
+
+def _as_own_set(folder: str) -> str:
+    """For a message: how the images of ``folder``, which are not those of a public set, are read."""
+    if all(os.path.isdir(os.path.join(folder, name)) for name in SPLIT_FOLDERS.values()):
+        return (
+            "read the folder as a set of your own: DATASETS.NAMES \"('CustomReID',)\" DATASETS.TESTS "
+            f"\"('CustomReID',)\" DATASETS.CUSTOM.ROOT {shlex.quote(folder)}"
+        )
+    return "read it as a set of your own: DATASETS.NAMES \"('CustomReID',)\" (docs/custom-data.md)"
 
 
 def take_all_suffixes() -> None:
@@ -152,16 +162,9 @@ class _NameForm:
     def _refuse(self, path: str, fault: str) -> None:
         spans = (("identities", self.identities), ("cameras", self.cameras))
         published = " and ".join(f"{what} {span[0]} to {span[1]}" for what, span in spans if span)
-        of_ones_own = "a set of your own is DATASETS.NAMES \"('CustomReID',)\" (docs/custom-data.md)"
-        folder = os.path.dirname(os.path.dirname(path))
-        if all(os.path.isdir(os.path.join(folder, name)) for name in SPLIT_FOLDERS.values()):
-            of_ones_own = (
-                "as a set of your own the folder is read by DATASETS.NAMES \"('CustomReID',)\" DATASETS.TESTS "
-                f"\"('CustomReID',)\" DATASETS.CUSTOM.ROOT {shlex.quote(folder)}"
-            )
         raise DataError(
             f"Image '{path}' is no image of {self.data_set}{f', which has {published}' if published else ''}: {fault}; "
-            f"remove it, or {of_ones_own}"
+            f"remove it, or {_as_own_set(os.path.dirname(os.path.dirname(path)))}"
         )
 
 

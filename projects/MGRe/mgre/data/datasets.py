@@ -199,10 +199,9 @@ def split_items(dataset: ImageDataset, name: str, split: str) -> list[Item]:
     if not items:
         folder = dataset_folder(dataset) or "its folder"
         split_folder = os.path.join(folder, SPLIT_FOLDERS[split])
-        contents = describe_other_contents(split_folder)
-        raise DataError(
-            f"Data set {name} has no {split} images in '{folder}'"
-            + (f": '{split_folder}' has {contents}; images end in {', '.join(IMAGE_SUFFIXES)}" if contents else "")
-            + f"; complete it, or take it out of DATASETS.{'NAMES' if split == 'train' else 'TESTS'}"
-        )
+        fault, remedy = f"Data set {name} has no {split} images in '{folder}'", "complete it"
+        if contents := describe_other_contents(split_folder):
+            fault += f": '{split_folder}' has {contents}, and images end in {', '.join(IMAGE_SUFFIXES)}"
+            remedy = f"convert the files, or put the images into '{split_folder}' itself"
+        raise DataError(f"{fault}; {remedy}, or take it out of DATASETS.{'NAMES' if split == 'train' else 'TESTS'}")
     return items
