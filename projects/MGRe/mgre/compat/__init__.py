@@ -17,8 +17,8 @@ def apply() -> None:
     imports.require_packages()
     imports.import_toolbox()
     # These import the toolbox, which can be imported only now.
-    from mgre.compat import checkpoint, engine, evaluation, flat_parameters, layers, loading, modeling, solver
+    from mgre.compat import checkpoint, engine, evaluation, flat_parameters, layers, loading, modeling, reading, solver
 
-    for area in (loading, flat_parameters, solver, engine, checkpoint, evaluation, layers, modeling):
+    for area in (loading, reading, flat_parameters, solver, engine, checkpoint, evaluation, layers, modeling):
         for adaptation in area.ADAPTATIONS:
             adaptation()
