@@ -1,4 +1,4 @@
-"""Weight files as other codes write them, as PRETRAIN_PATH and as MODEL.WEIGHTS: each gives what the clean form does."""
+"""Weight files as other codes write them, as PRETRAIN_PATH and MODEL.WEIGHTS: each gives what the clean form does."""
 
 import argparse
 import logging
