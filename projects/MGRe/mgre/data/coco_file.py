@@ -4,7 +4,9 @@ Points are (x, y, score): x to the right, y down, in pixels of the crop; sizes a
 """
 
 import json
+import logging
 import math
+import os
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,11 +18,13 @@ from mgre.data.keypoints import (
     COCO_SKELETON,
     NUM_KEYPOINTS,
     ImageKeypoints,
-    check_inside,
+    far_outside,
     untrust_outside,
 )
 from mgre.errors import DataError, SetupError
 from mgre.system.files import write_atomically
+
+logger = logging.getLogger(__name__)
 
 
 def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypoints]:
@@ -29,19 +33,34 @@ def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypo
     Args:
         path: the file. If an image has several annotations, the one with the largest ``score`` counts. The ``score`` of
             an annotation without one is the mean score of its points.
-        min_score: points of a lower score may lie anywhere.
+        min_score: points of a lower score are not trusted. Trusted points far outside their image are counted in the
+            log.
 
     Returns:
         The key points by ``file_name`` with forward slashes. Points outside their image have score 0.
 
     Raises:
-        DataError: the file is missing or malformed, or its points cannot be those of its images.
+        DataError: the file is missing or malformed. Whether its points are those of its images is not checked: see
+            :mod:`mgre.data.keypoint_checks`.
     """
     _, people = read_people(path)
-    for name, _, keypoints in people:
-        check_inside(keypoints, min_score, name, path)
-    best = best_people(people)
-    return {name: ImageKeypoints(untrust_outside(k.points, k.size), k.size) for name, k in best.items()}
+    return trust_inside(best_people(people), path, min_score)
+
+
+def trust_inside(keypoints: Mapping[str, ImageKeypoints], path: str, min_score: float) -> dict[str, ImageKeypoints]:
+    """The ``keypoints`` of the file ``path``, where the points outside their image have score 0; warns of trusted ones
+    that lie far outside."""
+    far = {name: points for name, k in keypoints.items() if (points := far_outside(k, min_score)).any()}
+    if far:
+        name, points = next(iter(far.items()))
+        index = int(points.argmax())
+        x, y, _ = keypoints[name].points[index]
+        logger.warning(
+            "%s: points far outside their images are not trusted: %d in %d of %d images, first %s of %s at x %g, y %g",
+            *(path, sum(map(np.count_nonzero, far.values())), len(far), len(keypoints)),
+            *(COCO_KEYPOINTS[index], name, x, y),
+        )
+    return {name: ImageKeypoints(untrust_outside(k.points, k.size), k.size) for name, k in keypoints.items()}
 
 
 def read_people(path: str) -> tuple[list[str], list[tuple[str, float, ImageKeypoints]]]:
@@ -52,7 +71,7 @@ def read_people(path: str) -> tuple[list[str], list[tuple[str, float, ImageKeypo
         key points.
 
     Raises:
-        DataError: the file is missing or malformed. The places of the points are not checked: see :func:`check_inside`.
+        DataError: the file is missing or malformed. The places of the points are not checked.
     """
     content = _read_coco(path)
     images = _read_images(content["images"], path)
@@ -126,8 +145,10 @@ def read_json(path: str, *, remedy: str = "set DATASETS.KEYPOINTS to the file yo
     Raises:
         DataError: the file is missing, cannot be read or is not JSON.
     """
+    if os.path.isdir(path):
+        raise DataError(f"Key point file '{path}' is a folder; name the file in it")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # with a byte-order mark or without
             return json.load(file)
     except FileNotFoundError as error:
         raise DataError(f"Key point file '{path}' does not exist; {remedy}") from error

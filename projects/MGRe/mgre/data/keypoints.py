@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mgre.errors import DataError
-
 COCO_KEYPOINTS = (
     "nose",
     "left_eye",
@@ -46,8 +44,8 @@ COCO_SKELETON = (
 )
 
 
-# A trusted point further outside its image than this, in sides of the image, is a fault of the file. The points of pose
-# models overhang a little; pixels of another crop, or points in (y, x) order, overhang a lot.
+# The points of pose models overhang a little. A trusted point further outside its image than this, in sides of the
+# image, is a wrong one. In many images it is a fault of the file: pixels of another crop overhang a lot.
 MAX_OVERHANG = 0.1
 
 
@@ -105,17 +103,8 @@ def untrust_outside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.concatenate([points[..., :2], np.where(outside, 0, points[..., 2])[..., None]], axis=-1)
 
 
-def check_inside(keypoints: ImageKeypoints, min_score: float, name: str, path: str) -> None:
-    """Raise a DataError where a trusted point lies further than ``MAX_OVERHANG`` outside its image."""
-    height, width = keypoints.size
-    side = np.array([width, height])
+def far_outside(keypoints: ImageKeypoints, min_score: float) -> np.ndarray:
+    """(17,) bool: trusted points further than :data:`MAX_OVERHANG` outside their image."""
+    side = np.array(keypoints.size[::-1])
     overhang = np.maximum(-keypoints.points[:, :2], keypoints.points[:, :2] - side) / side
-    far_out = (overhang.max(axis=1) > MAX_OVERHANG) & keypoints.trusted(min_score)
-    if far_out.any():
-        index = int(far_out.argmax())
-        x, y, score = keypoints.points[index]
-        raise DataError(
-            f"Key point file '{path}': {COCO_KEYPOINTS[index]} of '{name}' is at x {x:g}, y {y:g} (score {score:g}), "
-            f"outside the image of {width} x {height} pixels (width x height); "
-            "write pixels of the crop, x before y, or a score under DATASETS.KEYPOINT_MIN_SCORE"
-        )
+    return (overhang.max(axis=1) > MAX_OVERHANG) & keypoints.trusted(min_score)
