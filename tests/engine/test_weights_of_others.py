@@ -277,7 +277,7 @@ def test_weights_of_other_pixel_statistics(baseline, tmp_path, log):
     cfg = baseline()
     state = trained(cfg) | {"pixel_mean": torch.tensor([89.896, 79.2, 80.073]).view(1, 3, 1, 1)}
     torch.save({"model": state}, tmp_path / "lup.pth")
-    keys = "MODEL.PIXEL_MEAN '[89.896,79.2,80.073]'"
+    keys = 'MODEL.PIXEL_MEAN "[89.896,79.2,80.073]"'
     with pytest.raises(WeightsError, match="other pixel statistics: set ") as error:
         features_of(cfg, str(tmp_path / "lup.pth"))
     assert str(error.value).endswith(keys)

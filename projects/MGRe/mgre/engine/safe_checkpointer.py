@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from fastreid.modeling.heads.embedding_head import EmbeddingHead
 from fastreid.utils.checkpoint import Checkpointer
 from torch import nn
 
-from mgre.errors import WeightsError
+from mgre.errors import WeightsError, shell_word
 from mgre.modeling.fitting_keys import fitting_head_keys, fitting_keys
 from mgre.modeling.pretrained import Match, match
 from mgre.system.weight_files import read_weights, unwrap
@@ -92,7 +91,7 @@ class SafeCheckpointer(Checkpointer):
         return (
             "only its backbone is this model's: use the config the weights were trained with, or start a training from "
             "the backbone alone by MODEL.WEIGHTS '' MODEL.BACKBONE.PRETRAIN True MODEL.BACKBONE.PRETRAIN_PATH "
-            f"{shlex.quote(self._path)}"
+            f"{shell_word(self._path)}"
         )
 
 
@@ -110,5 +109,5 @@ def other_pixel_statistics(model: nn.Module, state: dict[str, torch.Tensor]) -> 
         saved = next((value.flatten().float() for key, value in state.items() if key.endswith(name)), None)
         if own is not None and saved is not None and not torch.allclose(saved, own.flatten().cpu(), rtol=1e-3):
             values = ",".join(f"{value:.6g}" for value in saved.tolist())
-            keys.append(f"MODEL.{name.upper()} '[{values}]'")
+            keys.append(f'MODEL.{name.upper()} "[{values}]"')
     return " ".join(keys)

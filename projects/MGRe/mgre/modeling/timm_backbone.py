@@ -46,7 +46,7 @@ class TimmBackbone(nn.Module):
         except (RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
             raise ConfigError(
                 f"MODEL.TIMM.NAME '{name}' gives no feature maps with MODEL.BACKBONE.LAST_STRIDE {last_stride} "
-                f"({error}); try LAST_STRIDE 2 or another model"
+                f"({error}); set MODEL.BACKBONE.LAST_STRIDE 2, or another model"
             ) from error
         if len(body.feature_info) < 4:
             raise ConfigError(f"MODEL.TIMM.NAME '{name}' has {len(body.feature_info)} feature stages, MGRe needs four")
