@@ -25,7 +25,7 @@ def test_images_are_found_below_and_through_links(tmp_path, found):
     touch(root / ".g.jpg", root / ".thumbnails" / "h.jpg", tmp_path / "elsewhere" / "i.jpg")
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "too").symlink_to(tmp_path / "elsewhere")
-    assert found() == ["a/c.png", "a/d/e.jpeg", "b.JPG", "linked/i.jpg", "too/i.jpg"]
+    assert found() == ["a/c.png", "a/d/e.jpeg", "b.JPG", "f.bmp", "linked/i.jpg", "too/i.jpg"]
 
 
 def test_links_that_lead_back_up_are_not_followed(tmp_path, found):
