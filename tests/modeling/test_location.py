@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from mgre.modeling.location import LocationModule
 from mgre.regions import TABLE1, get_regions
+from mgre.system.randomness import deterministic
 
 # (x_min, y_min, x_max, y_max) of Table 1's prior boxes, by hand: C_x -+ M / W / 2, C_y -+ N / H / 2.
 PRIORS = {
@@ -71,6 +72,20 @@ def test_boxes_are_float32_under_autocast():
     assert boxes.dtype == torch.float32
     # 1/12 - 1/16 has no short binary form: bfloat16 would be off by 1e-3.
     torch.testing.assert_close(boxes[0, 0, 1], torch.tensor(1 / 12 - 1 / 16), rtol=0, atol=1e-3)
+
+
+def test_pooling_of_maps_that_the_cells_do_not_divide():
+    """Where deterministic kernels are asked for, row by row and then column by column."""
+    features = torch.randn(2, 3, 13, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected, found = (features.clone().requires_grad_() for _ in range(2))
+    pool = LocationModule(in_channels=3, regions=TABLE1).features[3]
+    weights = torch.arange(32.0, dtype=torch.float64).reshape(8, 4)
+    (F.adaptive_max_pool2d(expected, (8, 4)) * weights).sum().backward()
+    with deterministic(True):
+        pooled = pool(found)
+        (pooled * weights).sum().backward()
+    assert torch.equal(pooled, pool(features))
+    assert torch.equal(found.grad, expected.grad)
 
 
 def former_boxes(module: LocationModule, features: torch.Tensor) -> torch.Tensor:

@@ -93,7 +93,11 @@ class _FiniteReLU(nn.Module):
 
 
 class _MaxPool(nn.Module):
-    """Adaptive max pooling, which is slow on a GPU, by windows of one size where the size divides."""
+    """Adaptive max pooling, which is slow on a GPU, by windows of one size where the size divides.
+
+    Elsewhere the gradient of torch's kernel on CUDA adds in another order in each run. Where deterministic kernels are
+    asked for, the rows are pooled first and then the columns, window by window.
+    """
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -102,11 +106,19 @@ class _MaxPool(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         (height, width), (rows, columns) = features.shape[-2:], self.size
         if height % rows or width % columns:
+            if torch.are_deterministic_algorithms_enabled():
+                pooled = torch.cat([features[:, :, w].amax(2, keepdim=True) for w in _windows(height, rows)], dim=2)
+                return torch.cat([pooled[..., w].amax(3, keepdim=True) for w in _windows(width, columns)], dim=3)
             return F.adaptive_max_pool2d(features, self.size)
         return F.max_pool2d(features, (height // rows, width // columns))
 
     def extra_repr(self) -> str:
         return f"size={self.size}"
+
+
+def _windows(cells: int, number: int) -> list[slice]:
+    """The windows of adaptive pooling along an axis of ``cells``, which may overlap."""
+    return [slice(i * cells // number, -(-(i + 1) * cells // number)) for i in range(number)]
 
 
 def _finite(values: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:

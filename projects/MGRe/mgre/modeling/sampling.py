@@ -48,7 +48,8 @@ def _positions(low: torch.Tensor, high: torch.Tensor, counts: Sequence[int]) -> 
     options = {"device": low.device, "dtype": low.dtype}
     # (n + 0.5) / N for n = 0 ... N - 1, the centres of N cells.
     centers = [torch.linspace(0.5 / count, 1 - 0.5 / count, count, **options) for count in counts]
-    return torch.cat([low[:, [r]] + c * extent[:, [r]] for r, c in enumerate(centers)], dim=1)
+    # Slices: a list of indices would be copied to the GPU, and the host would wait.
+    return torch.cat([low[:, r : r + 1] + c * extent[:, r : r + 1] for r, c in enumerate(centers)], dim=1)
 
 
 def _kernel(positions: torch.Tensor, cells: int) -> torch.Tensor:
