@@ -1,5 +1,3 @@
-import types
-
 import pytest
 import torch
 from fastreid.config import get_cfg
@@ -189,19 +187,6 @@ def test_every_backbone_loads_a_wrapped_file(tmp_path, monkeypatch, name):
     torch.save({"state_dict": wrapped, "epoch": 3}, path)
     torch.manual_seed(1)
     assert_same_state(build_backbone(backbone_config(name, str(path))), expected)
-
-
-def test_position_embedding_of_another_image_size():
-    # A 6 x 6 grid of one value, which no resizing changes, behind the class and the distillation token.
-    class_token, distillation_token = torch.ones(1, 1, 8), torch.full((1, 1, 8), 9.0)
-    positions = torch.cat([class_token, distillation_token, torch.full((1, 36, 8), 0.5)], dim=1)
-    backbone = types.SimpleNamespace(
-        pos_embed=torch.zeros(1, 1 + 4 * 2, 8), patch_embed=types.SimpleNamespace(num_y=4, num_x=2)
-    )
-    fitted = modeling._fit_positions({"module.pos_embed": positions, "norm.weight": torch.ones(1)}, backbone)
-    expected = torch.cat([class_token, torch.full((1, 8, 8), 0.5)], dim=1)
-    torch.testing.assert_close(fitted["module.pos_embed"], expected)
-    assert fitted["norm.weight"].tolist() == [1]
 
 
 def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):

@@ -148,6 +148,13 @@ KEYS = (
         "Train although more than half of the training images have no key points.",
     ),
     Key(
+        "DATASETS.DOUBTFUL_KEYPOINTS",
+        "stop",
+        "Treatment of a key point file whose points cannot be those of its images, such as normalised ones, or joints "
+        'in another order than COCO\'s. "stop": an error. "warn": a warning, for images where people do not stand.',
+        choice("stop", "warn"),
+    ),
+    Key(
         "DATASETS.UNREADABLE_IMAGES",
         "stop",
         'Treatment of unreadable images. "stop": a training does not start if the header of an image is unreadable, '

@@ -5,7 +5,9 @@ Points are (x, y, score): x to the right, y down, in pixels of the crop; sizes a
 
 import gc
 import json
+import logging
 import math
+import os
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,12 +20,13 @@ from mgre.data.keypoints import (
     COCO_SKELETON,
     NUM_KEYPOINTS,
     ImageKeypoints,
-    check_inside,
     far_outside,
     untrust_outside,
 )
 from mgre.errors import DataError, SetupError
 from mgre.system.files import write_atomically
+
+logger = logging.getLogger(__name__)
 
 
 def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypoints]:
@@ -32,32 +35,39 @@ def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypo
     Args:
         path: the file. If an image has several annotations, the one with the largest ``score`` counts. The ``score`` of
             an annotation without one is the mean score of its points.
-        min_score: points of a lower score may lie anywhere.
+        min_score: points of a lower score are not trusted. Trusted points far outside their image are counted in the
+            log.
 
     Returns:
         The key points by ``file_name`` with forward slashes. Points outside their image have score 0.
 
     Raises:
-        DataError: the file is missing or malformed, or its points cannot be those of its images.
+        DataError: the file is missing or malformed. Whether its points are those of its images is not checked: see
+            :mod:`mgre.data.keypoint_checks`.
     """
     with _no_garbage_collection():
-        return _best_inside(read_people(path)[1], min_score, path)
+        _, people = read_people(path)
+        return trust_inside(best_people(people), path, min_score)
 
 
-def _best_inside(
-    people: Sequence[tuple[str, float, ImageKeypoints]], min_score: float, path: str
-) -> dict[str, ImageKeypoints]:
-    if not people:
+def trust_inside(keypoints: Mapping[str, ImageKeypoints], path: str, min_score: float) -> dict[str, ImageKeypoints]:
+    """The ``keypoints`` of the file ``path``, where the points outside their image have score 0; warns of trusted ones
+    that lie far outside."""
+    if not keypoints:
         return {}
-    # A data set has ten thousands of people: arrays of all are many times as fast as one array each.
-    points, sizes = (np.stack(values) for values in zip(*((k.points, k.size) for _, _, k in people), strict=True))
-    for number in far_outside(points, sizes, min_score).any(axis=1).nonzero()[0]:
-        name, _, keypoints = people[number]
-        check_inside(keypoints, min_score, name, path)
+    # A data set has ten thousands of images: arrays of all are many times as fast as one array each.
+    points, sizes = (np.stack(values) for values in zip(*((k.points, k.size) for k in keypoints.values()), strict=True))
+    far = far_outside(points, sizes, min_score)
+    if far.any():
+        images, indices = far.nonzero()
+        name, index = list(keypoints)[images[0]], indices[0]
+        x, y, _ = points[images[0], index]
+        logger.warning(
+            "%s: points far outside their images are not trusted: %d in %d of %d images, first %s of %s at x %g, y %g",
+            *(path, len(images), len(set(images)), len(keypoints), COCO_KEYPOINTS[index], name, x, y),
+        )
     inside = untrust_outside(points, sizes)
-    return best_people(
-        (name, score, ImageKeypoints(inside[number], k.size)) for number, (name, score, k) in enumerate(people)
-    )
+    return {name: ImageKeypoints(inside[i], k.size) for i, (name, k) in enumerate(keypoints.items())}
 
 
 @contextmanager
@@ -81,7 +91,7 @@ def read_people(path: str) -> tuple[list[str], list[tuple[str, float, ImageKeypo
         key points.
 
     Raises:
-        DataError: the file is missing or malformed. The places of the points are not checked: see :func:`check_inside`.
+        DataError: the file is missing or malformed. The places of the points are not checked.
     """
     content = _read_coco(path)
     images = _read_images(content["images"], path)
@@ -156,8 +166,10 @@ def read_json(path: str, *, remedy: str = "set DATASETS.KEYPOINTS to the file yo
     Raises:
         DataError: the file is missing, cannot be read or is not JSON.
     """
+    if os.path.isdir(path):
+        raise DataError(f"Key point file '{path}' is a folder; name the file in it")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # with a byte-order mark or without
             return json.load(file)
     except FileNotFoundError as error:
         raise DataError(f"Key point file '{path}' does not exist; {remedy}") from error

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mgre.errors import DataError
-
 COCO_KEYPOINTS = (
     "nose",
     "left_eye",
@@ -46,8 +44,8 @@ COCO_SKELETON = (
 )
 
 
-# A trusted point further outside its image than this, in sides of the image, is a fault of the file. The points of pose
-# models overhang a little; pixels of another crop, or points in (y, x) order, overhang a lot.
+# The points of pose models overhang a little. A trusted point further outside its image than this, in sides of the
+# image, is a wrong one. In many images it is a fault of the file: pixels of another crop overhang a lot.
 MAX_OVERHANG = 0.1
 
 
@@ -123,17 +121,3 @@ def far_outside(points: np.ndarray, size: tuple[int, int] | np.ndarray, min_scor
     side = np.asarray(size)[..., None, ::-1]
     overhang = np.maximum(-points[..., :2], points[..., :2] - side) / side
     return (overhang.max(axis=-1) > MAX_OVERHANG) & trusted_points(points, min_score)
-
-
-def check_inside(keypoints: ImageKeypoints, min_score: float, name: str, path: str) -> None:
-    """Raise a DataError where a trusted point lies further than ``MAX_OVERHANG`` outside its image."""
-    height, width = keypoints.size
-    far_out = far_outside(keypoints.points, keypoints.size, min_score)
-    if far_out.any():
-        index = int(far_out.argmax())
-        x, y, score = keypoints.points[index]
-        raise DataError(
-            f"Key point file '{path}': {COCO_KEYPOINTS[index]} of '{name}' is at x {x:g}, y {y:g} (score {score:g}), "
-            f"outside the image of {width} x {height} pixels (width x height); "
-            "write pixels of the crop, x before y, or a score under DATASETS.KEYPOINT_MIN_SCORE"
-        )

@@ -107,6 +107,7 @@ class Trainer(DefaultTrainer):
             self.model,
             self.cfg.OUTPUT_DIR,
             save_to_disk=comm.is_main_process(),
+            cfg=self.cfg,
             num_kept=self.cfg.SOLVER.CHECKPOINTS_KEPT,
             **self._stateful_parts(),
         )
