@@ -3,9 +3,9 @@
 
     benchmarks/evaluation.py --sizes 500x2000 3368x15913 11659x82161 --output docs/benchmark-evaluation
 
-Each measurement is a process of its own, by turns ours, ours without the bounds of distances (every product is computed)
-and the toolbox's. The toolbox's compiled metrics are measured where Cython and a C compiler are installed (they are
-compiled in a temporary folder), else its Python ones.
+Each measurement is a process of its own, by turns ours, ours without the bounds of distances (each product is
+computed), and the toolbox's. The toolbox's compiled metrics are measured where Cython and a C compiler are installed
+(they are compiled in a temporary folder), else its Python ones.
 """
 
 import argparse
@@ -49,8 +49,8 @@ _T = TypeVar("_T")
 K1, K2, LAMBDA = 20, 6, 0.3
 MAX_RANK = 50
 IMAGES_PER_IDENTITY, NUM_CAMERAS = 21, 6  # as in Market-1501
-# Norms of noise and camera shift, beside identities of norm 1; the noise's by the fourth root of the number of directions,
-# as it then blurs cosines alike. At Market-1501's size the mAP is about 86 %.
+# Norms of noise and camera shift, beside identities of norm 1; the noise's by the fourth root of the number of
+# directions, as it then blurs cosines alike. At Market-1501's size the mAP is about 86 %.
 NORMS = {"real": (0.14, 0.2), "flat": (0.15, 0.5)}
 # The noise's logarithm has this spread: a few crops are hard, as in real sets.
 SPREAD = 1.0
