@@ -32,6 +32,7 @@ setup(
         "gdown>=5.0",
         "pillow>=10.0",
         "timm>=1.0",
+        "safetensors>=0.4",
         "tqdm>=4.65",
     ],
     extras_require={

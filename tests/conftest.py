@@ -23,6 +23,11 @@ from torch import nn
 
 WriteImage = Callable[..., Path]
 
+# x and y of the 17 COCO key points of a person who stands and faces the camera, from 0 to 1: first the nose, then pairs
+# of the person's left, at these x, and right, mirrored.
+_NOSE = (0.5, 0.1)
+_LEFT = ((0.56, 0.07), (0.62, 0.1), (0.75, 0.25), (0.85, 0.4), (0.85, 0.52), (0.65, 0.55), (0.65, 0.75), (0.65, 0.95))
+
 # Tests of DETERMINISTIC need it. torch reads it once in a process, at the first product on a GPU.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 torch.set_num_threads(1)  # one process per core: more threads than cores only wait for each other
@@ -37,6 +42,19 @@ def hide_gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+def standing_person(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """(17, 3): the points of a standing person in a crop of ``size`` (H, W), each a little elsewhere, with score 1."""
+    xy = np.array([_NOSE, *((x if left else 1 - x, y) for x, y in _LEFT for left in (True, False))])
+    xy += rng.uniform(-0.02, 0.02, xy.shape)
+    return np.column_stack([xy * size[::-1], np.ones(17)])
+
+
+@pytest.fixture
+def draw_standing() -> Callable[..., np.ndarray]:
+    """:func:`standing_person`."""
+    return standing_person
 
 
 @pytest.fixture
@@ -126,7 +144,7 @@ def small_run(
     folder = make_market_folder(tmp_path / "own", train_ids=range(1, 9), test_ids=(21, 22, 23))
     rng = np.random.default_rng(0)
     images = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.jpg"))
-    points = {name: np.column_stack([rng.uniform(1, (15, 31), (17, 2)), np.ones(17)]) for name in images}
+    points = {name: standing_person(rng, (32, 16)) for name in images}
     write_keypoints(folder / "keypoints.json", points)
     options = {
         "MODEL.DEVICE": "cpu",

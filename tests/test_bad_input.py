@@ -92,7 +92,7 @@ def test_no_key_point_file(fails_with, own):
     [
         (lambda c: c["annotations"][0]["keypoints"].pop(), "51"),
         (lambda c: c["annotations"][0]["keypoints"].__setitem__(0, float("nan")), "finite"),
-        (lambda c: c["annotations"][0]["keypoints"].__setitem__(0, 500.0), "outside"),
+        (lambda c: [a["keypoints"].__setitem__(0, 500.0) for a in c["annotations"]], "outside"),
         (lambda c: c["annotations"][0].__setitem__("image_id", 999), "999"),
         (lambda c: c.pop("images"), "images"),
         (lambda c: [i.__setitem__("file_name", f"other/{i['id']}.png") for i in c["images"]], "other/"),

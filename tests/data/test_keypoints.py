@@ -1,4 +1,7 @@
+import gc
 import json
+import os
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from mgre.data.keypoints import (
     COCO_SKELETON,
     FLIP_PAIRS,
     ImageKeypoints,
+    file_name_of,
     find_keypoint_file,
     match_keypoints,
 )
@@ -52,6 +56,65 @@ def test_points_and_size_are_read(tmp_path):
     keypoints = loaded["query/0001_c1.jpg"]
     assert keypoints.size == (40, 20)
     np.testing.assert_array_equal(keypoints.points[3], np.float32([4, 6, 0.9]))
+
+
+@pytest.mark.parametrize("odd", [None, True, 10**30])
+def test_many_people_are_read_as_each_alone(tmp_path, odd):
+    """Against each person's points, looked at one by one; ``odd`` is a value that numpy does not take like a number."""
+    rng = np.random.default_rng(0)
+    images = [{**IMAGE, "id": i, "file_name": f"{i}.jpg", "height": 30 + i, "width": 60 - i} for i in range(12)]
+    people, expected = [], {}
+    for number in range(40):
+        image = images[number % 11]  # the last image has no people
+        side = np.array([image["width"], image["height"]])
+        points = np.column_stack([rng.uniform(-0.08, 1.08, (17, 2)) * side, rng.uniform(0, 1, 17)]).round(3)
+        points[rng.integers(17), :2] = rng.choice([0.0, 900.0])  # far outside, and doubted
+        points[points[:, 0] == 900, 2] = 0.1
+        values = points.ravel().tolist()
+        if number == 20 and odd is not None:
+            values[2] = odd  # a score
+        score = {} if number % 3 else {"score": float(rng.uniform(0, 1))}
+        people.append(annotation(image_id=image["id"], keypoints=values, **score))
+        kept = np.array([float(value) for value in values], dtype=np.float32).reshape(17, 3)
+        rank = score.get("score", kept[:, 2].mean())
+        for point in kept:
+            if not (0 <= point[0] <= side[0] and 0 <= point[1] <= side[1]):
+                point[2] = 0
+        if image["file_name"] not in expected or rank > expected[image["file_name"]][0]:
+            expected[image["file_name"]] = (rank, kept, (image["height"], image["width"]))
+    loaded = load_keypoints(write(tmp_path, coco(people, images)))
+    assert list(loaded) == list(expected)
+    for name, (_, points, size) in expected.items():
+        assert loaded[name].size == size and loaded[name].points.dtype == np.float32
+        np.testing.assert_array_equal(loaded[name].points, points)
+
+
+def test_the_first_of_many_people_at_fault_is_named(tmp_path):
+    images = [{**IMAGE, "id": i, "file_name": f"{i}.jpg"} for i in range(9)]
+    people = [annotation(image_id=i) for i in range(9)]
+    people[6] = {**with_value(6, 90.0), "image_id": 6}
+    people[4] = {**with_value(6, 80.0), "image_id": 4}
+    with pytest.raises(DataError, match=r"right_eye of '4\.jpg' is at x 80, y 4 .score 0\.9., outside"):
+        load_keypoints(write(tmp_path, coco(people, images)))
+    people[5] = {**with_value(3, "1.0"), "image_id": 5}
+    with pytest.raises(DataError, match=r"'5\.jpg' are not all numbers"):
+        load_keypoints(write(tmp_path, coco(people, images)))
+
+
+def test_garbage_is_collected_after_a_file_was_read_and_after_one_was_refused(tmp_path):
+    load_keypoints(write(tmp_path, coco([annotation()])))
+    assert gc.isenabled()
+    with pytest.raises(DataError):
+        load_keypoints(write(tmp_path, coco([with_value(0, "1.0")])))
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("folder", ["/data/set", "/data/set/", "/data/../data/set", "set", ".", "", "/"])
+@pytest.mark.parametrize("inner", ["q/a.jpg", "a.jpg", "/a.jpg", "./q/../a.jpg", "../b.jpg", "..a/b.jpg", "tle/a.jpg"])
+@pytest.mark.parametrize("outer", ["/data/set/", "/data/set", "/data/other/", "set/", "set", ""])
+def test_file_names_are_relative_paths(folder, outer, inner):
+    path = outer + inner
+    assert file_name_of(path, folder) == os.path.relpath(path, folder)
 
 
 @pytest.mark.parametrize("file_name", ["./query/0001_c1.jpg", "query\\0001_c1.jpg"])
@@ -99,11 +162,6 @@ def test_trust_needs_the_least_score_and_more_than_zero(tmp_path):
         (coco([with_value(3, float("nan"))]), "'query/0001_c1.jpg' have a NaN or infinite value"),
         (coco([with_value(3, float("inf"))]), "'query/0001_c1.jpg' have a NaN or infinite value"),
         (coco([with_value(5, -0.1)]), "'query/0001_c1.jpg' have a negative score"),
-        (
-            coco([with_value(3, 22.5)]),
-            "left_eye of 'query/0001_c1.jpg' is at x 22.5, y 2 .*outside the image of 20 x 40",
-        ),
-        (coco([with_value(49, -4.5)]), "right_ankle of 'query/0001_c1.jpg' is at x 17, y -4.5 .*outside"),
     ],
 )
 def test_each_fault_has_its_own_message(tmp_path, content, message):
@@ -119,14 +177,39 @@ def test_missing_file(tmp_path):
         load_keypoints(str(tmp_path / "none.json"))
 
 
-def test_overhang_within_a_tenth_or_without_trust_is_no_fault(tmp_path):
+@pytest.mark.parametrize(
+    ("index", "value", "joint", "place"),
+    [(3, 22.5, 1, "left_eye of query/0001_c1.jpg at x 22.5, y 2"), (49, -4.5, 16, "right_ankle of .* at x 17, y -4.5")],
+)
+def test_a_point_far_outside_is_not_trusted_and_counted(tmp_path, data_log, index, value, joint, place):
+    found = load_keypoints(write(tmp_path, coco([with_value(index, value)])))["query/0001_c1.jpg"].points
+    expected = np.reshape(with_value(index, value)["keypoints"], (17, 3))
+    expected[joint, 2] = 0
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert re.search(f"far outside their images are not trusted: 1 in 1 of 1 images, first {place}", data_log.text)
+
+
+def test_overhang_within_a_tenth_or_without_trust_is_not_counted(tmp_path, data_log):
     people = coco([with_value(3, 21.9)])
-    assert load_keypoints(write(tmp_path, people))["query/0001_c1.jpg"].points[1, 0] == np.float32(21.9)
+    assert load_keypoints(write(tmp_path, people))["query/0001_c1.jpg"].points[1].tolist() == [np.float32(21.9), 2, 0]
     far_but_doubted = annotation()
     far_but_doubted["keypoints"][3:6] = [90, 2, 0.2]
-    assert load_keypoints(write(tmp_path, coco([far_but_doubted])), min_score=0.3)
-    with pytest.raises(DataError, match="left_eye"):
-        load_keypoints(write(tmp_path, coco([far_but_doubted])), min_score=0.1)
+    path = write(tmp_path, coco([far_but_doubted]))
+    assert load_keypoints(path, min_score=0.3)
+    assert not data_log.records
+    load_keypoints(path, min_score=0.1)
+    assert "left_eye of query/0001_c1.jpg at x 90" in data_log.text
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    path = write(tmp_path, coco([annotation()]))
+    (tmp_path / "keypoints.json").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "keypoints.json").read_bytes())
+    assert list(load_keypoints(path)) == ["query/0001_c1.jpg"]
+
+
+def test_a_folder_instead_of_the_file(tmp_path):
+    with pytest.raises(DataError, match=r"' is a folder; name the file in it"):
+        load_keypoints(str(tmp_path))
 
 
 def test_the_points_that_training_trusts_are_those_inside_the_image(tmp_path):

@@ -301,3 +301,60 @@ def test_a_forgotten_resume_is_told(train, capsys):
     assert "add --resume; to keep it, choose another OUTPUT_DIR" in capsys.readouterr().out
     train("one", flags=("--resume",))
     assert "checkpoints of an earlier training" not in capsys.readouterr().out
+
+
+# -- Evaluations that fail ------------------------------------------------------------------------
+
+
+def fail_in_evaluation(monkeypatch, number: int, error: BaseException) -> None:
+    """Let the evaluation with that number, from 1, end with ``error``, once."""
+    calls, test = [], Trainer.__dict__["test"]
+
+    def failing(cls, cfg: CfgNode, model: torch.nn.Module, test_sets: dict | None = None) -> dict:
+        calls.append(1)
+        if len(calls) == number:
+            monkeypatch.setattr(Trainer, "test", test)
+            raise error
+        return test.__func__(cls, cfg, model, test_sets)
+
+    monkeypatch.setattr(Trainer, "test", classmethod(failing))
+
+
+@pytest.mark.parametrize("error", [DataError("no query has a match"), RuntimeError("a bug"), KeyboardInterrupt()])
+@pytest.mark.parametrize(("number", "period"), [(1, "1"), (2, "1"), (3, "1"), (1, "2")])
+def test_a_failed_evaluation_loses_nothing(train, tmp_path, monkeypatch, error, number, period):
+    """Where it fails by an error, by a bug, or because the process is ended in it."""
+    options = ("TEST.EVAL_PERIOD", period, "SOLVER.CHECKPOINT_PERIOD", "60")
+    metrics = train("straight", *options)
+    assert not (tmp_path / "straight" / "model_before_evaluation.pth").exists()
+    fail_in_evaluation(monkeypatch, number, error)
+    before = tmp_path / "cut" / "model_before_evaluation.pth"
+    with pytest.raises(type(error)) as failed:
+        train("cut", *options)
+    if isinstance(error, DataError):
+        assert str(failed.value) == (
+            f"no query has a match; the state before this evaluation is in '{before}', and --resume begins with the "
+            "evaluation"
+        )
+    assert load(before)["iteration"] == 2 * number * int(period)
+    assert train("cut", *options, flags=("--resume",)) == metrics
+    assert not before.exists()
+    straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
+    assert_same(straight, cut)
+
+
+def test_a_failed_last_evaluation_leaves_the_final_checkpoint(train, tmp_path, monkeypatch):
+    """Where the period does not divide the number of epochs, the last evaluation comes after the training."""
+    metrics = train("straight", "TEST.EVAL_PERIOD", "2")
+    fail_in_evaluation(monkeypatch, 2, DataError("no query has a match"))
+    with pytest.raises(DataError, match=r"no query has a match$"):
+        train("cut", "TEST.EVAL_PERIOD", "2")
+    assert train("cut", "TEST.EVAL_PERIOD", "2", flags=("--resume",)) == metrics
+    straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
+    assert_same(straight, cut)
+
+
+def test_the_next_checkpoint_replaces_the_one_before_an_evaluation(train, tmp_path):
+    train("out", "SOLVER.MAX_EPOCH", "2", "TEST.EVAL_PERIOD", "1", "SOLVER.CHECKPOINT_PERIOD", "2")
+    assert {path.name for path in (tmp_path / "out").glob("*.pth")} == {"model_best.pth", "model_final.pth"}
+    assert (tmp_path / "out" / "last_checkpoint").read_text() == "model_final.pth"

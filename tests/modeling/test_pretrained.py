@@ -25,6 +25,12 @@ def pretrained_log(caplog):
     logger.setLevel(level)
 
 
+def only_record(caplog) -> logging.LogRecord:
+    """The one thing that the module has logged. A record is there twice if its logger also propagates."""
+    (record,) = {r.getMessage(): r for r in caplog.records if r.name == "mgre.modeling.pretrained"}.values()
+    return record
+
+
 @pytest.mark.parametrize("wrappers", [(), ("model",), ("state_dict",), ("model_state",), ("state_dict", "model")])
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.encoder_q."])
 def test_any_wrapping_and_prefix(tmp_path, wrappers, prefix):
@@ -55,10 +61,33 @@ def test_loaded_missing_and_left_over_are_logged(pretrained_log):
     former = model[2].weight.clone()
     load_matching(model, state, source="imagenet.pth")
     assert torch.equal(model[2].weight, former)
+    record = only_record(pretrained_log)
+    assert record.levelname == "WARNING"
     assert (
-        "Loaded 6 of 8 parameters and statistics of Sequential from imagenet.pth: "
-        "2 missing (0.bias, 2.weight), 2 left over (2.weight, fc.weight)"
-    ) in pretrained_log.text
+        "Loaded from imagenet.pth into Sequential, which is of another architecture, only 6 of 8 tensors: "
+        "2 missing (0.bias, 2.weight), 2 left over (2.weight, fc.weight); what is missing starts at random: "
+        "choose the file of this architecture"
+    ) in record.message
+
+
+def test_a_classifier_that_is_not_used_is_no_warning(pretrained_log):
+    state = small_model().state_dict() | {"fc.weight": torch.zeros(1), "head.0.bias": torch.zeros(1)}
+    load_matching(small_model(seed=1), state, source="imagenet.pth")
+    record = only_record(pretrained_log)
+    assert record.levelname == "INFO"
+    assert "into Sequential 8 of 8 tensors: 0 missing, 2 left over (fc.weight, head.0.bias)" in record.message
+
+
+def test_parts_that_the_module_does_not_build_are_a_warning(pretrained_log):
+    state = nn.Sequential(nn.Sequential(*small_model(), nn.Conv2d(2, 2, 1))).state_dict()
+    module = nn.Sequential(small_model(seed=1))
+    load_matching(module, state, source="deeper.pth", find_keys=lambda: "MODEL.BACKBONE.DEPTH 101x")
+    record = only_record(pretrained_log)
+    assert record.levelname == "WARNING"
+    assert (
+        "only 8 of 8 tensors: 0 missing, 2 left over (0.3.weight, 0.3.bias); set MODEL.BACKBONE.DEPTH 101x, which "
+        in (record.message)
+    )
 
 
 @pytest.mark.parametrize(("num_left", "fits"), [(4, True), (3, False)])
@@ -74,15 +103,3 @@ def test_fewer_than_half_do_not_fit(num_left, fits):
         with pytest.raises(WeightsError, match=r"half.pth' does not fit Sequential: 5 of its 8 tensors"):
             load_matching(model, state, source="half.pth")
         assert torch.equal(model[0].weight, former)
-
-
-@pytest.mark.parametrize("content", [{"epoch": 3}, [torch.zeros(1)], {"model": {"args": 1}}])
-def test_files_without_a_state_dict(tmp_path, content):
-    torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match=r"other.pth' holds no state dict"):
-        read_state_dict(str(tmp_path / "other.pth"))
-
-
-def test_missing_file(tmp_path):
-    with pytest.raises(WeightsError, match=r"nowhere.pth' does not exist"):
-        read_state_dict(str(tmp_path / "nowhere.pth"))

@@ -144,7 +144,34 @@ def test_points_a_little_outside_are_told_with_how_far(check):
 
 def test_doubted_points_may_lie_anywhere(check):
     assert check(one_far_out_but_doubted) == []
-    assert "is at x 500, y 500" in messages(check(one_far_out_but_doubted, min_score=0.1), ERROR)[0]
+    findings = check(one_far_out_but_doubted, min_score=0.1)
+    assert not messages(findings, ERROR)
+    assert re.search(r"outside the image in 1 of 48 images .*by up to 1462.5%", messages(findings, WARNING)[0])
+
+
+@pytest.mark.parametrize(("count", "refused"), [(14, False), (15, True)])  # of 48: 29 % and 31 %
+def test_points_far_outside_in_many_images_are_a_fault_of_the_file(check, count, refused):
+    def far_out(points):
+        points = points.copy()
+        points[:count, 16, :] = 10, 90, 0.9
+        return points
+
+    errors = messages(check(far_out), ERROR)
+    assert bool(errors) == refused
+    if refused:
+        assert re.match(
+            r"points of other images, or no pixels: far outside in 15 of 48 images .*such as right_ankle at x 10, y 90",
+            errors[0],
+        )
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_normalised_points_are_seen_in_few_images_too(check, count):
+    def few(content):
+        return {"images": content["images"][:count], "annotations": content["annotations"][:count]}
+
+    errors = messages(check(lambda points: points / [*SIZE[::-1], 1], few, check.images[:count]), ERROR)
+    assert any(error.startswith(f"coordinates are normalised in {count} of {count} images") for error in errors)
 
 
 def test_swapped_images_are_counted_by_hand(check, folder):

@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fastreid.engine import default_argument_parser
 from mgre.commands import extract_keypoints
+from mgre.commands.main import main
 from mgre.data.coco_file import load_keypoints
+from mgre.engine.run import run
 from mgre.errors import SetupError
 from mgre.pose import hrnet
 from mgre_cli.extract_keypoints import parse_args
@@ -201,15 +204,14 @@ def test_a_file_of_a_folder_is_where_training_on_it_would_look(extract, tmp_path
     (tmp_path / "own" / "keypoints.json").rename(tmp_path / "k.json")
     monkeypatch.chdir(tmp_path)
     arguments = ["--images", "own", "DATASETS.KEYPOINTS", "k.json"]
-    done = extract(*arguments, "--check", status=1)  # points anywhere
-    assert done.out.endswith("'k.json' is refused\n") and "does not exist" not in done.out
+    assert extract(*arguments, "--check").out.endswith("'k.json' is accepted\n")
     extract(*arguments, "--sheets")
     assert (tmp_path / "k_worst.png").exists()
     # What is written is in the folder.
     before = (tmp_path / "k.json").read_bytes()
     extract(*arguments, "--import", "coco", "k.json", "--overwrite")
     assert (tmp_path / "own" / "k.json").exists() and (tmp_path / "k.json").read_bytes() == before
-    assert "'own/k.json' is refused" in extract(*arguments, "--check", status=1).out
+    assert "'own/k.json' is accepted" in extract(*arguments, "--check").out
 
 
 def test_options_and_overrides_come_in_any_order(tool):
@@ -315,8 +317,78 @@ def test_an_import_trusts_points_as_the_config_does(extract, tmp_path, small_run
     (own / "keypoints.json").unlink()
     (tmp_path / "theirs.json").write_text(json.dumps(content))
     arguments = ["--images", own, "--import", "coco", tmp_path / "theirs.json"]
-    assert "is at x 500" in extract(*arguments, status=1).err
-    extract(*arguments, "DATASETS.KEYPOINT_MIN_SCORE", "0.5")
+    first = content["images"][0]["file_name"]
+    done = extract(*arguments)
+    assert f"not trusted: 1 in 1 of 28 images, first nose of {first} at x 500, y 5" in done.out + done.err
+    assert load_keypoints(str(own / "keypoints.json"))[first].points[0].tolist() == [500, 5, 0]
+    done = extract(*arguments, "--overwrite", "DATASETS.KEYPOINT_MIN_SCORE", "0.5")
+    assert "not trusted" not in done.out + done.err
+
+
+def normalised(content):
+    sizes = {entry["id"]: (entry["width"], entry["height"], 1) for entry in content["images"]}
+    for entry in content["annotations"]:
+        points = np.array(entry["keypoints"]).reshape(17, 3) / sizes[entry["image_id"]]
+        entry["keypoints"] = points.ravel().tolist()
+    return content
+
+
+def upside_down(content):
+    for entry in content["annotations"]:
+        points = np.array(entry["keypoints"]).reshape(17, 3)
+        points[:, 1] = 32 - points[:, 1]
+        entry["keypoints"] = points.ravel().tolist()
+    return content
+
+
+def of_larger_crops(content):
+    for entry in content["annotations"]:
+        points = np.array(entry["keypoints"]).reshape(17, 3) * [2, 2, 1]
+        entry["keypoints"] = points.ravel().tolist()
+    return content
+
+
+def of_their_neighbours(content):
+    """As the mean of each person's points, the score tells whose they are."""
+    entries = content["annotations"]
+    for number, entry in enumerate(entries):
+        entry["keypoints"][2::3] = np.linspace(0.5, 1, 17).round(3).__sub__(number / 100).tolist()
+    scores = [float(np.mean(entry["keypoints"][2::3])) for entry in entries]
+    for entry, score in zip(entries, [*scores[1:], scores[0]], strict=True):
+        entry["score"] = score
+    return content
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (normalised, "coordinates are normalised in 28 of 28 images"),
+        (upside_down, "upside down, or joints in reverse order"),
+        (of_larger_crops, "points of other images, or no pixels: far outside in 28 of 28 images"),
+        (of_their_neighbours, "points stand in other images' entries"),
+    ],
+)
+def test_what_a_check_refuses_import_and_training_refuse_too(extract, tmp_path, small_run, capsys, damage, message):
+    own = tmp_path / "own"
+    content = damage(json.loads((own / "keypoints.json").read_text()))
+    (own / "keypoints.json").write_text(json.dumps(content))
+    assert message in extract("--images", own, "--check", status=1).out
+    trained = train(
+        default_argument_parser().parse_args(["--config-file", "configs/MGRe/Base-MGRe.yml", *small_run]), capsys
+    )
+    assert trained[0] == 1 and message in trained[1] and "set DATASETS.DOUBTFUL_KEYPOINTS warn" in trained[1]
+    (own / "keypoints.json").rename(tmp_path / "theirs.json")
+    arguments = ["--images", own, "--import", "coco", tmp_path / "theirs.json"]
+    done = extract(*arguments, status=1)
+    assert message in done.err and "set DATASETS.DOUBTFUL_KEYPOINTS warn" in done.err
+    assert not (own / "keypoints.json").exists()
+    done = extract(*arguments, "DATASETS.DOUBTFUL_KEYPOINTS", "warn")
+    assert message in done.out + done.err and (own / "keypoints.json").exists()
+
+
+def train(args, capsys) -> tuple[int, str]:
+    capsys.readouterr()
+    return main(lambda: run(args)), capsys.readouterr().err
 
 
 def test_a_file_of_the_training_split_alone_is_accepted(extract, tmp_path, small_run):
@@ -325,11 +397,6 @@ def test_a_file_of_the_training_split_alone_is_accepted(extract, tmp_path, small
     kept = {entry["id"] for entry in content["images"] if entry["file_name"].startswith("bounding_box_train")}
     content["images"] = [entry for entry in content["images"] if entry["id"] in kept]
     content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in kept]
-    # The fixture's points are anywhere in the image: head up, and left and right as from the front.
-    for entry in content["annotations"]:
-        points = np.array(entry["keypoints"]).reshape(17, 3)
-        points[:, 1] = np.sort(points[:, 1])
-        entry["keypoints"] = points.ravel().tolist()
     (own / "keypoints.json").write_text(json.dumps(content))
     arguments = ["--check", "DATASETS.CUSTOM.ROOT", str(own)]
     done = extract("--config-file", "configs/MGRe/custom.yml", *arguments)
@@ -426,13 +493,20 @@ def test_a_wrong_batch_size_says_what_is_allowed(tool, capsys, value):
         ),
         (["--images", "{crops}", "--model", "onnx"], "give an .onnx file with --weights"),
         (["--images", "{crops}", "--model", "hrnet", "--weights", "none.pth"], "'none.pth' does not exist"),
-        (["--images", "{crops}", "--import", "openpose", "x"], "known ones: boxmot, coco, kpr"),
+        (["--images", "{crops}", "--import", "openpose", "x"], "known ones: boxmot, coco, kpr, openpifpaf, yolo"),
+        (
+            ["--images", "{crops}", "--import", "coco", "{crops}"],
+            "crops': is a folder; name the file in it, or the form",
+        ),
+        (["--images", "{crops}", "--import", "boxmot", "{crops}"], "metadata.json' does not exist; give BoxMOT's"),
+        (["--images", "{crops}", "--import", "kpr", "{crops}/0000.png"], "is one file; name the folder that has"),
+        (["--images", "{crops}", "--check", "--output", "{crops}"], "crops' is a folder; name the file in it"),
         (["--images", "{crops}", "--check"], "keypoints.json' does not exist"),
         (["--images", "{crops}", "MODEL.MGRE.STAGE", "1"], "nearest: MODEL.MGRE.STAGES"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(extract, tmp_path, crops, arguments, message):
-    arguments = [str(crops) if word == "{crops}" else word for word in arguments]
+    arguments = [word.replace("{crops}", str(crops)) for word in arguments]
     done = extract(*arguments, status=1)
     assert message in done.out + done.err
     assert "Traceback" not in done.err

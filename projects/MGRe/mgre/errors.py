@@ -1,6 +1,8 @@
 """Errors a user can mend. Each message is one line that names the fault, its place and the remedy."""
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 
 
@@ -45,6 +47,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def first_names(names: Sequence[str], count: int = 3) -> str:
     """For a message: the first ``count`` of the names, and whether there are more."""
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def shell_word(text: str) -> str:
+    """For a message: ``text`` as one word of a shell, in quotes where it needs some."""
+    if re.fullmatch(r"[\w@%+=:,./-]+", text, re.ASCII):
+        return text
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def printable(text: str) -> str:

@@ -37,7 +37,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
         dest="source",
         nargs=2,
         metavar=("FORMAT", "PATH"),
-        help="take key points you have instead of finding them; formats: boxmot, coco, kpr",
+        help="take key points you have instead of finding them; formats: boxmot, coco, kpr, openpifpaf, yolo",
     )
     instead.add_argument(
         "--check",

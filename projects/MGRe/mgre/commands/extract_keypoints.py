@@ -23,6 +23,7 @@ from mgre.pose import (
     check_keypoints,
     extract_keypoints,
     find_images,
+    import_keypoints,
     is_sheet,
     open_journals,
     require_free_output,
@@ -145,8 +146,14 @@ def write_imported(args: argparse.Namespace, cfg: CfgNode, image_sets: list[Imag
     tell_left(image_sets, todo)
     statuses = []
     for image_set in todo:
-        min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
-        found = IMPORTERS[source_format](source, image_set.paths, image_set.folder, min_score=min_score)
+        found = import_keypoints(
+            source_format,
+            source,
+            image_set.paths,
+            image_set.folder,
+            min_score=cfg.DATASETS.KEYPOINT_MIN_SCORE,
+            doubtful=cfg.DATASETS.DOUBTFUL_KEYPOINTS,
+        )
         info = {"description": f"Imported from {source_format}: {os.path.basename(source)}"}
         require_free_output(image_set, overwrite=args.overwrite)
         write_keypoints(image_set.output, found.keypoints, info=info)

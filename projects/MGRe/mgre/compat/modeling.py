@@ -1,7 +1,6 @@
 """The toolbox's models and backbones."""
 
 import functools
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import fastreid
 import torch
 import torch.distributed as dist
 from fastreid.config import CfgNode
-from fastreid.modeling.backbones import BACKBONE_REGISTRY, vision_transformer
+from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.backbones.regnet.config import cfg as regnet_cfg
 from fastreid.modeling.losses import circle_loss
 from fastreid.modeling.meta_arch import MGN, Baseline
@@ -21,6 +20,9 @@ from torch import nn
 
 from mgre.compat.patching import adapt
 from mgre.errors import WeightsError
+from mgre.modeling.fitting_keys import fitting_keys
+from mgre.modeling.pretrained import load_matching
+from mgre.system.weight_files import read_state_dict
 
 # ``fastreid.modeling.losses.triplet_loss`` is the function, which hides the module of its name.
 triplet_loss = sys.modules["fastreid.modeling.losses.triplet_loss"]
@@ -28,7 +30,7 @@ cross_entropy = sys.modules["fastreid.modeling.losses.cross_entroy_loss"]
 
 
 def leave_batches_alone() -> None:
-    """Baseline and MGN, and their subclasses, normalise a copy of the images and take batches on any device.
+    """Baseline and MGN, and their subclasses, normalise a copy of the images, and take floats or bytes, on any device.
 
     The toolbox's models subtract the mean in the caller's batch, so the second use of a batch normalises it twice.
     """
@@ -38,7 +40,8 @@ def leave_batches_alone() -> None:
         def preprocessed(model: nn.Module, batched_inputs: dict[str, Any] | torch.Tensor) -> torch.Tensor:
             images = batched_inputs["images"] if isinstance(batched_inputs, dict) else batched_inputs
             if isinstance(images, torch.Tensor):
-                images = images.to(model.device, copy=True)
+                dtype = images.dtype if images.is_floating_point() else model.pixel_mean.dtype
+                images = images.to(model.device, dtype, copy=True)
             return preprocess_image(model, images)
 
         return preprocessed
@@ -135,15 +138,9 @@ def _make_builder(builder: Callable[[CfgNode], nn.Module]) -> Callable[[CfgNode]
         path = cfg.MODEL.BACKBONE.PRETRAIN_PATH
         if not path:
             return _build_published(builder, cfg, random_cfg)
-        # Not at the top: mgre.modeling uses the toolbox, which is being adapted when this module is imported.
-        from mgre.modeling.pretrained import load_matching
-        from mgre.system.weight_files import read_state_dict
-
         backbone = builder(random_cfg)
         state = read_state_dict(path)
-        if isinstance(backbone, vision_transformer.VisionTransformer):
-            state = _fit_positions(state, backbone)
-        load_matching(backbone, state, source=path)
+        load_matching(backbone, state, source=path, find_keys=lambda: fitting_keys(cfg, state))
         return backbone
 
     return built
@@ -159,19 +156,6 @@ def _build_published(builder: Callable[[CfgNode], nn.Module], cfg: CfgNode, rand
             f"them ({type(error).__name__}: {error}); fetch them where there is a network and set "
             "MODEL.BACKBONE.PRETRAIN_PATH, or set MODEL.BACKBONE.PRETRAIN False"
         ) from error
-
-
-def _fit_positions(state: dict[str, torch.Tensor], backbone: nn.Module) -> dict[str, torch.Tensor]:
-    """The state of a vision transformer, its position embedding resized to the image size of ``backbone``."""
-    state = dict(state)
-    for name, value in state.items():
-        if name.endswith("pos_embed") and value.shape != backbone.pos_embed.shape:
-            # The class token and, in a distilled model, the distillation token come before a square grid of tokens.
-            num_extra = value.shape[1] - math.isqrt(value.shape[1]) ** 2
-            tokens = torch.cat([value[:, :1], value[:, num_extra:]], dim=1)
-            grid = backbone.patch_embed
-            state[name] = vision_transformer.resize_pos_embed(tokens, backbone.pos_embed, grid.num_y, grid.num_x)
-    return state
 
 
 def compare_across_processes() -> None:

@@ -154,7 +154,8 @@ def _check_mgre(cfg: CfgNode) -> None:
     if regions and not mgre.REGION_FEATURES and (mgre.BOXES != "location" or not mgre.LOCATION.LOSS_WEIGHT):
         raise ConfigError(
             "MODEL.MGRE.REGION_FEATURES False leaves the location loss alone of the regions: it takes "
-            "MODEL.MGRE.BOXES location and MODEL.MGRE.LOCATION.LOSS_WEIGHT above 0; or build no stages (STAGES ())"
+            "MODEL.MGRE.BOXES location and MODEL.MGRE.LOCATION.LOSS_WEIGHT above 0; or build no stages: "
+            'MODEL.MGRE.STAGES "()"'
         )
     heads = REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME)
     # The toolbox's heads take one map, MGRe's head takes the maps of all regions.
@@ -169,7 +170,7 @@ def _check_mgre(cfg: CfgNode) -> None:
             not cfg.MODEL.BACKBONE.WITH_NL,
             "MODEL.BACKBONE.WITH_NL",
             True,
-            f"False with DEPTH {cfg.MODEL.BACKBONE.DEPTH}, which has none; 50x and 101x have",
+            f"False with MODEL.BACKBONE.DEPTH {cfg.MODEL.BACKBONE.DEPTH}, which has none; 50x and 101x have",
         )
     if mgre.BACKBONE == "build_mgre_backbone":
         raise ConfigError("MODEL.MGRE.BACKBONE is the backbone inside build_mgre_backbone: name another one")

@@ -148,6 +148,13 @@ KEYS = (
         "Train although more than half of the training images have no key points.",
     ),
     Key(
+        "DATASETS.DOUBTFUL_KEYPOINTS",
+        "stop",
+        "Treatment of a key point file whose points cannot be those of its images, such as normalised ones, or joints "
+        'in another order than COCO\'s. "stop": an error. "warn": a warning, for images where people do not stand.',
+        choice("stop", "warn"),
+    ),
+    Key(
         "DATASETS.UNREADABLE_IMAGES",
         "stop",
         'Treatment of unreadable images. "stop": a training does not start if the header of an image is unreadable, '
@@ -225,6 +232,13 @@ KEYS = (
         "auto",
         'Type of mixed precision at inference: "float16" or "bfloat16". "auto": float16 on CUDA, bfloat16 on the CPU.',
         choice("auto", "float16", "bfloat16"),
+    ),
+    Key(
+        "TEST.RERANK.SEARCH",
+        "auto",
+        'What finds the neighbours for re-ranking and query expansion, exactly. "auto" and "torch": torch, on the '
+        'model\'s device. "faiss": faiss on a GPU (pip install faiss-gpu); where it cannot, torch, after a warning.',
+        choice("auto", "torch", "faiss"),
     ),
     # Occluded test images (Table 6), of any model: a box of an image is erased, filled with INPUT.REA.VALUE.
     Key("TEST.OCCLUSION.ENABLED", False, "Occlude images of query and gallery."),

@@ -11,7 +11,7 @@ from fastreid.utils.logger import log_first_n
 
 from mgre.config.checks import check_config
 from mgre.config.keys import add_mgre_config
-from mgre.errors import ConfigError, nearest
+from mgre.errors import ConfigError, nearest, shell_word
 
 # Most values of a config file: far more than there are keys, far fewer than a few lines of YAML aliases can stand for.
 MAX_VALUES = 10_000
@@ -125,6 +125,6 @@ def _describe_type(default: Any, value: Any) -> str:
     if isinstance(default, int | float):
         return f"a {'whole ' if isinstance(default, int) else ''}number, like {default}"
     if isinstance(default, str):
-        return f"""text; what looks like something else takes quotes in quotes, "'{value}'\""""
+        return f"text; what looks like something else takes quotes in quotes, {shell_word(repr(str(value)))}"
     names = not default or isinstance(default[0], str)
-    return f'a tuple in quotes, like "{(value,) if names else tuple(default)}"'
+    return f"a tuple in quotes, like {shell_word(str((value,) if names else tuple(default)))}"

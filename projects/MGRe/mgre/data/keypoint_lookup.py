@@ -4,12 +4,22 @@ import logging
 import os
 from collections.abc import Sequence
 
+import numpy as np
 from fastreid.config import CfgNode
 from fastreid.data.datasets.bases import ImageDataset
 
-from mgre.data.coco_file import load_keypoints
+from mgre.data.coco_file import best_people, read_people, trust_inside
 from mgre.data.datasets import dataset_folder
-from mgre.data.keypoints import ImageKeypoints, file_name_of, find_keypoint_file, match_keypoints
+from mgre.data.findings import Finding
+from mgre.data.keypoint_checks import check_entries, check_places, require_sound
+from mgre.data.keypoints import (
+    NUM_KEYPOINTS,
+    ImageKeypoints,
+    file_name_of,
+    find_keypoint_file,
+    match_keypoints,
+    trusted_points,
+)
 from mgre.data.torch_dataset import Item
 from mgre.errors import DataError
 
@@ -38,8 +48,7 @@ def find_train_keypoints(
     cfg: CfgNode, datasets: dict[str, ImageDataset], items_of: dict[str, Sequence[Item]]
 ) -> dict[str, ImageKeypoints]:
     """The key points of all training images, by path."""
-    file_name, min_score = cfg.DATASETS.KEYPOINTS, cfg.DATASETS.KEYPOINT_MIN_SCORE
-    allow_missing = cfg.DATASETS.ALLOW_MISSING_KEYPOINTS
+    file_name, allow_missing = cfg.DATASETS.KEYPOINTS, cfg.DATASETS.ALLOW_MISSING_KEYPOINTS
     keypoints: dict[str, ImageKeypoints] = {}
     looked_for = []
     for name, dataset in datasets.items():
@@ -48,7 +57,7 @@ def find_train_keypoints(
         if path is None:
             looked_for.append(f"'{os.path.join(folder, file_name)}' ({name})")
             continue
-        content = load_keypoints(path, min_score=min_score)
+        content, findings = _read_and_check(cfg, path)
         image_paths = [item[0] for item in items_of[name]]
         found = match_keypoints(content, image_paths, folder)
         if not found:
@@ -58,7 +67,8 @@ def find_train_keypoints(
                 f"(its first file_name is '{examples[0]}', the data set's first image is '{examples[1]}'); "
                 "set DATASETS.KEYPOINTS to the right file, with file names relative to the data set's folder"
             )
-        keypoints.update(found)
+        require_sound(findings, path, doubtful=cfg.DATASETS.DOUBTFUL_KEYPOINTS)
+        keypoints.update(trust_inside(found, path, cfg.DATASETS.KEYPOINT_MIN_SCORE))
     if looked_for and not (keypoints and allow_missing):
         raise DataError(
             f"No key point file: {', '.join(looked_for)} does not exist; make it with tools/extract_keypoints.py and "
@@ -89,17 +99,28 @@ def find_test_keypoints(cfg: CfgNode, dataset: ImageDataset, items: Sequence[Ite
                 "file"
             )
         return {}
-    content = load_keypoints(path, min_score=cfg.DATASETS.KEYPOINT_MIN_SCORE)
+    content, findings = _read_and_check(cfg, path)
     keypoints = match_keypoints(content, [item[0] for item in items], folder)
+    if keypoints:
+        require_sound(findings, path, doubtful=cfg.DATASETS.DOUBTFUL_KEYPOINTS)
+        keypoints = trust_inside(keypoints, path, cfg.DATASETS.KEYPOINT_MIN_SCORE)
     if needed:
         _check_coverage(cfg, keypoints, len(items), "test")
     return keypoints
 
 
+def _read_and_check(cfg: CfgNode, path: str) -> tuple[dict[str, ImageKeypoints], list[Finding]]:
+    """The key points of the file ``path`` by ``file_name``, and what speaks against their places."""
+    names, people = read_people(path)
+    keypoints = best_people(people)
+    return keypoints, [*check_entries(names, people), *check_places(keypoints, cfg.DATASETS.KEYPOINT_MIN_SCORE)]
+
+
 def _check_coverage(cfg: CfgNode, keypoints: dict[str, ImageKeypoints], num_images: int, split: str) -> None:
     """Log how many of ``num_images`` have no trusted key points; raise a DataError if most have none."""
     min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
-    num_missing = num_images - sum(bool(found.trusted(min_score).any()) for found in keypoints.values())
+    points = np.array([found.points for found in keypoints.values()]).reshape(-1, NUM_KEYPOINTS, 3)
+    num_missing = num_images - int(trusted_points(points, min_score).any(axis=1).sum())
     logger.info(f"{num_missing} of {num_images} {split} images have no trusted key points")
     if 2 * num_missing > num_images and not cfg.DATASETS.ALLOW_MISSING_KEYPOINTS:
         raise DataError(

@@ -1,29 +1,27 @@
 """A config's model with trained weights, for inference."""
 
+import torch
 from fastreid.config import CfgNode
-from fastreid.modeling.heads.embedding_head import EmbeddingHead
 from torch import nn
 
-from mgre.engine.safe_checkpointer import SafeCheckpointer
+from mgre.engine.safe_checkpointer import SafeCheckpointer, classifiers, other_pixel_statistics
 from mgre.engine.trainer import Trainer
 from mgre.errors import WeightsError
+from mgre.modeling.pretrained import Match
 
 
 class InferenceCheckpointer(SafeCheckpointer):
-    """Refuses weights that leave a part of the model random; the toolbox only logs which part."""
+    """Refuses weights that leave a part of the model random or are of another one, where training only warns."""
 
-    def _log_incompatible_keys(self, incompatible) -> None:
-        # A classifier has a row for each training identity, and inference does not use it.
-        unused = {f"{name}.weight" for name, m in self.model.named_modules() if isinstance(m, EmbeddingHead)}
-        wrong = [k for k in incompatible.missing_keys if k not in unused]
-        wrong += [k for k, _, _ in incompatible.incorrect_shapes if k not in unused]
-        # Older models of the toolbox have the pixel statistics among their weights.
-        wrong += [k for k in incompatible.unexpected_keys if k not in ("pixel_mean", "pixel_std")]
-        if wrong:
+    def _check(self, found: Match, state: dict[str, torch.Tensor]) -> None:
+        found = found.without(classifiers(self.model))
+        if wrong := found.missing + found.left_over:
             raise WeightsError(
-                f"MODEL.WEIGHTS is of another architecture: {len(wrong)} tensors are missing in it, have another shape "
-                f"or are none of the model's, first {wrong[0]}; use the config the weights were trained with"
+                f"MODEL.WEIGHTS '{self._path}' is of another architecture: {len(wrong)} tensors are missing in it, "
+                f"have another shape or are none of the model's, first {wrong[0]}; {self._remedy(state)}"
             )
+        if keys := other_pixel_statistics(self.model, state):
+            raise WeightsError(f"MODEL.WEIGHTS '{self._path}' was trained with other pixel statistics: set {keys}")
 
 
 def load_model(cfg: CfgNode) -> nn.Module:
@@ -37,5 +35,5 @@ def load_model(cfg: CfgNode) -> nn.Module:
     cfg.MODEL.BACKBONE.PRETRAIN = False
     cfg.freeze()
     model = Trainer.build_model(cfg)
-    InferenceCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    InferenceCheckpointer(model, cfg=cfg).load(cfg.MODEL.WEIGHTS)
     return model

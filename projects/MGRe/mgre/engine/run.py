@@ -19,6 +19,9 @@ from fastreid.utils.logger import setup_logger
 
 from mgre.config import load_config
 from mgre.data import list_images
+from mgre.data.checks import check_datasets
+from mgre.data.datasets import reading_once
+from mgre.data.torch_dataset import name_dead_workers
 from mgre.data.unreadable import check_headers
 from mgre.engine import processes
 from mgre.engine.load_model import load_model
@@ -74,22 +77,31 @@ def run(args: argparse.Namespace) -> dict | None:
     At the end the metrics are written to OUTPUT_DIR, as :data:`RESULTS_FILE` or :data:`EVALUATION_FILE`.
     """
     cfg = setup(args)
-    file_name = EVALUATION_FILE if args.eval_only else RESULTS_FILE
-    if args.eval_only:
-        model = load_model(cfg)
-        _forget_results(cfg.OUTPUT_DIR, file_name)
-        results = Trainer.test(cfg, model)
-    else:
-        if cfg.DATASETS.UNREADABLE_IMAGES == "stop":
-            paths = sorted({path for members in list_images(cfg).values() for path in members})
-            check_headers(paths, cfg.OUTPUT_DIR)
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-        _forget_results(cfg.OUTPUT_DIR, file_name)
-        results = trainer.train()
+    results = _evaluate(cfg) if args.eval_only else _train(cfg, resume=args.resume)
     if comm.is_main_process() and results:
-        write_results(os.path.join(cfg.OUTPUT_DIR, file_name), results)
+        write_results(os.path.join(cfg.OUTPUT_DIR, EVALUATION_FILE if args.eval_only else RESULTS_FILE), results)
     return results
+
+
+def _evaluate(cfg: CfgNode) -> dict:
+    with reading_once():
+        check_datasets(cfg, will_train=False)
+        model = load_model(cfg)
+        _forget_results(cfg.OUTPUT_DIR, EVALUATION_FILE)
+        return Trainer.test(cfg, model)
+
+
+def _train(cfg: CfgNode, *, resume: bool) -> dict | None:
+    with name_dead_workers():  # workers load images from the trainer's construction on
+        with reading_once():
+            check_datasets(cfg, will_train=True)
+            if cfg.DATASETS.UNREADABLE_IMAGES == "stop":
+                paths = sorted({path for members in list_images(cfg).values() for path in members})
+                check_headers(paths, cfg.OUTPUT_DIR)
+            trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=resume)
+        _forget_results(cfg.OUTPUT_DIR, RESULTS_FILE)
+        return trainer.train()
 
 
 def _forget_results(folder: str, file_name: str) -> None:

@@ -11,6 +11,7 @@ from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from torch import nn
 
 from mgre.errors import ConfigError, WeightsError, nearest
+from mgre.modeling.pretrained import common_prefix
 from mgre.system.weight_files import read_state_dict
 
 logger = logging.getLogger(__name__)
@@ -45,12 +46,12 @@ class TimmBackbone(nn.Module):
         except (RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
             raise ConfigError(
                 f"MODEL.TIMM.NAME '{name}' gives no feature maps with MODEL.BACKBONE.LAST_STRIDE {last_stride} "
-                f"({error}); try LAST_STRIDE 2 or another model"
+                f"({error}); set MODEL.BACKBONE.LAST_STRIDE 2, or another model"
             ) from error
         if len(body.feature_info) < 4:
             raise ConfigError(f"MODEL.TIMM.NAME '{name}' has {len(body.feature_info)} feature stages, MGRe needs four")
         if pretrained:
-            body = _create_pretrained(name, options, weights)
+            body = _create_from_file(name, options, weights) if weights else _create_published(name, options)
         self.body = body
         self.channels = {f"stage{i}": c for i, c in enumerate(body.feature_info.channels()[-4:], start=1)}
         self._check_maps(name)
@@ -75,25 +76,61 @@ class TimmBackbone(nn.Module):
         return dict(zip(self.channels, self.body(images)[-4:], strict=True))
 
 
-def _create_pretrained(name: str, options: dict, weights: str) -> nn.Module:
+def _create_published(name: str, options: dict) -> nn.Module:
     import timm
 
-    # timm maps a published state dict to the feature stages. It gets the content of the file, which is read safely
-    # here, and not the path.
-    overlay = {"state_dict": read_state_dict(weights)} if weights else None
     try:
-        body = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-    except Exception as error:  # the state dict does not fit, or the hub's client fails, with any kind of error
-        if weights:
-            raise WeightsError(
-                f"MODEL.BACKBONE.PRETRAIN_PATH '{weights}' does not fit timm's '{name}': {error}"
-            ) from error
+        body = timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # the hub's client fails with any kind of error
         raise WeightsError(
             f"the weights of timm's '{name}' cannot be downloaded ({error}); fetch them where there is a network and "
             "set MODEL.BACKBONE.PRETRAIN_PATH, or set MODEL.BACKBONE.PRETRAIN False"
         ) from error
-    logger.info("Loaded timm's %s with %d tensors from %s", name, len(body.state_dict()), weights or "its hub")
+    logger.info("Loaded timm's %s with %d tensors from its hub", name, len(body.state_dict()))
     return body
+
+
+def _create_from_file(name: str, options: dict, path: str) -> nn.Module:
+    import timm
+
+    # timm maps a published state dict to the feature stages. It gets the content of the file, which is read safely
+    # here, and not the path.
+    state = read_state_dict(path)
+    prefix = common_prefix(state, timm.create_model(name).state_dict())
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    try:
+        body = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(state)}, **options)
+    except Exception as error:  # the state dict does not fit, which timm tells by any kind of error
+        reason = " ".join(str(error).split())
+    else:
+        own = body.state_dict()
+        parts = {key.split(".")[0] for key in own}
+        # Beside the stages, a file has layers that only a classifier needs.
+        wrong = _not_in(state, own) + [key for key in _not_in(own, state) if key.split(".")[0] in parts]
+        reason = f"{len(wrong)} tensors are not in both, first {wrong[0]}" if wrong else ""
+    if reason:
+        raise WeightsError(
+            f"MODEL.BACKBONE.PRETRAIN_PATH '{path}' does not fit timm's '{name}' ({reason}); set MODEL.TIMM.NAME to "
+            "the model that the weights are of"
+        )
+    logger.info("Loaded timm's %s with %d tensors from %s", name, len(own), path)
+    return body
+
+
+def _not_in(others: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> list[str]:
+    """The names of the tensors of ``state`` whose values are nowhere in ``others``.
+
+    timm loads what fits and leaves the rest at random. It changes names while it loads, so values are compared.
+    """
+    of_size: dict[int, list[torch.Tensor]] = {}
+    for other in others.values():
+        of_size.setdefault(other.numel(), []).append(other.flatten().float())
+    return [
+        name
+        for name, value in state.items()
+        if value.is_floating_point()
+        and not any(torch.equal(value.flatten().float(), other) for other in of_size.get(value.numel(), ()))
+    ]
 
 
 def check_timm_name(name: str) -> None:

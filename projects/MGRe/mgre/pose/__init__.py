@@ -8,7 +8,7 @@ from mgre.pose.base import POSE_MODELS, FoundKeypoints, PoseModel
 from mgre.pose.checking import check_keypoints
 from mgre.pose.extraction import ImageSet, extract_keypoints, open_journals, require_free_output, sets_to_write
 from mgre.pose.images import find_images
-from mgre.pose.importers import IMPORTERS
+from mgre.pose.importers import IMPORTERS, import_keypoints
 from mgre.pose.report import is_sheet, require_free_sheets, save_sheets, sheet_paths, summarise
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "extract_keypoints",
     "find_images",
     "hrnet",
+    "import_keypoints",
     "is_sheet",
     "onnx_model",
     "open_journals",

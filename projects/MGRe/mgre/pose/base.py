@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from fvcore.common.registry import Registry
 
+from mgre.data.findings import Finding
 from mgre.data.keypoints import ImageKeypoints
 
 POSE_MODELS = Registry("POSE_MODELS")
@@ -53,7 +54,9 @@ class FoundKeypoints:
     Attributes:
         keypoints: by ``file_name``, relative to the images' folder.
         faulty: the reason why an image was skipped, by ``file_name``.
+        findings: what speaks against imported key points.
     """
 
     keypoints: dict[str, ImageKeypoints] = field(default_factory=dict)
     faulty: dict[str, str] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """Checks a key point file against the data set it is for.
 
-This module has the entry point and the checks of names, sizes and entries. The checks of where the points lie are in
-:mod:`mgre.pose.checking_points`.
+This module has the entry point and the checks of names and sizes. Those of entries and of where the points lie are in
+:mod:`mgre.data.keypoint_checks`: importing a file and training make them too.
 
 No check looks at the pictures. Points that stand in another image's entry are therefore found only where something else
 in the file gives them away: another image size, a person's score that is the mean of other points' scores, or the order
@@ -11,20 +11,12 @@ of the entries. Where all crops have one size and the entries moved as a whole, 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-import numpy as np
-
 from mgre.data.coco_file import best_people, read_people
+from mgre.data.findings import ERROR, MOST, WARNING, Finding, share_of
+from mgre.data.keypoint_checks import check_entries, check_points
 from mgre.data.keypoints import ImageKeypoints, file_name_of
 from mgre.errors import DataError
-from mgre.pose.checking_points import check_points
-from mgre.pose.finding import ERROR, MIN_IMAGES, MOST, WARNING, Finding, share_of
 from mgre.pose.images import image_size
-
-# Points are looked for at most this many entries away from their own: a list may have lost or gained a few images.
-MAX_SHIFT = 3
-# A person's score that differs from the mean of the points' scores by no more than this is that mean, rounded to three
-# digits.
-SCORE_ROUNDING = 1e-3
 
 
 def check_keypoints(
@@ -60,10 +52,9 @@ def check_keypoints(
         *_check_names(keypoints, paths, train_names, min_score),
         *_check_sizes(keypoints, paths),
         *_check_repeated(Counter(name for name, _, _ in people)),
-        *_check_entries(names, people),
+        *check_entries(names, people),
+        *check_points(keypoints, min_score),
     ]
-    if keypoints:
-        findings += check_points(keypoints, people, min_score, path)
     return sorted(findings, key=lambda finding: (ERROR, WARNING).index(finding.level))
 
 
@@ -138,37 +129,3 @@ def _check_repeated(counts: Mapping[str, int]) -> Iterator[Finding]:
     repeated = [name for name, count in counts.items() if count > 1]
     if repeated:
         yield Finding(WARNING, f"{share_of(repeated, len(counts))} have several people; the best score counts")
-
-
-def _check_entries(names: Sequence[str], people: Sequence[tuple[str, float, ImageKeypoints]]) -> Iterator[Finding]:
-    """Find points that stand in the entry of a neighbouring image.
-
-    Two signs give such points away. First, most tools write the mean of the points' scores as the person's score: a
-    score that is the mean of a neighbouring entry's points came with those points. Second, the annotations are in the
-    order of the images, but moved by a few places.
-    """
-    if len(people) < MIN_IMAGES:
-        return
-    scores = np.array([score for _, score, _ in people])
-    means = np.array([keypoints.points[:, 2].mean() for _, _, keypoints in people])
-    others = np.abs(scores - means) > SCORE_ROUNDING
-    order = {name: index for index, name in enumerate(names)}
-    positions = np.array([order[name] for name, _, _ in people])
-    for shift in (sign * step for step in range(1, MAX_SHIFT + 1) for sign in (1, -1)):
-        where = f"{abs(shift)} {'after' if shift > 0 else 'before'} it"
-        moved = others & (np.abs(scores - np.roll(means, -shift)) <= SCORE_ROUNDING)
-        if moved.sum() >= MIN_IMAGES and moved.sum() > MOST * others.sum():
-            told = share_of([people[index][0] for index in np.flatnonzero(moved)], len(people))
-            yield Finding(
-                ERROR,
-                f"points stand in other images' entries: the score of {told} is the mean of the points of the entry "
-                f"{where}; write each image's points to its own entry",
-            )
-            return
-        if len(names) == len(people) and (positions == np.roll(np.arange(len(names)), -shift)).all():
-            yield Finding(
-                ERROR,
-                f"each entry of 'annotations' names the image {where} in the order of 'images': are its image_ids off "
-                f"by {abs(shift)}?",
-            )
-            return

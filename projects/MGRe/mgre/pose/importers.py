@@ -9,75 +9,97 @@ Points at exactly (0, 0) get score 0 in all formats. COCO puts unlabelled points
 puts points with a confidence below 0.5 there, and this confidence can be above our limit of 0.3.
 """
 
-import logging
-import ntpath
 import os
-import posixpath
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mgre.data.coco_file import best_people, entries_by_id, parse_points, person_score, read_json
-from mgre.data.images import ImageError
-from mgre.data.keypoints import ImageKeypoints, check_inside, file_name_of, untrust_outside
-from mgre.errors import DataError
+from mgre.data.keypoint_checks import check_entries, require_sound
+from mgre.data.keypoints import NUM_KEYPOINTS, ImageKeypoints
 from mgre.pose.base import FoundKeypoints
-from mgre.pose.images import image_size, load_crop, name_fault, size_fault
+from mgre.pose.dataset_images import DatasetImages, source_fault
 
-logger = logging.getLogger(__name__)
 
-# Threads that read the images.
-NUM_THREADS = 2
+def import_keypoints(
+    form: str, source: str, image_paths: Sequence[str], folder: str, *, min_score: float, doubtful: str = "stop"
+) -> FoundKeypoints:
+    """Import key points, if they can be those of the images.
+
+    Args:
+        form: the name of an importer, see :data:`IMPORTERS`.
+        min_score: points of a lower score are not trusted.
+        doubtful: "stop" or "warn", as in DATASETS.DOUBTFUL_KEYPOINTS.
+
+    Raises:
+        DataError: a file is malformed, no image has key points, or the points cannot be those of the images.
+    """
+    found = IMPORTERS[form](source, image_paths, folder, min_score=min_score)
+    require_sound(found.findings, source, doubtful=doubtful)
+    return found
 
 
 def import_coco(source: str, image_paths: Sequence[str], folder: str, *, min_score: float) -> FoundKeypoints:
-    """A COCO key point JSON: an object with ``images`` and ``annotations``, or a bare list of results in which
-    ``image_id`` is a file name, as AlphaPose writes it.
+    """A COCO key point JSON: an object with ``images`` and ``annotations``, or a bare list of results as AlphaPose and
+    Ultralytics write it.
 
-    A file name may be without its folder if only one image has this name. If an image has several people, the one with
-    the largest score counts. If all third values are 0, 1 or 2, they are COCO's visibility flags. Then all labelled
-    points get score 1, also the hidden ones (flag 1), because their places are as good. Points a little outside their
-    image are not trusted.
+    In a bare list, ``file_name`` is the image's name, else ``image_id``: a name (AlphaPose), a stem, or the number that
+    the stem is (Ultralytics). A name may be without its folder and its suffix if only one image has it. If an image has
+    several people, the one with the largest score counts. If all third values are 0, 1 or 2, they are COCO's visibility
+    flags. Then all labelled points get score 1, also the hidden ones (flag 1), because their places are as good. Points
+    outside their image are not trusted.
 
     Raises:
-        DataError: the file or an image is missing or malformed, or the points cannot be those of their image.
+        DataError: the file or an image is missing or malformed.
     """
-    images = _Images(image_paths, folder, source)
+    images = DatasetImages(image_paths, folder, source)
     entries, annotations = _read_coco(source)
-    people: list[tuple[str, tuple[int, int], Mapping[str, Any], np.ndarray]] = []
+    people: list[tuple[str, str, tuple[int, int], Mapping[str, Any], np.ndarray]] = []
     for number, annotation in enumerate(annotations):
         if not isinstance(annotation, dict) or not isinstance(annotation.get("keypoints"), list):
-            raise _fault(source, f"annotations[{number}] needs an image_id and a list 'keypoints'")
-        image_id = annotation.get("image_id")
-        if entries is None:
-            entry = {"file_name": image_id}
-        elif isinstance(image_id, int | str) and image_id in entries:
-            entry = entries[image_id]
-        else:
-            raise _fault(source, f"image_id {image_id} of annotations[{number}] is not in 'images'")
-        if not isinstance(entry["file_name"], str):
-            raise _fault(
-                source,
-                f"as a bare list of results it needs file names for image_id, but has {image_id}; "
-                "write those, or one object with the lists 'images' and 'annotations'",
-            )
+            raise source_fault(source, f"annotations[{number}] needs an image_id and a list 'keypoints'")
+        entry = _entry_of(annotation, number, entries, images, source)
         if name := images.find(entry["file_name"]):
             size = images.size(name, [entry["height"], entry["width"]] if {"height", "width"} <= entry.keys() else None)
             if size:
-                people.append((name, size, annotation, parse_points(annotation["keypoints"], name, source)))
-    if all(np.isin(points[:, 2], (0, 1, 2)).all() for *_, points in people):
-        for *_, points in people:
-            points[:, 2] = points[:, 2].clip(max=1)
-    scored = []
-    for name, size, annotation, points in people:
+                points = parse_points(annotation["keypoints"], name, source)
+                people.append((entry["file_name"], name, size, annotation, points))
+    _flags_to_scores([points for *_, points in people])
+    scored, as_written = [], []
+    for label, name, size, annotation, points in people:
         keypoints = ImageKeypoints(_without_origin(points), size)
-        check_inside(keypoints, min_score, name, source)
-        inside = ImageKeypoints(untrust_outside(points, size), size)
-        scored.append((name, person_score(annotation, points), inside))
-    return images.found(best_people(scored))
+        score = person_score(annotation, points)
+        scored.append((name, score, keypoints))
+        as_written.append((label, score, keypoints))
+    found = images.found(best_people(scored), min_score)
+    if entries is not None:
+        found.findings += check_entries([entry["file_name"] for entry in entries.values()], as_written)
+    return found
+
+
+def _entry_of(
+    annotation: Mapping[str, Any],
+    number: int,
+    entries: Mapping[Any, Mapping[str, Any]] | None,
+    images: DatasetImages,
+    source: str,
+) -> Mapping[str, Any]:
+    """The image that an annotation belongs to: its ``file_name``, and its width and height if the file has them."""
+    image_id = annotation.get("image_id")
+    if entries is not None:
+        if isinstance(image_id, int | str) and image_id in entries:
+            return entries[image_id]
+        raise source_fault(source, f"image_id {image_id} of annotations[{number}] is not in 'images'")
+    if isinstance(annotation.get("file_name"), str):
+        return {"file_name": annotation["file_name"]}
+    if isinstance(image_id, str) or (isinstance(image_id, int) and images.have_numbers):
+        return {"file_name": image_id}
+    raise source_fault(
+        source,
+        f"as a bare list of results it needs file names for image_id, but has {image_id}; "
+        "write those, or one object with the lists 'images' and 'annotations'",
+    )
 
 
 def import_boxmot(source: str, image_paths: Sequence[str], folder: str, *, min_score: float) -> FoundKeypoints:
@@ -96,8 +118,8 @@ def import_boxmot(source: str, image_paths: Sequence[str], folder: str, *, min_s
     content = read_json(path, remedy="give BoxMOT's metadata.json, or the folder it is in")
     records = content.get("images") if isinstance(content, dict) else None
     if not isinstance(records, dict):
-        raise _fault(path, "BoxMOT's metadata.json needs an object 'images'")
-    images = _Images(image_paths, folder, path)
+        raise source_fault(path, "BoxMOT's metadata.json needs an object 'images'")
+    images = DatasetImages(image_paths, folder, path)
     found = {}
     for label, record in records.items():
         # A record may have masks and no key points.
@@ -106,8 +128,8 @@ def import_boxmot(source: str, image_paths: Sequence[str], folder: str, *, min_s
         if size := images.size(name, record.get("image_size")):
             points = parse_points(_flat(record["keypoints"], name, path), name, path)
             points[:, :2] *= size[::-1]
-            found[name] = ImageKeypoints(untrust_outside(_without_origin(points), size), size)
-    return images.found(found)
+            found[name] = ImageKeypoints(_without_origin(points), size)
+    return images.found(found, min_score)
 
 
 def import_kpr(source: str, image_paths: Sequence[str], folder: str, *, min_score: float) -> FoundKeypoints:
@@ -127,17 +149,87 @@ def import_kpr(source: str, image_paths: Sequence[str], folder: str, *, min_scor
     Raises:
         DataError: a file or an image is malformed, or no image has a file.
     """
-    images = _Images(image_paths, folder, source)
+    images = DatasetImages(image_paths, folder, source)
     found = {}
-    for name in images.names:
-        stem, suffix = os.path.splitext(os.path.join(source, name))
-        endings = (f"{suffix}_keypoints.json", ".jpg_keypoints.json", "_keypoints.json", ".json")
-        path = next((stem + ending for ending in endings if os.path.isfile(stem + ending)), None)
-        person = _kpr_target(read_json(path), path) if path else None
+    for name, path in images.files(source, _kpr_endings):
+        person = _kpr_target(read_json(path), path)
         if person is not None and (size := images.size(name)):
             points = parse_points(_flat(person["keypoints"], name, path), name, path)
-            found[name] = ImageKeypoints(untrust_outside(_without_origin(points), size), size)
-    return images.found(found)
+            found[name] = ImageKeypoints(_without_origin(points), size)
+    return images.found(found, min_score)
+
+
+def _kpr_endings(suffix: str) -> Sequence[str]:
+    return f"{suffix}_keypoints.json", ".jpg_keypoints.json", "_keypoints.json", ".json"
+
+
+def import_openpifpaf(source: str, image_paths: Sequence[str], folder: str, *, min_score: float) -> FoundKeypoints:
+    """The folder of ``python -m openpifpaf.predict --json-output``: ``a.jpg.predictions.json`` for the image ``a.jpg``.
+
+    The file holds a list of people; each has ``keypoints``, 51 numbers in pixels. The one with the largest ``score``
+    counts. Points outside their image are not trusted.
+
+    Raises:
+        DataError: a file or an image is malformed, or no image has a file.
+    """
+    images = DatasetImages(image_paths, folder, source)
+    people = []
+    for name, path in images.files(source, lambda suffix: (f"{suffix}.predictions.json", ".predictions.json")):
+        annotations = read_json(path)
+        if not isinstance(annotations, list) or not all(isinstance(a, dict) and "keypoints" in a for a in annotations):
+            raise source_fault(path, "OpenPifPaf's files are lists of people with 'keypoints'")
+        if annotations and (size := images.size(name)):
+            for annotation in annotations:
+                points = parse_points(_flat(annotation["keypoints"], name, path), name, path)
+                score = person_score(annotation, points)
+                people.append((name, score, ImageKeypoints(_without_origin(points), size)))
+    return images.found(best_people(people), min_score)
+
+
+def import_yolo(source: str, image_paths: Sequence[str], folder: str, *, min_score: float) -> FoundKeypoints:
+    """The folder of Ultralytics' ``yolo pose predict save_txt=True``, or of labels in its form: ``a.txt`` of ``a.jpg``.
+
+    Each line is a person: class, the box's centre and size, 17 times x, y, score, and with ``save_conf=True`` the
+    person's score; places are divided by the image's width and height. The person with the largest score counts, else
+    the one with the largest box. Visibility flags are as in COCO's files.
+
+    Raises:
+        DataError: a file or an image is malformed, or no image has a file.
+    """
+    images = DatasetImages(image_paths, folder, source)
+    people = []
+    for name, path in images.files(source, lambda suffix: (".txt",)):
+        size = images.size(name)
+        for score, points in _read_yolo(path, name) if size else ():
+            people.append((name, score, ImageKeypoints(points, size)))
+    _flags_to_scores([found.points for *_, found in people])
+    for *_, found in people:
+        found.points[:, :2] *= found.size[::-1]
+        _without_origin(found.points)
+    return images.found(best_people(people), min_score)
+
+
+def _read_yolo(path: str, name: str) -> list[tuple[float, np.ndarray]]:
+    """The people of a text file: a score by which to choose, and (17, 3) x, y from 0 to 1, and score."""
+    people = []
+    num_box = 5  # with the class
+    num_values = num_box + 3 * NUM_KEYPOINTS
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            rows = [[float(word) for word in line.split()] for line in file if line.strip()]
+    except (OSError, ValueError) as error:
+        raise source_fault(path, f"is no text file of numbers ({error}); write it again") from error
+    for number, row in enumerate(rows, start=1):
+        if not num_values <= len(row) <= num_values + 2:  # a score and a track's number may follow
+            raise source_fault(
+                path,
+                f"person {number} has {len(row)} numbers, not {num_values} (class, box, and x, y, score of the "
+                f"{NUM_KEYPOINTS} COCO key points) and the person's score; find them by a pose model, with scores",
+            )
+        has_score = len(row) > num_values and row[num_values] <= 1
+        points = parse_points(row[num_box:num_values], name, path)
+        people.append((row[num_values] if has_score else row[3] * row[4], points))
+    return people
 
 
 # The importers by the names that ``tools/extract_keypoints.py --import`` takes.
@@ -145,144 +237,58 @@ IMPORTERS: dict[str, Callable[..., FoundKeypoints]] = {
     "coco": import_coco,
     "boxmot": import_boxmot,
     "kpr": import_kpr,
+    "openpifpaf": import_openpifpaf,
+    "yolo": import_yolo,
 }
-
-
-class _Images:
-    """A data set's images, found by their names in a key point file.
-
-    Attributes:
-        names: relative to the folder, forward slashes, sorted.
-    """
-
-    def __init__(self, image_paths: Sequence[str], folder: str, source: str) -> None:
-        self._paths = {file_name_of(path, folder): path for path in image_paths}
-        self.names = sorted(self._paths)
-        self._folder = folder
-        self._source = source
-        self._missing: list[str] = []
-        self._faulty: dict[str, str] = {}
-        self._by_bare_name: dict[str, list[str]] = {}
-        for name in self.names:
-            self._by_bare_name.setdefault(posixpath.basename(name), []).append(name)
-
-    def find(self, label: str) -> str | None:
-        """The ``file_name`` for ``label``, a path in the folder or a name without a folder; None if there is no such
-        image, which is then counted as missing."""
-        name = posixpath.normpath(label.replace("\\", "/"))
-        if name.split("/")[0] == ".." or posixpath.isabs(name) or ntpath.splitdrive(name)[0]:
-            raise _fault(
-                self._source, f"image '{label}' is not in the images' folder; write file names relative to that folder"
-            )
-        if name in self._paths:
-            return name
-        candidates = self._by_bare_name.get(name, [])
-        if len(candidates) > 1:
-            raise _fault(
-                self._source,
-                f"image '{label}' may be '{candidates[0]}' or '{candidates[1]}' of '{self._folder}'; "
-                "write file names relative to that folder",
-            )
-        if not candidates:
-            self._missing.append(label)
-        return candidates[0] if candidates else None
-
-    def size(self, name: str, said: Any = None) -> tuple[int, int] | None:
-        """(H, W) of an image; None if the image is faulty, which is then listed.
-
-        Args:
-            said: the image's [H, W] in the key point file, which must be the same.
-        """
-        try:
-            size = image_size(self._paths[name])
-        except ImageError as error:
-            fault = str(error)
-        else:
-            fault = name_fault(name) or size_fault(self._paths[name], size)
-        if fault:
-            self._faulty[name] = fault
-            return None
-        if said not in (None, list(size)):
-            raise _fault(
-                self._source,
-                f"its image '{name}' had the [height, width] {said}, but that in '{self._folder}' has {list(size)}; "
-                "find its key points again, in these images",
-            )
-        return size
-
-    def found(self, keypoints: dict[str, ImageKeypoints]) -> FoundKeypoints:
-        """The ``keypoints`` of the images that can be read, and the faulty images; warns of missing images.
-
-        Raises:
-            DataError: no image with key points can be read.
-        """
-        if self._missing:
-            logger.warning(
-                "%s has key points of %d images that are not among those of %s, first %s: they are left out",
-                self._source,
-                len(self._missing),
-                self._folder,
-                self._missing[0],
-            )
-        self._faulty |= self._unreadable(list(keypoints))
-        keypoints = {name: found for name, found in keypoints.items() if name not in self._faulty}
-        if not keypoints:
-            reason = "check that both are of the same data set and that the form is the one you named"
-            reason = next((f"first fault: {fault}" for fault in self._faulty.values()), reason)
-            raise DataError(
-                f"'{self._source}' has key points of no image in '{self._folder}' that can be read; {reason}"
-            )
-        return FoundKeypoints(keypoints, self._faulty)
-
-    def _unreadable(self, names: Sequence[str]) -> dict[str, str]:
-        """The faults of images whose header can be read but whose pixels cannot be used, by name."""
-
-        def fault_of(name: str) -> str:
-            crop = load_crop(self._paths[name], name)
-            return crop if isinstance(crop, str) else ""
-
-        with ThreadPoolExecutor(NUM_THREADS) as pool:
-            faults = tqdm(pool.map(fault_of, names), total=len(names), unit="image", desc="reading")
-            return {name: fault for name, fault in zip(names, faults, strict=True) if fault}
-
-
-def _fault(source: str, fault: str) -> DataError:
-    return DataError(f"Key point file '{source}': {fault}")
 
 
 def _read_coco(source: str) -> tuple[dict[Any, Mapping[str, Any]] | None, list[Any]]:
     """The entries of 'images' by id, or None for a bare list of results; and the annotations."""
+    if os.path.isdir(source):
+        raise source_fault(
+            source, "is a folder; name the file in it, or the form of a file for each image: kpr, openpifpaf or yolo"
+        )
     content = read_json(source, remedy="give the path of a COCO key point JSON")
     if isinstance(content, list):
         return None, content
     lists = [content.get(key) for key in ("images", "annotations")] if isinstance(content, dict) else []
     if not lists or not all(isinstance(entries, list) for entries in lists):
-        raise _fault(source, "COCO key point JSON has the lists 'images' and 'annotations', or is a list of results")
+        raise source_fault(
+            source, "COCO key point JSON has the lists 'images' and 'annotations', or is a list of results"
+        )
     for number, entry in enumerate(lists[0]):
         if not isinstance(entry, dict) or not all(
             isinstance(entry.get(key), kind) for key, kind in (("id", int | str), ("file_name", str))
         ):
-            raise _fault(source, f"images[{number}] needs an id and a file_name")
+            raise source_fault(source, f"images[{number}] needs an id and a file_name")
     return entries_by_id(lists[0], source), lists[1]
 
 
 def _kpr_target(content: Any, path: str) -> Mapping[str, Any] | None:
     people = [content] if isinstance(content, dict) else content or []
     if not isinstance(people, list) or not all(isinstance(p, dict) and "keypoints" in p for p in people):
-        raise _fault(path, "KPR's files are lists of people with 'keypoints'")
+        raise source_fault(path, "KPR's files are lists of people with 'keypoints'")
     if isinstance(content, dict) or not any("is_target" in person for person in people):
         return people[0] if people else None
     targets = [person for person in people if person.get("is_target")]
     if len(targets) > 1:
-        raise _fault(path, f"'is_target' is true of {len(targets)} people; leave it to one")
+        raise source_fault(path, f"'is_target' is true of {len(targets)} people; leave it to one")
     return targets[0] if targets else None
 
 
 def _flat(values: Any, name: str, path: str) -> list[Any]:
     """The numbers of a flat list or of a list of triples."""
     if not isinstance(values, list):
-        raise _fault(path, f"the key points of '{name}' are not a list")
+        raise source_fault(path, f"the key points of '{name}' are not a list")
     return [value for row in values for value in (row if isinstance(row, list) else [row])]
+
+
+def _flags_to_scores(people: Iterable[np.ndarray]) -> None:
+    """Give score 1 to all labelled points where the third values are COCO's visibility flags in all people."""
+    people = list(people)
+    if all(np.isin(points[:, 2], (0, 1, 2)).all() for points in people):
+        for points in people:
+            points[:, 2] = points[:, 2].clip(max=1)
 
 
 def _without_origin(points: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Literal
 from fastreid.config import CfgNode
 from tabulate import tabulate
 
-from mgre.errors import ConfigError, DataError, SetupError, first_names
+from mgre.errors import ConfigError, DataError, SetupError, first_names, shell_word
 from mgre.reproduction.jobs import first_difference, leaves_of, load_planned
 from mgre.reproduction.tables import METRICS
 
@@ -126,8 +126,8 @@ def read_found(path: Path, config_file: str, metrics: Sequence[str]) -> dict[str
     """
     if not path.is_file():
         raise DataError(
-            f"'{path}' does not exist: run tools/train_net.py --config-file {config_file} to its end, or name the "
-            "file of your run with --results"
+            f"'{path}' does not exist: train to the end by tools/train_net.py --config-file {shell_word(config_file)}, "
+            "or name the file of your run with --results"
         )
     try:
         results = json.loads(path.read_text())

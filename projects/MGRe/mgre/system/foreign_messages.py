@@ -29,6 +29,11 @@ def dead_worker_pids(error: RuntimeError) -> list[int] | None:
     return [int(pid) for pid in re.findall(r"\d+", pids.group(1))] if pids else []
 
 
+def is_missing_file(error: Exception) -> bool:
+    """Whether a reader of the toolbox has not found a file or folder of its data set."""
+    return isinstance(error, FileNotFoundError) or "not found" in str(error)
+
+
 def is_lost_connection(error: BaseException) -> bool:
     """Whether a collective operation failed because another process has ended."""
     if isinstance(error, torch.distributed.DistError):

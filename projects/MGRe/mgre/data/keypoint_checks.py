@@ -1,17 +1,23 @@
-"""Checks of where the points of a key point file lie.
+"""Checks of a key point file that need the file alone: where its points lie, and in whose entry.
 
 Some faults can be seen only in most images together, by properties that most crops of people share: people stand
 upright, their heads are above their feet, and pose models are surer of faces that look into the camera.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mgre.data.keypoints import ImageKeypoints, check_inside
+from mgre.data.findings import ERROR, MIN_IMAGES, MOST, WARNING, Finding, share_of
+from mgre.data.keypoints import COCO_KEYPOINTS, ImageKeypoints, far_outside
 from mgre.errors import DataError
-from mgre.pose.finding import ERROR, MIN_IMAGES, MOST, WARNING, Finding, share_of
 
+logger = logging.getLogger(__name__)
+
+# Points far outside are single ones of a pose model, or those of other images. More than this share of the images has
+# them only in the second case (a choice).
+MANY = 0.3
 # A person with fewer trusted points has no shape that could be judged.
 MIN_POINTS = 4
 # Two points of a pair closer than this (in widths of the image) are seen from the side, so their left-right order is
@@ -30,6 +36,12 @@ MAX_NORMALISED = 1.5
 # middle, their pixels are those of a smaller image.
 LOWER_HALF, NEARLY_ALL = 0.5, 95
 
+# Points are looked for at most this many entries away from their own: a list may have lost or gained a few images.
+MAX_SHIFT = 3
+# A person's score that differs from the mean of the points' scores by no more than this is that mean, rounded to three
+# digits.
+SCORE_ROUNDING = 1e-3
+
 _NOSE, _EYES, _SHOULDERS = 0, (1, 2), (5, 6)
 # From top to bottom: head, shoulders, hips, knees, ankles.
 _LEVELS = (range(5), (5, 6), (11, 12), (13, 14), (15, 16))
@@ -38,25 +50,44 @@ _LEVELS = (range(5), (5, 6), (11, 12), (13, 14), (15, 16))
 _RIGID_PAIRS = ((1, 2), (3, 4), (11, 12))
 
 
-def check_points(
-    keypoints: Mapping[str, ImageKeypoints],
-    people: Sequence[tuple[str, float, ImageKeypoints]],
-    min_score: float,
-    path: str,
-) -> list[Finding]:
+def require_sound(findings: Sequence[Finding], path: str, *, doubtful: str) -> None:
+    """Stop where there are errors among the ``findings`` in the key point file ``path``, or only warn of the errors.
+
+    Args:
+        doubtful: "stop" or "warn", as in DATASETS.DOUBTFUL_KEYPOINTS.
+
+    Raises:
+        DataError: there is an error, and ``doubtful`` is "stop".
+    """
+    errors = [finding.message for finding in findings if finding.level == ERROR]
+    if errors and doubtful == "stop":
+        raise DataError(
+            f"Key point file '{path}': {'; '.join(errors)}; or, if the points are right, set "
+            "DATASETS.DOUBTFUL_KEYPOINTS warn"
+        )
+    for error in errors:
+        logger.warning("Key point file '%s': %s", path, error)
+
+
+def check_points(keypoints: Mapping[str, ImageKeypoints], min_score: float) -> list[Finding]:
     """Find faults in the places and the scores of the points.
 
     Args:
-        keypoints: by ``file_name``, of at least one image.
-        people: all annotations of the file, as (``file_name``, score, key points).
+        keypoints: by ``file_name``, with their scores as in the file, also those outside their image.
         min_score: points of a lower score are not trusted.
-        path: the key point file, for messages.
     """
+    return [*check_places(keypoints, min_score), *_check_scores(keypoints, min_score)]
+
+
+def check_places(keypoints: Mapping[str, ImageKeypoints], min_score: float) -> list[Finding]:
+    """Find faults in the places of the points alone; see :func:`check_points`."""
+    if not keypoints:
+        return []
     crops = _Crops(keypoints, min_score)
     # A fault of all points also trips the checks after the one that names it, so only the first is reported.
     checks = (check(crops) for check in (_check_scale, _check_variety, _check_upright, _check_sides))
     findings = next(filter(None, map(list, checks)), [])
-    return [*findings, *_check_scores(crops), *_check_inside(crops, people, min_score, path)]
+    return [*findings, *_check_inside(crops, keypoints, min_score)]
 
 
 class _Crops:
@@ -109,7 +140,10 @@ class _Crops:
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _check_scores(crops: _Crops) -> Iterator[Finding]:
+def _check_scores(keypoints: Mapping[str, ImageKeypoints], min_score: float) -> Iterator[Finding]:
+    if not keypoints:
+        return
+    crops = _Crops(keypoints, min_score)
     every = np.ones(len(crops.names), dtype=bool)
     empty = ~crops.anything_trusted
     if empty.any():
@@ -126,13 +160,18 @@ def _check_scores(crops: _Crops) -> Iterator[Finding]:
 
 
 def _check_scale(crops: _Crops) -> Iterator[Finding]:
-    if crops.anything_trusted.sum() < MIN_IMAGES:
-        return
-    points = crops.xy[crops.trusted]
-    if np.abs(points).max() <= MAX_NORMALISED < crops.size.min():
+    judged = crops.trusted.sum(axis=1) >= MIN_POINTS
+    # So many points in a corner of one or two pixels are of no person, in however few images.
+    reach = np.where(crops.trusted, np.abs(crops.xy).max(axis=-1), 0).max(axis=1)
+    normalised = (reach <= MAX_NORMALISED) & (crops.size.min(axis=(1, 2)) > 4 * MAX_NORMALISED)
+    if judged.any() and normalised[judged].mean() > MOST:
         yield Finding(
-            ERROR, "coordinates are normalised: all are from 0 to 1; multiply x by the width and y by the height"
+            ERROR,
+            f"coordinates are normalised in {crops.share(normalised, judged)}: all are from 0 to 1; multiply x by the "
+            "width and y by the height",
         )
+        return
+    if crops.anything_trusted.sum() < MIN_IMAGES:
         return
     low = np.percentile((crops.xy / crops.size)[crops.trusted], NEARLY_ALL, axis=0)
     if (low < LOWER_HALF).all():
@@ -226,19 +265,64 @@ def _check_sides(crops: _Crops) -> Iterator[Finding]:
         )
 
 
-def _check_inside(
-    crops: _Crops, people: Sequence[tuple[str, float, ImageKeypoints]], min_score: float, path: str
-) -> Iterator[Finding]:
-    try:
-        for name, _, keypoints in people:
-            check_inside(keypoints, min_score, name, path)
-    except DataError as error:
-        yield Finding(ERROR, str(error))
+def _check_inside(crops: _Crops, keypoints: Mapping[str, ImageKeypoints], min_score: float) -> Iterator[Finding]:
     overhang = np.maximum(-crops.xy, crops.xy - crops.size) / crops.size
     overhang = np.where(crops.trusted, overhang.max(axis=-1), 0).max(axis=1)
-    if (overhang > 0).any():
+    if not (overhang > 0).any():
+        return
+    far = {name: found for name, k in keypoints.items() if (found := far_outside(k.points, k.size, min_score)).any()}
+    if len(far) > MANY * crops.anything_trusted.sum():
+        name, points = next(iter(far.items()))
+        index = int(points.argmax())
+        x, y, score = keypoints[name].points[index]
+        height, width = keypoints[name].size
         yield Finding(
-            WARNING,
-            f"points with a good score lie outside the image in {crops.share(overhang > 0, crops.anything_trusted)}, "
-            f"by up to {overhang.max():.1%} of its side; training does not trust them",
+            ERROR,
+            f"points of other images, or no pixels: far outside in {share_of(list(far), len(crops.names))}, such as "
+            f"{COCO_KEYPOINTS[index]} at x {x:g}, y {y:g} (score {score:g}), outside the image of {width} x {height} "
+            "pixels (width x height); write pixels of the crop, x before y",
         )
+        return
+    yield Finding(
+        WARNING,
+        f"points with a good score lie outside the image in {crops.share(overhang > 0, crops.anything_trusted)}, "
+        f"by up to {overhang.max():.1%} of its side; training does not trust them",
+    )
+
+
+def check_entries(names: Sequence[str], people: Sequence[tuple[str, float, ImageKeypoints]]) -> Iterator[Finding]:
+    """Find points that stand in the entry of a neighbouring image.
+
+    Two signs give such points away. First, most tools write the mean of the points' scores as the person's score: a
+    score that is the mean of a neighbouring entry's points came with those points. Second, the annotations are in the
+    order of the images, but moved by a few places.
+
+    Args:
+        names: the ``file_name`` of each image, in the file's order.
+        people: the annotations in the file's order, as (``file_name``, the person's score, key points).
+    """
+    if len(people) < MIN_IMAGES:
+        return
+    scores = np.array([score for _, score, _ in people])
+    means = np.array([keypoints.points[:, 2].mean() for _, _, keypoints in people])
+    others = np.abs(scores - means) > SCORE_ROUNDING
+    order = {name: index for index, name in enumerate(names)}
+    positions = np.array([order[name] for name, _, _ in people])
+    for shift in (sign * step for step in range(1, MAX_SHIFT + 1) for sign in (1, -1)):
+        where = f"{abs(shift)} {'after' if shift > 0 else 'before'} it"
+        moved = others & (np.abs(scores - np.roll(means, -shift)) <= SCORE_ROUNDING)
+        if moved.sum() >= MIN_IMAGES and moved.sum() > MOST * others.sum():
+            told = share_of([people[index][0] for index in np.flatnonzero(moved)], len(people))
+            yield Finding(
+                ERROR,
+                f"points stand in other images' entries: the score of {told} is the mean of the points of the entry "
+                f"{where}; write each image's points to its own entry",
+            )
+            return
+        if len(names) == len(people) and (positions == np.roll(np.arange(len(names)), -shift)).all():
+            yield Finding(
+                ERROR,
+                f"each entry of 'annotations' names the image {where} in the order of 'images': are its image_ids off "
+                f"by {abs(shift)}?",
+            )
+            return
