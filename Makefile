@@ -2,6 +2,8 @@
 # make test:       the tests
 # make reproduce-quick: the paper's experiments on drawn pedestrians, in an hour or two
 # make torture:    a small training killed at 30 random moments and resumed, compared with an undisturbed one
+# make gpu-check:  on a machine with a GPU, in at most eight minutes: tests, speed, determinism, training, re-ranking
+#                  PYTHON=python3 make gpu-check uses that Python as it is, and makes no .venv; OUTPUT is a folder, ARGS="--tiny --device cpu" a try
 # Each makes .venv and installs what it needs when that is not there yet.
 
 PYTHON ?= python3
@@ -9,8 +11,21 @@ PYTHON ?= python3
 EXTRA := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 POSE := $(if $(filter gpu,$(EXTRA)),pose-gpu,pose)
 READY := .venv/.ready-$(EXTRA)
+PIP := .venv/bin/python -m pip install --disable-pip-version-check
+# $(call install,MODULE,EXTRA,OTHER,PACKAGE) installs EXTRA; where that cannot be had, or its MODULE cannot be loaded
+# beside torch, OTHER instead of its PACKAGE.
+define install
+	$(PIP) --editable '.[$(2)]' && .venv/bin/python -c 'import torch, $(1)' || { \
+		echo '$(4) cannot be used here: the build without CUDA takes its place'; \
+		.venv/bin/python -m pip uninstall --yes $(4); $(PIP) --editable '.[$(3)]'; }
+endef
 
-.PHONY: quickstart test lint reproduce-quick torture
+# gpu-check takes a PYTHON that was named; else .venv's.
+NAMED := $(filter command environment override,$(firstword $(origin PYTHON)))
+CHECKED := $(if $(NAMED),$(PYTHON),.venv/bin/python)
+OUTPUT ?= logs/gpu-check
+
+.PHONY: quickstart test lint reproduce-quick torture gpu-check
 
 quickstart: $(READY)
 	.venv/bin/python tools/quickstart.py
@@ -25,6 +40,9 @@ reproduce-quick: $(READY)
 torture: $(READY)
 	.venv/bin/python benchmarks/kill_and_resume.py
 
+gpu-check: $(if $(NAMED),,$(READY))
+	PYTHONPATH=projects/MGRe$(if $(PYTHONPATH),:$(PYTHONPATH)) $(CHECKED) benchmarks/gpu_check.py --output $(OUTPUT) $(ARGS)
+
 lint: $(READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -33,9 +51,11 @@ $(READY): setup.py
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info[:2] <= (3, 13) else \
 		f"Python 3.10 to 3.13 is needed, this is {sys.version.split()[0]}: make PYTHON=python3.x ...")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --disable-pip-version-check --upgrade pip
-	.venv/bin/python -m pip install --disable-pip-version-check --editable '.[$(EXTRA),$(POSE),dev]'
+	$(PIP) --upgrade pip
+	$(PIP) --editable '.[dev]'
+	$(call install,faiss,$(EXTRA),cpu,faiss-gpu)
+	$(call install,onnxruntime,$(POSE),pose,onnxruntime-gpu)
 	# --no-deps: fastreid pins torch==1.13.1, which has no build for Python 3.12 and later (mgre adapts it to current
 	# torch), and rtmlib would bring two more OpenCVs.
-	.venv/bin/python -m pip install --disable-pip-version-check --no-warn-conflicts --no-deps fastreid==1.4.0 'rtmlib>=0.0.16'
+	$(PIP) --no-warn-conflicts --no-deps fastreid==1.4.0 'rtmlib>=0.0.16'
 	touch $@

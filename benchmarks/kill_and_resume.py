@@ -105,8 +105,17 @@ def torture(folder: Path, *, kills: int, epochs: int, seed: int, workers: int) -
 
 def compare(straight: Path, killed: Path) -> list[str]:
     """The names of what differs between two trainings' last checkpoints: weights, optimizer, random states, all."""
-    states = [dict(_leaves(torch.load(out / "model_final.pth", weights_only=True))) for out in (straight, killed)]
+    states = [_final_state(out) for out in (straight, killed)]
     return [name for name in {**states[0], **states[1]} if states[0].get(name) != states[1].get(name)]
+
+
+def count_entries(out: Path) -> int:
+    """The number of tensors and numbers in a training's last checkpoint."""
+    return len(_final_state(out))
+
+
+def _final_state(out: Path) -> dict[str, object]:
+    return dict(_leaves(torch.load(out / "model_final.pth", weights_only=True, map_location="cpu")))
 
 
 def _leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:

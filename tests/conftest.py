@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ WriteImage = Callable[..., Path]
 _NOSE = (0.5, 0.1)
 _LEFT = ((0.56, 0.07), (0.62, 0.1), (0.75, 0.25), (0.85, 0.4), (0.85, 0.52), (0.65, 0.55), (0.65, 0.75), (0.65, 0.95))
 
+# Tests of DETERMINISTIC need it. torch reads it once in a process, at the first product on a GPU.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 torch.set_num_threads(1)  # one process per core: more threads than cores only wait for each other
 
 
@@ -41,6 +44,17 @@ def standing_person(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarr
 def draw_standing() -> Callable[..., np.ndarray]:
     """:func:`standing_person`."""
     return standing_person
+
+
+@pytest.fixture(autouse=True)
+def hide_gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only tests marked ``gpu`` see CUDA devices. All others run on a machine with a GPU as they do without one."""
+    if request.node.get_closest_marker("gpu") is not None:
+        return
+    # In this process, where CUDA may be in use already, and in those that the test starts.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
 @pytest.fixture
@@ -169,7 +183,8 @@ def load_tool() -> Callable[[str], ModuleType]:
 
 @pytest.fixture
 def load_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Import benchmarks/<name>.py, which is no package."""
+    """Import benchmarks/<name>.py, which is no package, with the benchmarks that it imports in turn."""
+    monkeypatch.syspath_prepend("benchmarks")
 
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(f"benchmark_{name}", f"benchmarks/{name}.py")

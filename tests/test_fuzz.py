@@ -16,7 +16,7 @@ import yaml
 from fastreid.engine import default_argument_parser
 from mgre.config import load_config
 from mgre.data.coco_file import load_keypoints
-from mgre.data.custom import read_csv
+from mgre.data.csv_list import read_csv
 from mgre.data.images import load_image
 from mgre.engine.checkpointing import TrainingCheckpointer
 from mgre.engine.run import setup

@@ -1,5 +1,6 @@
 """benchmarks/start.py without its slow processes."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,18 @@ def test_first_batch_of_forked_workers(tool):
     cost = tool.measure([tool.__file__, "--first-batch", "fork"], tool.HERE)
     assert cost.wall > 0
     assert cost.cpu > 0
+
+
+def test_start_of_a_training_without_its_headers(tool, tiny_run):
+    words = [tool.__file__, "--first-batch-of", shlex.join(["--config-file", "configs/MGRe/Base-MGRe.yml", *tiny_run])]
+    cost = tool.measure(words, tool.HERE)
+    assert 0 < cost.wall < 60 and cost.cpu > 0
+
+
+def test_a_training_is_measured_where_it_is_asked_for(tool):
+    assert tool.commands(tool.HERE, "--config-file a.yml").keys() - tool.commands(tool.HERE) == {
+        "a training's first batch"
+    }
 
 
 def test_help():

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 from fastreid.config import get_cfg
-from fastreid.evaluation import ReidEvaluator, rank, reid_evaluation, roc
+from fastreid.evaluation import ReidEvaluator, query_expansion, rank, reid_evaluation, roc
 from fastreid.utils import compute_dist
 from mgre.compat import evaluation
 from mgre.errors import ConfigError, DataError
-from mgre.evaluation import distances
+from mgre.evaluation import distances, reranking
+from mgre.evaluation import query_expansion as expansion
 from mgre.evaluation.distances import DistanceRows
+from mgre.evaluation.placement import place
 
 
 def random_features(num_query: int = 20, num_gallery: int = 60, num_pids: int = 8):
@@ -151,6 +153,24 @@ def test_features_that_are_no_numbers_stop_the_ranking(value):
     feats[17, 3] = value
     with pytest.raises(DataError, match=r"distances of query 17 are not numbers"):
         evaluate(get_cfg(), (feats, pids, camids), num_query=20)
+
+
+def test_distances_and_neighbours_are_computed_where_they_are_placed(monkeypatch):
+    seen = []
+    monkeypatch.setattr(evaluation, "cosine_rows", lambda *feats: seen.append([f.device.type for f in feats]))
+    monkeypatch.setattr(reranking, "jaccard_rows", lambda feats, *_, **__: seen.append([feats.device.type]))
+    monkeypatch.setattr(expansion, "expand", lambda *feats: seen.append([f.device.type for f in feats]))
+    features = torch.eye(4)[:2], torch.eye(4)[2:]
+
+    def compute():
+        reid_evaluation.build_dist(*features, metric="cosine")
+        reid_evaluation.build_dist(*features, metric="jaccard")
+        query_expansion.aqe(*features)
+
+    compute()
+    with place(torch.device("meta")):
+        compute()
+    assert seen == [["cpu", "cpu"], ["cpu"], ["cpu", "cpu"], ["meta", "meta"], ["meta"], ["meta", "meta"]]
 
 
 def test_an_empty_gallery():

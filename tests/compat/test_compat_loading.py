@@ -1,8 +1,11 @@
 import inspect
+import os
 import random
 import threading
 import warnings
 from collections import Counter
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +17,10 @@ from fastreid.data.samplers import BalancedIdentitySampler, NaiveIdentitySampler
 from fastreid.data.transforms import ToTensor, build_transforms, functional
 from fastreid.data.transforms import build as transforms_build
 from mgre.compat import loading
+from mgre.data.batches import Collate
 from mgre.errors import ConfigError, DataError
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 
@@ -42,7 +46,7 @@ def test_plain_loader_without_cuda(monkeypatch, image_items):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     test_set = CommDataset(image_items, ToTensor(), relabel=False)
     loader, num_query = build_reid_test_loader(test_set=test_set, test_batch_size=2, num_query=1, num_workers=0)
-    assert type(loader) is DataLoader
+    assert isinstance(loader, DataLoader) and not isinstance(loader, data_utils.DataLoaderX)
     assert not loader.pin_memory
     assert num_query == 1
     batches = list(loader)
@@ -67,6 +71,87 @@ def test_loader_with_cuda_gives_batches_on_the_gpu(image_items):
     batches = list(loader)
     assert [b["targets"].tolist() for b in batches] == [[0, 1], [2, 3], [4]]
     assert all(b["images"].is_cuda for b in batches)
+
+
+class Processes(Dataset):
+    """Who loads: the process's id."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"index": torch.tensor(index), "process": torch.tensor(os.getpid())}
+
+
+def test_workers_are_kept_for_the_next_iteration(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    loader = build.DataLoaderX(0, dataset=Processes(), num_workers=2, batch_size=2)
+    passes = [list(loader) for _ in range(2)]
+    for batches in passes:
+        assert torch.cat([b["index"] for b in batches]).tolist() == list(range(8))
+    first, second = ({int(p) for b in batches for p in b["process"]} for batches in passes)
+    assert first == second and len(first) == 2 and os.getpid() not in first
+    # Without workers there is nothing to keep, and torch refuses to.
+    assert not build.DataLoaderX(0, dataset=Processes(), num_workers=0).persistent_workers
+
+
+@pytest.fixture
+def cuda_loader_on_the_cpu(monkeypatch):
+    """The loader that is used with CUDA, as a function; it "copies" to the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(wait_stream=lambda stream: None))
+    return lambda **kwargs: build.DataLoaderX("cpu", **kwargs)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_iteration_that_was_left_early_takes_no_batches_of_the_next(cuda_loader_on_the_cpu, num_workers):
+    loader = cuda_loader_on_the_cpu(dataset=Processes(), num_workers=num_workers, batch_size=1)
+
+    def iterate() -> None:
+        for leave_after in (1, 3, 8, 0, 8):
+            batches = iter(loader)
+            indices = [int(next(batches)["index"]) for _ in range(leave_after)]
+            assert indices == list(range(leave_after))
+        assert next(batches, None) is None
+
+    assert within(60, iterate) is None
+
+
+def test_packed_batches_arrive_unpacked(monkeypatch, cuda_loader_on_the_cpu):
+    images = torch.arange(2 * 3 * 4 * 2).reshape(2, 3, 4, 2).float()
+    images[1, :, 1:3] = torch.tensor([0.5, 1.5, 2.5]).reshape(3, 1, 1)
+    kwargs = {
+        "dataset": [{"images": image} for image in images],
+        "batch_size": 2,
+        "collate_fn": Collate([0.5, 1.5, 2.5]),
+    }
+    assert next(iter(DataLoader(**kwargs)))["images"].dtype == torch.uint8
+    with_cuda = cuda_loader_on_the_cpu(**kwargs)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for loader in (with_cuda, build.DataLoaderX(0, **kwargs)):
+        (batch,) = loader
+        assert list(batch) == ["images"] and torch.equal(batch["images"], images)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_packed_batches_arrive_unpacked_on_the_gpu(num_workers):
+    images = torch.arange(16 * 3 * 4 * 2).remainder(256).reshape(16, 3, 4, 2).float()
+    images[1::2, :, 1:3] = torch.tensor([0.5, 1.5, 2.5]).reshape(3, 1, 1)
+    data = [{"images": image, "targets": i} for i, image in enumerate(images)]
+    collate = Collate([0.5, 1.5, 2.5])
+    loader = build.DataLoaderX(
+        0, dataset=data, batch_size=4, collate_fn=collate, num_workers=num_workers, pin_memory=True
+    )
+    for _ in range(2):
+        batches = list(loader)
+        assert all(batch["images"].is_cuda for batch in batches)
+        assert torch.equal(torch.cat([batch["images"] for batch in batches]).cpu(), images)
+        assert torch.cat([batch["targets"] for batch in batches]).tolist() == list(range(16))
 
 
 def within(seconds: float, function):

@@ -55,6 +55,21 @@ def test_mgn_leaves_the_batch_alone():
 
 
 @pytest.mark.parametrize("arch", [Baseline, MGN])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bytes_are_normalised_as_the_numbers_they_are(arch, dtype):
+    model = arch.__new__(arch)
+    torch.nn.Module.__init__(model)
+    model.pixel_mean, model.pixel_std = (
+        torch.full((1, 3, 1, 1), 123.675, dtype=dtype),
+        torch.tensor(58.395, dtype=dtype),
+    )
+    images = torch.arange(3 * 256).remainder(256).reshape(1, 3, 16, 16).to(torch.uint8)
+    normalised = model.preprocess_image({"images": images})
+    assert normalised.dtype == dtype and torch.equal(normalised, model.preprocess_image(images.to(dtype)))
+    assert torch.equal(normalised, (images.to(dtype) - model.pixel_mean) / model.pixel_std)
+
+
+@pytest.mark.parametrize("arch", [Baseline, MGN])
 def test_batches_on_another_device_are_moved(arch):
     class Forwarded(Exception):
         pass

@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
-from mgre.data.custom import CustomReID, read_csv, read_folders
+from mgre.data.custom import CustomReID, read_folders
 from mgre.data.datasets import build_dataset, dataset_folder
 from mgre.errors import ConfigError, DataError
+from PIL import Image
 
 CSV = """path,identity,camera,split
 crops/a.jpg,anna,hall,train
@@ -72,42 +74,6 @@ def test_csv(cfg, csv_folder):
     assert relative(dataset.gallery, csv_folder) == [("crops/e.jpg", 2, 0), ("crops/f.jpg", 0, 1)]
 
 
-def test_csv_of_a_spreadsheet_with_other_columns(csv_folder):
-    (csv_folder / "list.csv").write_bytes(
-        "\ufeffsplit,note,camera,identity,path\r\ntrain,x, 1 ,7,./crops/a.jpg\r\n".encode()
-    )
-    splits = read_csv(str(csv_folder), "list.csv")
-    assert splits == {"train": [(f"{csv_folder}/crops/a.jpg", "7", "1")], "query": [], "gallery": []}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", r"list\.csv' line 1: no column path, identity, camera, split"),
-        ("path,identity,camera\n", r"line 1: no column split; the header must name path, identity, camera, split"),
-        (CSV.replace("ben,yard", "ben,"), "line 3: camera is empty"),
-        (CSV.replace("crops/b.jpg,ben,yard,train", "crops/b.jpg,ben"), "line 3: camera, split is empty"),
-        (CSV.replace("yard,query", "yard,test"), "line 4: split is 'test'; it must be one of train, query, gallery"),
-        (CSV.replace("d.jpg", "missing.jpg"), r"line 5: image 'crops/missing\.jpg' does not exist"),
-        (CSV.replace("crops/d.jpg", "crops/../crops/a.jpg"), r"line 5: 'crops/a\.jpg' is in line 2 already"),
-        (CSV.replace("crops/d.jpg", "crops/../../d.jpg"), r"line 5: 'crops/\.\./\.\./d\.jpg' is outside"),
-        (CSV.replace("crops/d.jpg", "/etc/d.jpg"), r"line 5: '/etc/d\.jpg' is outside"),
-        (b"path,identity,camera,split\n\xff\xfe,1,1,train\n", "cannot be read as CSV in UTF-8"),
-    ],
-)
-def test_csv_faults_name_the_line(csv_folder, content, message):
-    (csv_folder / "list.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(DataError, match=message) as caught:
-        read_csv(str(csv_folder), "list.csv")
-    assert str(csv_folder / "list.csv") in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_missing_csv(csv_folder):
-    with pytest.raises(DataError, match=r"other\.csv' does not exist; its path is relative to DATASETS.CUSTOM.ROOT"):
-        read_csv(str(csv_folder), "other.csv")
-
-
 def test_root_must_be_given_and_exist(cfg, tmp_path):
     with pytest.raises(ConfigError, match=r"DATASETS\.CUSTOM\.ROOT is empty"):
         build_dataset(cfg, "CustomReID")
@@ -128,3 +94,103 @@ def test_images_named_otherwise_are_named(tmp_path, make_market_folder, write_im
     write_image(tmp_path / "query" / name)
     with pytest.raises(DataError, match=rf"query/{name}' is not named <identity>_c<camera>"):
         read_folders(str(tmp_path))
+
+
+# -- What else lies in the folders of users -------------------------------------------------------
+
+
+def spoil_with_hidden_files(folder) -> None:
+    """What Finder, Explorer, archives of a Mac and network disks put beside images."""
+    for split in folder.iterdir():
+        first = next(split.iterdir())
+        for hidden in (f"._{first.name}", ".DS_Store", "Thumbs.db", "desktop.ini", ".0009_c1.png.swp"):
+            (split / hidden).write_bytes(b"\0\5\26\7")
+        for hidden in ("__MACOSX", "@eaDir", ".thumbnails"):
+            (split / hidden).mkdir()
+            (split / hidden / first.name).write_bytes(b"no image")
+
+
+def put_into_identity_folders(folder) -> None:
+    for path in list(folder.glob("*/*.png")):
+        (path.parent / path.name[:4]).mkdir(exist_ok=True)
+        path.rename(path.parent / path.name[:4] / path.name)
+
+
+def rename_suffixes(suffix: str):
+    def rename(folder) -> None:
+        for path in folder.glob("*/*.png"):
+            path.rename(path.with_suffix(suffix))
+
+    return rename
+
+
+def convert(suffix: str):
+    def write(folder) -> None:
+        for path in list(folder.glob("*/*.png")):
+            with Image.open(path) as image:
+                image.save(path.with_suffix(suffix), **({"lossless": True} if suffix == ".webp" else {}))
+            path.unlink()
+
+    return write
+
+
+def deepen(folder) -> None:
+    """16 bits a pixel, as thermal and depth cameras write; grey, as they are."""
+    for path in folder.glob("*/*.png"):
+        grey = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+        Image.fromarray(grey * 257).save(path)
+
+
+def flatten(folder) -> None:
+    for path in folder.glob("*/*.png"):
+        Image.open(path).convert("L").save(path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_with_hidden_files,
+        put_into_identity_folders,
+        lambda folder: (put_into_identity_folders(folder), spoil_with_hidden_files(folder)),
+        *(rename_suffixes(suffix) for suffix in (".PNG", ".Png", ".jpg", ".jfif")),
+        *(convert(suffix) for suffix in (".bmp", ".webp", ".tif", ".TIFF", ".ppm")),
+    ],
+)
+def test_other_forms_of_a_folder_give_the_figures_of_the_clean_one(cfg, clean_folder, copy_folder, figures, spoil):
+    cfg.DATASETS.CUSTOM.ROOT = str(clean_folder)
+    clean = figures()
+    assert clean[:2] == (9, 9) and 0 < clean[3] < 1
+    labels = [item[1:] for item in build_dataset(cfg, "CustomReID").train]
+    folder = copy_folder()
+    spoil(folder)
+    cfg.DATASETS.CUSTOM.ROOT = str(folder)
+    assert figures() == clean
+    assert [item[1:] for item in build_dataset(cfg, "CustomReID").train] == labels
+
+
+def test_16_bits_give_the_figures_of_8(cfg, copy_folder, figures):
+    folders = copy_folder("eight"), copy_folder("sixteen")
+    flatten(folders[0])
+    deepen(folders[1])
+    results = []
+    for folder in folders:
+        cfg.DATASETS.CUSTOM.ROOT = str(folder)
+        results.append(figures())
+    assert results[0] == results[1] and 0 < results[0][3] < 1
+
+
+def test_a_folder_of_an_identity_must_be_that_of_the_name(clean_folder):
+    put_into_identity_folders(clean_folder)
+    (clean_folder / "query" / "0001" / "0001_c1s1_000001_00.png").rename(
+        clean_folder / "query" / "0001" / "0003_c1s1_000001_00.png"
+    )
+    with pytest.raises(DataError, match=r"0003_c1s1_000001_00.png' is in the folder of identity 1, .* says 3; move or"):
+        read_folders(str(clean_folder))
+
+
+@pytest.mark.parametrize("name", ["1.png", "c1_0001.png"])
+def test_a_folder_of_an_identity_alone_does_not_say_the_camera(clean_folder, write_image, name):
+    put_into_identity_folders(clean_folder)
+    write_image(clean_folder / "query" / "0001" / name)
+    with pytest.raises(DataError, match=rf"query/0001/{name}' is not named .*describe the images in DATASETS.CUSTOM"):
+        read_folders(str(clean_folder))

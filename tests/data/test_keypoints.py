@@ -1,4 +1,6 @@
+import gc
 import json
+import os
 import re
 
 import numpy as np
@@ -10,6 +12,7 @@ from mgre.data.keypoints import (
     COCO_SKELETON,
     FLIP_PAIRS,
     ImageKeypoints,
+    file_name_of,
     find_keypoint_file,
     match_keypoints,
 )
@@ -53,6 +56,65 @@ def test_points_and_size_are_read(tmp_path):
     keypoints = loaded["query/0001_c1.jpg"]
     assert keypoints.size == (40, 20)
     np.testing.assert_array_equal(keypoints.points[3], np.float32([4, 6, 0.9]))
+
+
+@pytest.mark.parametrize("odd", [None, True, 10**30])
+def test_many_people_are_read_as_each_alone(tmp_path, odd):
+    """Against each person's points, looked at one by one; ``odd`` is a value that numpy does not take like a number."""
+    rng = np.random.default_rng(0)
+    images = [{**IMAGE, "id": i, "file_name": f"{i}.jpg", "height": 30 + i, "width": 60 - i} for i in range(12)]
+    people, expected = [], {}
+    for number in range(40):
+        image = images[number % 11]  # the last image has no people
+        side = np.array([image["width"], image["height"]])
+        points = np.column_stack([rng.uniform(-0.08, 1.08, (17, 2)) * side, rng.uniform(0, 1, 17)]).round(3)
+        points[rng.integers(17), :2] = rng.choice([0.0, 900.0])  # far outside, and doubted
+        points[points[:, 0] == 900, 2] = 0.1
+        values = points.ravel().tolist()
+        if number == 20 and odd is not None:
+            values[2] = odd  # a score
+        score = {} if number % 3 else {"score": float(rng.uniform(0, 1))}
+        people.append(annotation(image_id=image["id"], keypoints=values, **score))
+        kept = np.array([float(value) for value in values], dtype=np.float32).reshape(17, 3)
+        rank = score.get("score", kept[:, 2].mean())
+        for point in kept:
+            if not (0 <= point[0] <= side[0] and 0 <= point[1] <= side[1]):
+                point[2] = 0
+        if image["file_name"] not in expected or rank > expected[image["file_name"]][0]:
+            expected[image["file_name"]] = (rank, kept, (image["height"], image["width"]))
+    loaded = load_keypoints(write(tmp_path, coco(people, images)))
+    assert list(loaded) == list(expected)
+    for name, (_, points, size) in expected.items():
+        assert loaded[name].size == size and loaded[name].points.dtype == np.float32
+        np.testing.assert_array_equal(loaded[name].points, points)
+
+
+def test_the_first_of_many_points_far_outside_is_named(tmp_path, data_log):
+    images = [{**IMAGE, "id": i, "file_name": f"{i}.jpg"} for i in range(9)]
+    people = [annotation(image_id=i) for i in range(9)]
+    people[6] = {**with_value(6, 90.0), "image_id": 6}
+    people[4] = {**with_value(6, 80.0), "image_id": 4}
+    load_keypoints(write(tmp_path, coco(people, images)))
+    assert "not trusted: 2 in 2 of 9 images, first right_eye of 4.jpg at x 80, y 4" in data_log.text
+    people[5] = {**with_value(3, "1.0"), "image_id": 5}
+    with pytest.raises(DataError, match=r"'5\.jpg' are not all numbers"):
+        load_keypoints(write(tmp_path, coco(people, images)))
+
+
+def test_garbage_is_collected_after_a_file_was_read_and_after_one_was_refused(tmp_path):
+    load_keypoints(write(tmp_path, coco([annotation()])))
+    assert gc.isenabled()
+    with pytest.raises(DataError):
+        load_keypoints(write(tmp_path, coco([with_value(0, "1.0")])))
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("folder", ["/data/set", "/data/set/", "/data/../data/set", "set", ".", "", "/"])
+@pytest.mark.parametrize("inner", ["q/a.jpg", "a.jpg", "/a.jpg", "./q/../a.jpg", "../b.jpg", "..a/b.jpg", "tle/a.jpg"])
+@pytest.mark.parametrize("outer", ["/data/set/", "/data/set", "/data/other/", "set/", "set", ""])
+def test_file_names_are_relative_paths(folder, outer, inner):
+    path = outer + inner
+    assert file_name_of(path, folder) == os.path.relpath(path, folder)
 
 
 @pytest.mark.parametrize("file_name", ["./query/0001_c1.jpg", "query\\0001_c1.jpg"])

@@ -4,10 +4,12 @@ import logging
 import numpy as np
 import pytest
 import torch
+from fastreid.data.build import fast_batch_collator
 from fastreid.data.transforms import build_transforms
 from fastreid.utils import comm
 from mgre.data import datasets
-from mgre.data.datasets import build_dataset
+from mgre.data.datasets import build_dataset, list_images, reading_once
+from mgre.data.epoch_sampler import epoch_sampler
 from mgre.data.keypoint_lookup import uses_keypoints
 from mgre.data.loaders import build_test_loader, build_train_loader
 from mgre.data.torch_dataset import KeypointDataset
@@ -201,6 +203,31 @@ def test_workers_load_key_points(mgre_cfg, market, write_keypoints):
         assert torch.equal(batch["keypoints"], expected["keypoints"])
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_batches_are_those_of_the_toolbox_s_collate_function(mgre_cfg, market, write_keypoints, num_workers):
+    """Images that travel as bytes are, when they arrive, the floats that they were."""
+    write_keypoints(market / "keypoints.json", points_for(market, "bounding_box_train"))
+    mgre_cfg.DATALOADER.NUM_WORKERS = num_workers
+    mgre_cfg.INPUT.REA.ENABLED = True
+    loader = build_train_loader(mgre_cfg)
+    draws = [draw for _, draw in zip(range(8), epoch_sampler(loader), strict=False)]
+    batches = list(itertools.islice(loader, 2))
+    for batch, start in zip(batches, (0, 4), strict=True):
+        expected = fast_batch_collator([loader.dataset[draw] for draw in draws[start : start + 4]])
+        assert set(batch) == set(expected) and batch["img_paths"] == expected.pop("img_paths")
+        for name, values in expected.items():
+            assert batch[name].dtype == values.dtype and torch.equal(batch[name], values)
+    assert any(not torch.equal(batch["images"], batch["images"].round()) for batch in batches)
+
+
+def test_a_pass_over_test_images_draws_no_random_number(mgre_cfg):
+    loader, _ = build_test_loader(mgre_cfg, "Market1501")
+    before = torch.get_rng_state()
+    for _ in range(2):
+        list(loader)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("split", ["bounding_box_train", "query", "bounding_box_test"])
 def test_empty_splits(mgre_cfg, market, split):
     mgre_cfg.MODEL.MGRE.LOCATION.LOSS_WEIGHT = 0.0
@@ -234,6 +261,25 @@ def test_differing_counts_are_reported_once(mgre_cfg, data_log):
         build_dataset(mgre_cfg, "Market1501")
     warnings = {r for r in data_log.records if r.levelno == logging.WARNING and "not the published set" in r.message}
     assert len(warnings) == 1
+
+
+def test_a_data_set_is_read_once_within_the_block(mgre_cfg, monkeypatch):
+    names = []
+    read = datasets._read_dataset
+    monkeypatch.setattr(
+        datasets, "_read_dataset", lambda cfg, name, *args: names.append(name) or read(cfg, name, *args)
+    )
+    with reading_once():
+        first = build_dataset(mgre_cfg, "Market1501")
+        list_images(mgre_cfg)
+        assert build_dataset(mgre_cfg, "Market1501") is first
+        assert names == ["Market1501"]
+        # What makes another data set of it is not the same reading.
+        assert len(build_dataset(mgre_cfg, "Market1501", combineall=True).train) > len(first.train)
+        assert build_dataset(mgre_cfg.clone(), "Market1501") is not first
+    assert names == ["Market1501"] * 3
+    assert build_dataset(mgre_cfg, "Market1501") is not first
+    assert len(names) == 4
 
 
 @pytest.mark.parametrize(("local_rank", "expected"), [(0, ["read", "wait"]), (1, ["wait", "read"])])

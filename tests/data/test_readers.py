@@ -3,6 +3,7 @@
 import builtins
 import json
 import shutil
+import zipfile
 
 import h5py
 import numpy as np
@@ -232,14 +233,8 @@ def test_a_missing_folder_says_where_and_what_to_do(cfg, root, name):
     assert "\n" not in message
 
 
-def test_a_wrong_layout_says_what_is_expected(cfg, root, make_market_folder, write_image):
+def test_a_wrong_layout_says_what_is_expected(cfg, root, make_market_folder):
     folder = make_market_folder(root / "Market-1501-v15.09.15")
-    write_image(folder / "query" / "holiday.jpg")
-    with pytest.raises(DataError, match="the name of an image does not have the form identity_camera"):
-        build_dataset(cfg, "Market1501")
-    (folder / "query" / "holiday.jpg").rename(folder / "query" / "9999_c1s1_000001_00.jpg")
-    with pytest.raises(DataError, match="an identity or a camera in the name of an image is out of the set's range"):
-        build_dataset(cfg, "Market1501")
     shutil.rmtree(folder / "query")
     with pytest.raises(DataError, match=r"looked for Market-1501-v15.09.15/.*query\" is not found\)$"):
         build_dataset(cfg, "Market1501")
@@ -249,5 +244,46 @@ def test_a_broken_list_is_a_data_error(cfg, root):
     write_cuhk03(root / "cuhk03")
     build_dataset(cfg, "CUHK03Detected")
     (root / "cuhk03" / "splits_new_detected.json").write_text(json.dumps([])[:-1])
-    with pytest.raises(DataError, match="CUHK03Detected cannot be read"):
+    with pytest.raises(DataError, match=r"splits_new_detected.json' is damaged \(.*\); remove it, and the next start"):
         build_dataset(cfg, "CUHK03Detected")
+    (root / "cuhk03" / "splits_new_detected.json").unlink()
+    assert len(build_dataset(cfg, "CUHK03Detected").gallery) == 3
+
+
+@pytest.mark.parametrize("name", ["CUHK03", "CUHK03Detected"])
+@pytest.mark.parametrize(
+    ("file", "damage", "kind"),
+    [
+        ("cuhk03_release/cuhk-03.mat", lambda content: b"<!doctype html><title>Quota exceeded</title>", "a web page"),
+        ("cuhk03_release/cuhk-03.mat", lambda content: content[: len(content) // 2], "cut short or damaged"),
+        ("cuhk03_new_protocol_config_labeled.mat", lambda content: b"<html>Sign in</html>", "a web page"),
+        ("cuhk03_new_protocol_config_detected.mat", lambda content: content[:300], "cut short or damaged"),
+    ],
+)
+def test_a_faulty_matlab_file_is_found_before_anything_is_extracted(cfg, root, name, file, damage, kind):
+    write_cuhk03(root / "cuhk03")
+    path = root / "cuhk03" / file
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=rf"{file}' is {kind}.*; download it again \(no image has been extracted\)"):
+        build_dataset(cfg, name)
+    assert not list(root.rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "damage", "message"),
+    [
+        ("Market1501", "Market-1501-v15.09.15.zip", lambda content: content, "; unpack '{}' there"),
+        ("DukeMTMC", "DukeMTMC-reID.zip", lambda content: content[:-30], "; '{}' is cut short (118 bytes, and the "),
+        ("MSMT17", "MSMT17_V1.tar.gz", lambda content: b"<html>Drive</html>", "; '{}' is a web page, not an archive: "),
+        ("CUHK03Labeled", "cuhk03_release.zip", lambda content: b"", "; '{}' is empty (0 bytes), not an archive: "),
+    ],
+)
+def test_a_download_that_lies_there_packed_or_is_none(cfg, root, name, file, damage, message):
+    archive = root / file
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("a.jpg", b"1234567890" * 4)
+    archive.write_bytes(damage(archive.read_bytes()))
+    with pytest.raises(DataError) as caught:
+        build_dataset(cfg, name)
+    assert f"{name} cannot be read from '{root}'" in str(caught.value)
+    assert message.format(archive) in str(caught.value)

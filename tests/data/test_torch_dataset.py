@@ -1,4 +1,5 @@
 import pickle
+import tracemalloc
 import zlib
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from fastreid.data.common import CommDataset
 from fastreid.data.transforms import build_transforms
-from mgre.data.images import ImageError, load_image
+from mgre.data.images import ImageError, UnreadableImageError, load_image
 from mgre.data.keypoints import ImageKeypoints
 from mgre.data.torch_dataset import KeypointDataset, ReIDDataset
 from mgre.data.transforms import build_keypoint_transforms
@@ -55,7 +56,9 @@ def test_transparent_and_palette_images_become_rgb(tmp_path, write_image):
     colours = Image.new("RGB", (4, 4), (200, 10, 60))
     colours.quantize(4).save(tmp_path / "b.png")
     dataset = ReIDDataset([(str(path), 0, 0), (str(tmp_path / "b.png"), 0, 0)])
-    assert np.array_equal(np.asarray(dataset[0]["images"]), np.asarray(Image.open(path))[..., :3])
+    *colour, alpha = np.moveaxis(np.asarray(Image.open(path)).astype(float), 2, 0)
+    on_black = np.stack(colour, axis=2) * alpha[..., None] / 255
+    assert np.abs(np.asarray(dataset[0]["images"]) - on_black).max() <= 1
     assert dataset[1]["images"].getpixel((1, 1)) == (200, 10, 60)
 
 
@@ -135,6 +138,35 @@ def test_bad_images_are_named(cfg, tmp_path, write_image, num_workers, bad):
             next(batches)
         assert "\n" not in str(caught.value)
     assert list(batches) == []  # ends the workers at once, not when they are collected
+
+
+def test_a_sample_s_memory_does_not_grow_with_the_data_set(monkeypatch):
+    dataset = ReIDDataset([("a.png", 0, 0)] * 200_000, relabel=False)
+    dataset.skip_unreadable = True
+    monkeypatch.setattr(dataset, "load", lambda path: {})
+    tracemalloc.start()
+    assert dataset[100_000]["img_paths"] == "a.png"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000  # bytes; a tuple of all indices has 1.6 million
+
+
+@pytest.mark.parametrize(("start", "readable", "found"), [(2, 2, 2), (2, 3, 3), (2, 0, 0), (5, 4, 4), (0, 5, 5)])
+def test_the_next_image_of_the_identity_stands_in(monkeypatch, start, readable, found):
+    dataset = ReIDDataset([(f"{i}.png", 0, 0) for i in range(6)], relabel=False)
+    dataset.skip_unreadable = True
+    asked = []
+
+    def load(path):
+        asked.append(int(path[0]))
+        if asked[-1] != readable:
+            raise UnreadableImageError(path)
+        return {}
+
+    monkeypatch.setattr(dataset, "load", load)
+    assert dataset[start]["img_paths"] == f"{found}.png"
+    order = (*range(start, 6), *range(start))
+    assert asked == list(order[: order.index(found) + 1])
 
 
 def test_images_are_turned_as_their_exif_data_say(tmp_path):

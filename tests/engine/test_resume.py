@@ -15,6 +15,7 @@ from mgre.engine.checkpointing import TrainingCheckpointer
 from mgre.engine.run import run, setup
 from mgre.engine.trainer import Trainer
 from mgre.errors import DataError
+from mgre.system.randomness import CUBLAS_VARIABLE
 from torch.utils.data import DataLoader
 
 BASE = "configs/MGRe/Base-MGRe.yml"
@@ -55,7 +56,7 @@ def assert_same(left: object, right: object, where: str = "") -> None:
     assert type(left) is type(right), where
     if isinstance(left, torch.Tensor):
         assert left.dtype == right.dtype and left.shape == right.shape, where
-        assert left.numpy().tobytes() == right.numpy().tobytes(), where
+        assert left.cpu().numpy().tobytes() == right.cpu().numpy().tobytes(), where
     elif isinstance(left, dict):
         assert left.keys() == right.keys(), where
         for key in left:
@@ -92,6 +93,42 @@ def test_cut_anywhere_it_ends_as_the_undisturbed_run(train, stop_after, tmp_path
     straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
     assert straight["optimizer"]["state"][0]["step"] == 6
     # Everything: weights, optimizer, schedule, random states, best score.
+    assert_same(straight, cut)
+
+
+def test_deterministic_kernels_are_asked_for_while_a_training_runs(train, monkeypatch):
+    monkeypatch.delenv(CUBLAS_VARIABLE, raising=False)
+    run_step, seen = Trainer.run_step, []
+
+    def noted(trainer: Trainer) -> None:
+        run_step(trainer)
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+
+    monkeypatch.setattr(Trainer, "run_step", noted)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    for name, expected in (("True", (True, False)), ("False", (False, True))):
+        train(name, "DETERMINISTIC", name, "CUDNN_BENCHMARK", "True")
+        assert seen == [expected] * 6
+        assert not torch.are_deterministic_algorithms_enabled() and CUBLAS_VARIABLE not in os.environ
+        seen.clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("half", ["False", "True"])
+def test_deterministic_trainings_on_the_gpu_end_in_the_same_bits(train, stop_after, tmp_path, half):
+    options = (
+        *("MODEL.DEVICE", "cuda", "DETERMINISTIC", "True", "CUDNN_BENCHMARK", "True", "SOLVER.AMP.ENABLED", half),
+        *("MODEL.MGRE.BACKBONE", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x"),
+    )
+    train("straight", *options)
+    train("again", *options)
+    stop_after(2)
+    with pytest.raises(SystemExit):
+        train("cut", *options)
+    train("cut", *options, flags=("--resume",))
+    straight, again, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "again", "cut"))
+    assert_same(straight, again)
     assert_same(straight, cut)
 
 
@@ -264,3 +301,60 @@ def test_a_forgotten_resume_is_told(train, capsys):
     assert "add --resume; to keep it, choose another OUTPUT_DIR" in capsys.readouterr().out
     train("one", flags=("--resume",))
     assert "checkpoints of an earlier training" not in capsys.readouterr().out
+
+
+# -- Evaluations that fail ------------------------------------------------------------------------
+
+
+def fail_in_evaluation(monkeypatch, number: int, error: BaseException) -> None:
+    """Let the evaluation with that number, from 1, end with ``error``, once."""
+    calls, test = [], Trainer.__dict__["test"]
+
+    def failing(cls, cfg: CfgNode, model: torch.nn.Module, test_sets: dict | None = None) -> dict:
+        calls.append(1)
+        if len(calls) == number:
+            monkeypatch.setattr(Trainer, "test", test)
+            raise error
+        return test.__func__(cls, cfg, model, test_sets)
+
+    monkeypatch.setattr(Trainer, "test", classmethod(failing))
+
+
+@pytest.mark.parametrize("error", [DataError("no query has a match"), RuntimeError("a bug"), KeyboardInterrupt()])
+@pytest.mark.parametrize(("number", "period"), [(1, "1"), (2, "1"), (3, "1"), (1, "2")])
+def test_a_failed_evaluation_loses_nothing(train, tmp_path, monkeypatch, error, number, period):
+    """Where it fails by an error, by a bug, or because the process is ended in it."""
+    options = ("TEST.EVAL_PERIOD", period, "SOLVER.CHECKPOINT_PERIOD", "60")
+    metrics = train("straight", *options)
+    assert not (tmp_path / "straight" / "model_before_evaluation.pth").exists()
+    fail_in_evaluation(monkeypatch, number, error)
+    before = tmp_path / "cut" / "model_before_evaluation.pth"
+    with pytest.raises(type(error)) as failed:
+        train("cut", *options)
+    if isinstance(error, DataError):
+        assert str(failed.value) == (
+            f"no query has a match; the state before this evaluation is in '{before}', and --resume begins with the "
+            "evaluation"
+        )
+    assert load(before)["iteration"] == 2 * number * int(period)
+    assert train("cut", *options, flags=("--resume",)) == metrics
+    assert not before.exists()
+    straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
+    assert_same(straight, cut)
+
+
+def test_a_failed_last_evaluation_leaves_the_final_checkpoint(train, tmp_path, monkeypatch):
+    """Where the period does not divide the number of epochs, the last evaluation comes after the training."""
+    metrics = train("straight", "TEST.EVAL_PERIOD", "2")
+    fail_in_evaluation(monkeypatch, 2, DataError("no query has a match"))
+    with pytest.raises(DataError, match=r"no query has a match$"):
+        train("cut", "TEST.EVAL_PERIOD", "2")
+    assert train("cut", "TEST.EVAL_PERIOD", "2", flags=("--resume",)) == metrics
+    straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
+    assert_same(straight, cut)
+
+
+def test_the_next_checkpoint_replaces_the_one_before_an_evaluation(train, tmp_path):
+    train("out", "SOLVER.MAX_EPOCH", "2", "TEST.EVAL_PERIOD", "1", "SOLVER.CHECKPOINT_PERIOD", "2")
+    assert {path.name for path in (tmp_path / "out").glob("*.pth")} == {"model_best.pth", "model_final.pth"}
+    assert (tmp_path / "out" / "last_checkpoint").read_text() == "model_final.pth"

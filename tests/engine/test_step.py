@@ -1,6 +1,7 @@
 """The training step: its arithmetic, its one look at the numbers, and what a loss without value leaves."""
 
 import copy
+import itertools
 import math
 import random
 
@@ -13,11 +14,13 @@ from fastreid.engine.train_loop import SimpleTrainer
 from fastreid.modeling import build_model
 from fastreid.solver import build_optimizer
 from fastreid.utils.events import EventStorage
-from mgre.engine.step import TrainingStep
+from mgre.engine.step import Batches, TrainingStep
 from mgre.errors import LossError
 from mgre.system.precision import amp_dtype
+from mgre.system.randomness import deterministic
 from mgre.system.scalars import HostCopy, StepScalars, log_mean
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def make_step(model: nn.Module, batches: list, **options) -> TrainingStep:
@@ -49,6 +52,30 @@ def trained_part(small_config):
         return cfg, model, build_optimizer(cfg, model)
 
     return make
+
+
+class Counting:
+    """A loader whose iterations tell which they are."""
+
+    def __init__(self) -> None:
+        self.iterations = 0
+
+    def __iter__(self):
+        self.iterations += 1
+        number = self.iterations
+        return ((number, batch) for batch in itertools.count())
+
+
+def test_an_iteration_that_has_been_started_goes_on():
+    loader = Counting()
+    batches = Batches(loader)
+    assert loader.iterations == 0  # a resumed training is not there yet
+    assert [next(batches), next(batches)] == [(1, 0), (1, 1)]
+    loader.started = iter(loader)
+    batches = Batches(loader)
+    assert [next(batches), next(batches)] == [(2, 0), (2, 1)]
+    batches.restart()
+    assert [next(batches), next(batches)] == [(3, 0), (3, 1)]
 
 
 # -- Mixed precision ------------------------------------------------------------------------------
@@ -220,6 +247,56 @@ def test_a_copy_to_the_host_keeps_names_and_order():
     values = {"b": torch.tensor([1.5]), "a": torch.tensor(2), "c": torch.tensor(math.nan)}
     numbers = HostCopy(values).wait()
     assert list(numbers) == ["b", "a", "c"] and numbers["b"] == 1.5 and numbers["a"] == 2 and math.isnan(numbers["c"])
+
+
+# -- Equal bits in every run ----------------------------------------------------------------------
+
+# Of torch.use_deterministic_algorithms: what has no deterministic kernel for CUDA, and could be in a model or a loss.
+NOT_DETERMINISTIC = {
+    *("adaptive_max_pool2d_backward", "_adaptive_avg_pool2d_backward", "fractional_max_pool2d_backward"),
+    *("upsample_linear1d_backward", "upsample_bilinear2d_backward", "upsample_bicubic2d_backward"),
+    *("grid_sampler_2d_backward", "reflection_pad2d_backward", "max_unpool2d", "nll_loss2d_forward"),
+    *("histc", "bincount", "median", "kthvalue", "put_", "cumsum"),
+}
+
+
+class Operations(TorchDispatchMode):
+    """Notes the names of torch's operations, those of the backward pass too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function._schema.name.removeprefix("aten::"))
+        return function(*args, **(kwargs or {}))
+
+
+ALL_LOSSES = {"MODEL.LOSSES.NAME": "('CrossEntropyLoss', 'TripletLoss', 'CircleLoss', 'Cosface')"}
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides"),
+    [
+        ("Base-MGRe", ALL_LOSSES),  # maps of 64 x 32 pixels, which the location modules' 8 x 4 cells do not divide
+        ("Base-MGRe", {"INPUT.SIZE_TRAIN": "(128, 64)", "MODEL.HEADS.CLS_LAYER": "CosSoftmax"}),
+        ("quickstart-baseline", {"MODEL.HEADS.CLS_LAYER": "ArcSoftmax"}),
+    ],
+)
+def test_a_step_has_only_operations_with_deterministic_kernels(trained_part, config, overrides):
+    _, model, (optimizer, params) = trained_part(config, **overrides)
+    step = TrainingStep(model, [make_batch()], optimizer, params)
+    step.iter = 0
+    with EventStorage(0), deterministic(True), Operations() as seen:
+        step.run_step()
+    assert {"convolution", "convolution_backward", "native_batch_norm_backward"} <= seen.names
+    assert not seen.names & NOT_DETERMINISTIC
+
+
+def test_an_operation_of_a_backward_pass_is_seen():
+    with Operations() as seen:
+        torch.nn.functional.adaptive_max_pool2d(torch.randn(1, 1, 3, 3, requires_grad=True), 2).sum().backward()
+    assert seen.names & NOT_DETERMINISTIC == {"adaptive_max_pool2d_backward"}
 
 
 # -- Losses without value -------------------------------------------------------------------------

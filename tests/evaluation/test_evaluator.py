@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from fastreid.evaluation import ReidEvaluator, inference_on_dataset
+from fastreid.utils import comm
 from mgre.config import load_config
 from mgre.data import build_test_loader
 from mgre.engine import trainer as trainer_module
 from mgre.engine.trainer import Trainer
 from mgre.errors import DataError
 from mgre.evaluation.evaluator import OnePassEvaluator, RegionIoU, evaluate, has_regions
+from mgre.evaluation.placement import Placement, placement
 from mgre.geometry import boxes_from_keypoints
 from mgre.regions import TABLE1
 from PIL import Image
@@ -236,8 +238,40 @@ def test_the_host_reads_the_results_once_however_many_batches(load, build, flip)
     model = build(few)
     reads = count_host_reads(many, model)
     assert reads == count_host_reads(few, model)
-    # The features, whether they are finite, identities and cameras; and the IoU of all regions.
-    assert reads["cpu"] == 5 and reads.total() < 15
+    # Whether the features are finite, identities and cameras; and the IoU of all regions. The features stay.
+    assert reads["cpu"] == 4 and reads.total() < 15
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_distances_are_computed_where_the_model_is(load, monkeypatch, num_processes):
+    cfg = load("TEST.RERANK.SEARCH", "faiss")
+    evaluator, seen = OnePassEvaluator(cfg, 1), []
+    monkeypatch.setattr(ReidEvaluator, "evaluate", lambda self: seen.append((placement(), self._predictions)) or {})
+    batch = {"targets": torch.arange(3), "camids": torch.arange(3), "img_paths": ["a", "b", "c"]}
+    evaluator.process(batch, torch.ones(3, 4, dtype=torch.bfloat16))
+    monkeypatch.setattr(comm, "get_world_size", lambda: num_processes)
+    evaluator.evaluate()
+    evaluator.evaluate()  # of a process that has got no images
+    (there, predictions), (nowhere, none) = seen
+    assert there == Placement(torch.device("cpu"), "faiss") and nowhere == Placement(None, "faiss") and none == []
+    assert predictions[0]["feats"].dtype == torch.float32 and set(predictions[0]) == {"feats", "pids", "camids"}
+    assert placement() == Placement()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("expand", ["False", "True"])
+def test_a_gpu_computes_the_same_results(load, build, expand):
+    options = ("TEST.RERANK.ENABLED", "True", "TEST.AQE.ENABLED", expand, "TEST.RERANK.K1", "4", "TEST.AQE.QE_K", "3")
+    cfg = load(*options, "MODEL.DEVICE", "cuda")
+    features, results = run(cfg, build(cfg))
+    assert features.device.type == "cuda"
+    loader, num_query = build_test_loader(cfg, "CustomReID")
+    on_cpu = ReidEvaluator(cfg, num_query)
+    labels = {key: torch.cat([batch[key].cpu() for batch in loader]) for key in ("targets", "camids")}
+    on_cpu.process(labels, features)
+    for key, value in on_cpu.evaluate().items():
+        assert results[key] == pytest.approx(value, abs=1e-3), key
 
 
 class WatchedBatches(Batches):

@@ -4,7 +4,8 @@ import torch
 from fastreid.evaluation.rerank import re_ranking
 from fastreid.utils import compute_dist
 from mgre.errors import DataError
-from mgre.evaluation.neighbours import nearest_neighbours, squared_distances
+from mgre.evaluation.neighbours import nearest_neighbours
+from mgre.evaluation.pairs import squared_distances
 from mgre.evaluation.reranking import compare, encode, encode_images, jaccard_rows
 from torch.nn import functional as F
 

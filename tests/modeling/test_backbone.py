@@ -41,6 +41,49 @@ def test_last_map_includes_the_non_local_block():
     assert after, "stage 4 must continue from the stage 3 that is handed out"
 
 
+@pytest.mark.parametrize(
+    ("name", "depth", "options"),
+    [
+        ("build_resnet_backbone", "18x", {"MODEL.BACKBONE.WITH_IBN": "False"}),
+        ("build_resnet_backbone", "50x", {"MODEL.BACKBONE.WITH_NL": "True", "MODEL.BACKBONE.WITH_SE": "True"}),
+        ("build_resnext_backbone", "50x", {}),
+        ("build_resnest_backbone", "50x", {}),
+        ("build_regnet_backbone", "400y", {}),
+        ("build_osnet_backbone", "x1_0", {}),
+    ],
+)
+def test_channels_are_those_of_maps_and_nothing_else_changes(name, depth, options):
+    """The channels are found without computing anything; here against real maps."""
+    options = {"MODEL.BACKBONE.WITH_IBN": "True"} | options
+    bottom_up = BACKBONE_REGISTRY.get(name)(config(**{"MODEL.BACKBONE.DEPTH": depth}, **options))
+    before = {key: (value, value.clone()) for key, value in bottom_up.state_dict().items()}
+    random_state = torch.get_rng_state()
+    staged = StagedBackbone(bottom_up=bottom_up, name=name)
+    assert staged.training and staged._maps == {}
+    assert torch.equal(torch.get_rng_state(), random_state)
+    for key, value in bottom_up.state_dict().items():
+        assert value.data_ptr() == before[key][0].data_ptr() and torch.equal(value, before[key][1])
+    maps = staged.eval().maps(torch.zeros(1, 3, 64, 64))
+    assert staged.channels == {stage: value.shape[1] for stage, value in maps.items()}
+
+
+def test_channels_of_a_backbone_that_cannot_do_without_numbers():
+    class Shifted(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = BACKBONE_REGISTRY.get("build_resnet_backbone")(config())
+            for i in range(1, 5):
+                setattr(self, f"layer{i}", getattr(self.inner, f"layer{i}"))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.inner(images + images.mean().item())
+
+    staged = StagedBackbone(bottom_up=Shifted(), name="shifted").eval()
+    assert staged.channels == {"stage1": 64, "stage2": 128, "stage3": 256, "stage4": 512}
+    assert staged._maps == {}
+    assert staged.maps(torch.zeros(1, 3, 64, 32))["stage4"].shape[1] == 512
+
+
 def test_a_copy_keeps_its_own_maps():
     staged = StagedBackbone(bottom_up=BACKBONE_REGISTRY.get("build_resnet_backbone")(config()), name="resnet").eval()
     twin = copy.deepcopy(staged)

@@ -1,7 +1,8 @@
 """Stored outputs of a small MGRe: maps, features, boxes, losses and gradients, which no change of the code may move.
 
 The weights are drawn by parameter name, so neither torch's generator nor the order in which the model is built plays a
-part. A change that is meant to move the outputs writes them anew: ``python tests/modeling/test_golden.py``.
+part. Everything is float64: in float32 processors differ by their rounding, which a ReLU near 0 turns into other
+gradients. A change that is meant to move the outputs writes them anew: ``python tests/modeling/test_golden.py``.
 """
 
 import json
@@ -41,7 +42,7 @@ VARIANTS = {
 def build(variant: str) -> nn.Module:
     options = SMALL | VARIANTS[variant]
     cfg = load_config("configs/MGRe/Base-MGRe.yml", [word for pair in options.items() for word in pair])
-    model = build_model(cfg)
+    model = build_model(cfg).double()
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if not value.is_floating_point():
@@ -63,7 +64,7 @@ def draw_batch() -> dict[str, torch.Tensor]:
     rng = np.random.RandomState(0)
     points = np.concatenate([rng.uniform(0.1, 0.9, (4, 17, 2)), rng.uniform(size=(4, 17, 1)) > 0.2], axis=2)
     return {
-        "images": torch.from_numpy(rng.uniform(0, 255, (4, 3, 64, 32))).float(),
+        "images": torch.from_numpy(rng.uniform(0, 255, (4, 3, 64, 32))),
         "targets": torch.tensor([0, 0, 1, 1]),
         "camids": torch.tensor([0, 1, 0, 1]),
         "keypoints": torch.from_numpy(points).float(),
@@ -102,7 +103,7 @@ def assert_same(found, stored, path: str) -> None:
         for key, value in stored.items():
             assert_same(found[key], value, f"{path}/{key}")
     else:
-        np.testing.assert_allclose(found, stored, rtol=1e-3, atol=1e-5, err_msg=path)
+        np.testing.assert_allclose(found, stored, rtol=1e-4, atol=1e-6, err_msg=path)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

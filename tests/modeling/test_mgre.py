@@ -157,4 +157,5 @@ def test_triplet_loss_is_exact_under_autocast(build_small, make_batch, storage):
     distances = torch.cdist(features.double(), features.double())
     same = targets[:, None] == targets[None]
     hardest = (distances * same).amax(dim=1) - distances.masked_fill(same, torch.inf).amin(dim=1)
-    torch.testing.assert_close(loss.double(), (hardest + 0.3).clamp(min=0).mean(), rtol=1e-3, atol=1e-3)
+    # The toolbox subtracts squares of about 57,600: float32 rounds them by 0.004, bfloat16 by 256.
+    torch.testing.assert_close(loss.double(), (hardest + 0.3).clamp(min=0).mean(), rtol=0, atol=0.01)

@@ -111,6 +111,16 @@ def test_another_file_than_the_published_is_not_kept(server: Server, cache: Path
 
 
 @pytest.mark.parametrize(("name", "member"), [("net.pth", ""), ("net.zip", "end2end.onnx")])
+def test_a_web_page_is_called_so(server: Server, cache: Path, name: str, member: str):
+    server.files[f"/{name}"] = b"\n<!DOCTYPE html><html><title>Sign in</title></html>"
+    with pytest.raises(
+        WeightsError, match=r"is not the published file, .* \(it is a web page\): try again, or download"
+    ):
+        download(f"{server.url}/{name}", sha256=SHA256, member=member)
+    assert os.listdir(cache) == []
+
+
+@pytest.mark.parametrize(("name", "member"), [("net.pth", ""), ("net.zip", "end2end.onnx")])
 def test_a_cut_connection_leaves_nothing(server: Server, cache: Path, name: str, member: str):
     server.files[f"/{name}"] = zipped({member: CONTENT}) if member else CONTENT
     server.cut.add(f"/{name}")

@@ -14,9 +14,15 @@ import onnxruntime
 import pytest
 import torch
 import torch.distributed as dist
-from fastreid.data.datasets import Market1501
+from fastreid.data.datasets import DATASET_REGISTRY, Market1501
 from mgre.system import foreign_messages
-from mgre.system.foreign_messages import dead_worker_pids, is_lost_connection, is_out_of_memory, is_unsafe_global
+from mgre.system.foreign_messages import (
+    dead_worker_pids,
+    is_lost_connection,
+    is_missing_file,
+    is_out_of_memory,
+    is_unsafe_global,
+)
 from onnx import TensorProto, helper
 from torch.utils.data import DataLoader, Dataset
 
@@ -143,3 +149,13 @@ def test_the_warning_of_sparse_tensors():
         assert _warned_of(foreign_messages.SPARSE_TENSORS_ARE_BETA, lambda: torch.eye(2).to_sparse_csr())
     finally:
         torch.set_warn_always(warns_always)
+
+
+@pytest.mark.parametrize("name", ["Market1501", "DukeMTMC", "MSMT17", "CUHK03", "VeRi", "GRID", "WildTrackCrop"])
+def test_a_missing_folder_is_found_in_the_errors_of_the_readers(tmp_path, name):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", foreign_messages.MARKET1501_LAYOUT_IS_OLD)
+        with pytest.raises((RuntimeError, AssertionError, FileNotFoundError)) as raised:
+            DATASET_REGISTRY.get(name)(root=str(tmp_path))
+    assert is_missing_file(raised.value)
+    assert not is_missing_file(UNRELATED)

@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from mgre.engine.run import RESULTS_FILE, setup, write_results
 from mgre.engine.trainer import Trainer
+from mgre.system.packages import describe_build
 from mgre.visualization import contact_sheet, draw_regions
 
 CONFIG = Path(__file__).parents[4] / "configs/MGRe/quickstart.yml"
@@ -44,7 +45,9 @@ def run(args: argparse.Namespace) -> None:
         print("\n" + tabulate(overlaps.items(), headers=["region", "mean IoU"], floatfmt=".2f"))
         files["picture"] = folder / "regions.png"
         _save_contact_sheet(cfg, trainer, files["picture"])
-    print("\n" + tabulate(files.items(), tablefmt="plain"))
+    used = {"device": torch.cuda.get_device_name() if trainer.model.device.type == "cuda" else "CPU"}
+    used |= {module: describe_build(module) for module in ("faiss", "onnxruntime")}
+    print("\n" + tabulate((files | used).items(), tablefmt="plain"))
     print(f"\nDone in {time.monotonic() - start:.0f} s.")
 
 

@@ -12,13 +12,13 @@ def apply() -> None:
     """Adapt the toolbox; to be called before anything imports it.
 
     Raises:
-        SetupError: the toolbox or faiss is not installed.
+        SetupError: the toolbox is not installed.
     """
     imports.require_packages()
     imports.import_toolbox()
     # These import the toolbox, which can be imported only now.
-    from mgre.compat import checkpoint, engine, evaluation, loading, modeling, solver
+    from mgre.compat import checkpoint, engine, evaluation, flat_parameters, layers, loading, modeling, reading, solver
 
-    for area in (loading, solver, engine, checkpoint, evaluation, modeling):
+    for area in (loading, reading, flat_parameters, solver, engine, checkpoint, evaluation, layers, modeling):
         for adaptation in area.ADAPTATIONS:
             adaptation()

@@ -13,6 +13,7 @@ from mgre.compat.patching import Overlay, adapt
 from mgre.errors import ConfigError
 from mgre.evaluation import ranking
 from mgre.evaluation.distances import DistanceRows, cosine_rows, euclidean_rows
+from mgre.evaluation.placement import placement
 
 METRICS = ("cosine", "euclidean", "jaccard")
 
@@ -68,11 +69,11 @@ def measure_rows() -> None:
     ) -> DistanceRows:
         if metric not in METRICS:
             raise ConfigError(f"the metric is '{metric}'; allowed: {', '.join(METRICS)}")
-        feat_1, feat_2 = feat_1.detach(), feat_2.detach()
+        feat_1, feat_2 = (feats.detach().to(placement().device or feats.device) for feats in (feat_1, feat_2))
         if metric == "jaccard":
-            from mgre.evaluation.reranking import jaccard_rows  # here, because it imports scipy and faiss
+            from mgre.evaluation.reranking import jaccard_rows  # here, because it imports scipy
 
-            return jaccard_rows(torch.cat((feat_1, feat_2)).float().cpu(), len(feat_1), k1=k1, k2=k2)
+            return jaccard_rows(torch.cat((feat_1, feat_2)).float(), len(feat_1), k1=k1, k2=k2)
         return {"cosine": cosine_rows, "euclidean": euclidean_rows}[metric](feat_1, feat_2)
 
     def make_array(build_dist: Callable) -> Callable:
@@ -89,7 +90,7 @@ def measure_rows() -> None:
         ) -> np.ndarray:
             from mgre.evaluation.reranking import compare, encode_images
 
-            encoding = encode_images(features.detach().float().cpu(), k1=k1, k2=k2)
+            encoding = encode_images(features.detach().float(), k1=k1, k2=k2)
             return np.asarray(compare(encoding, encoding), dtype=np.float16 if fp16 else np.float32)
 
         return computed
@@ -105,10 +106,13 @@ def expand_by_neighbours() -> None:
 
     def make(aqe: Callable) -> Callable:
         @functools.wraps(aqe)
-        def expanded(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-            from mgre.evaluation.query_expansion import expand  # here, because it imports scipy and faiss
+        def expanded(
+            query_feat: torch.Tensor, gallery_feat: torch.Tensor, *args: Any, **kwargs: Any
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            from mgre.evaluation.query_expansion import expand  # here, because it imports scipy
 
-            return expand(*args, **kwargs)
+            features = (feats.to(placement().device or feats.device) for feats in (query_feat, gallery_feat))
+            return expand(*features, *args, **kwargs)
 
         return expanded
 

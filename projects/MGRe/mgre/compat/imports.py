@@ -4,11 +4,11 @@ import collections
 import collections.abc
 import importlib
 import importlib.util
-import shutil
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -16,19 +16,15 @@ from mgre.errors import SetupError
 
 
 def require_packages() -> None:
-    """Say how to install the toolbox and faiss, which no other package may pull in.
+    """Say how to install the toolbox, which no other package may pull in, because it pins torch==1.13.1.
 
-    The toolbox pins torch==1.13.1, and faiss comes as one package for CPUs and another for GPUs. Whatever else fails
-    while they are imported shows as it is.
+    Whatever else fails while it is imported shows as it is.
 
     Raises:
-        SetupError: one of them is not installed.
+        SetupError: it is not installed.
     """
     if importlib.util.find_spec("fastreid") is None:
         raise SetupError("the toolbox is not installed: pip install --no-deps fastreid==1.4.0")
-    if importlib.util.find_spec("faiss") is None:
-        package = "faiss-gpu" if shutil.which("nvidia-smi") else "faiss-cpu"
-        raise SetupError(f"faiss is not installed: pip install {package}")
 
 
 def import_toolbox() -> None:
@@ -111,7 +107,8 @@ def late_packages() -> Iterator[None]:
     A module that is imported meanwhile keeps the stand-in, which imports the package at first use. Whoever imports the
     package later gets the package itself, because ``sys.modules`` has no stand-in any more. The modules of the standard
     library's ``LazyLoader`` would have to stay there, and ``from sklearn import metrics`` would import them at once. A
-    package that has been imported before needs no stand-in. Without faiss or scikit-learn the import fails at once.
+    package that has been imported before needs no stand-in. Without scikit-learn the import fails at once. faiss may be
+    missing: torch finds the neighbours, and faiss only where TEST.RERANK.SEARCH says so.
     """
     stand_ins = {
         "faiss": LateModule("faiss", METRIC_L2=1),  # the default of an argument
@@ -119,8 +116,11 @@ def late_packages() -> Iterator[None]:
         "torch.utils.tensorboard": LateModule("torch.utils.tensorboard", SummaryWriter=_make_summary_writer),
     }
     for name, stand_in in stand_ins.items():
-        if name not in sys.modules and (spec := importlib.util.find_spec(name)) is not None:
-            stand_in.__spec__ = spec  # ``importlib.util.find_spec`` takes a module without one for broken
+        if name in sys.modules:
+            continue
+        # ``importlib.util.find_spec`` takes a module without a spec for broken.
+        stand_in.__spec__ = importlib.util.find_spec(name) or (ModuleSpec(name, None) if name == "faiss" else None)
+        if stand_in.__spec__ is not None:
             sys.modules[name] = stand_in
     try:
         yield

@@ -3,9 +3,11 @@
 import functools
 import inspect
 import os
+import queue
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,16 +24,46 @@ from mgre.compat.patching import Overlay, adapt
 from mgre.errors import ConfigError, DataError
 
 
+class _HostLoader(DataLoader):
+    """A plain loader, whose batches arrive unpacked."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(_unpacked, super().__iter__())
+
+
 class _DataLoader(data_utils.DataLoaderX):
     def __new__(cls, local_rank: int, **kwargs: Any) -> DataLoader:
         if torch.cuda.is_available():
             return super().__new__(cls)
-        return DataLoader(**(kwargs | {"pin_memory": False, "worker_init_fn": _outlast_signals}))
+        return _HostLoader(**_with_lasting_workers(kwargs | {"pin_memory": False}))
 
     def __init__(self, local_rank: int, **kwargs: Any) -> None:
-        super().__init__(local_rank, **kwargs, worker_init_fn=_outlast_signals)
+        super().__init__(local_rank, **_with_lasting_workers(kwargs))
+        self.iter = None
+        self._is_asked = False  # for a batch, in this iteration
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        # The workers are those of the last iteration. Its thread, if that was left early, must not take their batches.
+        if self.iter is not None:
+            self.iter.exit_event.set()
+            while self.iter.is_alive():
+                with suppress(queue.Empty):
+                    self.iter.queue.get(timeout=0.1)
+        self._is_asked = False
+        return super().__iter__()
+
+    def preload(self) -> None:
+        if not self._is_asked:  # the iteration begins, and goes on while workers and thread load its first batches
+            return
+        super().preload()
+        if self.batch is not None:
+            with torch.cuda.stream(self.stream):
+                self.batch = _unpacked(self.batch)
 
     def __next__(self) -> dict[str, Any]:
+        if not self._is_asked:
+            self._is_asked = True
+            self.preload()
         batch = super().__next__()
         for value in batch.values():
             if isinstance(value, torch.Tensor) and value.is_cuda:
@@ -39,6 +71,16 @@ class _DataLoader(data_utils.DataLoaderX):
                 # copy before the present stream has read it.
                 value.record_stream(torch.cuda.current_stream())
         return batch
+
+
+def _unpacked(batch: Any) -> Any:
+    """What packs its batches to move fewer bytes gives them a method ``unpack`` (see :mod:`mgre.data.batches`)."""
+    return batch.unpack() if hasattr(batch, "unpack") else batch
+
+
+def _with_lasting_workers(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a DataLoader whose workers outlast signals, and are still there at the next iteration."""
+    return kwargs | {"worker_init_fn": _outlast_signals, "persistent_workers": kwargs.get("num_workers", 0) > 0}
 
 
 def _outlast_signals(worker: int) -> None:
@@ -57,10 +99,12 @@ def _end_with_parent() -> None:
 
 
 def load_without_cuda() -> None:
-    """A plain DataLoader where there is no CUDA; with and without CUDA, its workers leave signals to their parent.
+    """A plain DataLoader where there is no CUDA. With and without CUDA, batches may travel packed, and workers leave
+    signals to their parent and are kept for the next iteration.
 
     The toolbox's DataLoaderX opens a CUDA stream even where there is no CUDA, to copy batches to the GPU ahead of time.
-    A terminal's Ctrl-C and a scheduler's SIGTERM also reach the workers, which would end before the step does.
+    A terminal's Ctrl-C and a scheduler's SIGTERM also reach the workers, which would end before the step does. Each
+    iteration, and so each evaluation, starts workers anew.
     """
     adapt(data_utils, "DataLoaderX", lambda original: _DataLoader)
 

@@ -14,6 +14,7 @@ from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.backbones.regnet.config import cfg as regnet_cfg
 from fastreid.modeling.losses import circle_loss
 from fastreid.modeling.meta_arch import MGN, Baseline
+from fastreid.modeling.meta_arch import build as meta_arch_build
 from fastreid.utils import comm
 from torch import nn
 
@@ -29,7 +30,7 @@ cross_entropy = sys.modules["fastreid.modeling.losses.cross_entroy_loss"]
 
 
 def leave_batches_alone() -> None:
-    """Baseline and MGN, and their subclasses, normalise a copy of the images and take batches on any device.
+    """Baseline and MGN, and their subclasses, normalise a copy of the images, and take floats or bytes, on any device.
 
     The toolbox's models subtract the mean in the caller's batch, so the second use of a batch normalises it twice.
     """
@@ -39,7 +40,8 @@ def leave_batches_alone() -> None:
         def preprocessed(model: nn.Module, batched_inputs: dict[str, Any] | torch.Tensor) -> torch.Tensor:
             images = batched_inputs["images"] if isinstance(batched_inputs, dict) else batched_inputs
             if isinstance(images, torch.Tensor):
-                images = images.to(model.device, copy=True)
+                dtype = images.dtype if images.is_floating_point() else model.pixel_mean.dtype
+                images = images.to(model.device, dtype, copy=True)
             return preprocess_image(model, images)
 
         return preprocessed
@@ -70,6 +72,29 @@ def leave_batches_alone() -> None:
         adapt(model, "preprocess_image", make_preprocess)
     adapt(Baseline, "forward", make_baseline_forward)
     adapt(MGN, "forward", make_forward)
+
+
+def set_execution() -> None:
+    """``build_model`` heeds MODEL.CHANNELS_LAST and MODEL.COMPILE, for every architecture."""
+
+    def make(build_model: Callable) -> Callable:
+        @functools.wraps(build_model)
+        def built(cfg: CfgNode) -> nn.Module:
+            # Not at the top: mgre.modeling uses the toolbox, which is being adapted when this module is imported.
+            from mgre.modeling.execution import prepare_execution
+
+            model = build_model(cfg)
+            # A config of the toolbox alone has neither key.
+            prepare_execution(
+                model,
+                channels_last=cfg.MODEL.get("CHANNELS_LAST", False),
+                compilation=cfg.MODEL.get("COMPILE", "off"),
+            )
+            return model
+
+        return built
+
+    adapt(meta_arch_build, "build_model", make)
 
 
 def find_regnet_configs() -> None:
@@ -204,6 +229,7 @@ def smoothed_cross_entropy(
 
 ADAPTATIONS = (
     leave_batches_alone,
+    set_execution,
     find_regnet_configs,
     load_any_pretrained_file,
     compare_across_processes,

@@ -1,5 +1,6 @@
 """How the adaptations put a function or class of their own in the place of the toolbox's."""
 
+import builtins
 import inspect
 import sys
 from collections.abc import Callable
@@ -15,10 +16,13 @@ def adapt(owner: ModuleType | type, name: str, make: Callable[[Any], Any]) -> No
     """Replace ``owner.name`` by ``make(owner.name)``, unless ``owner.name`` is an adaptation already.
 
     If the module ``owner`` defines the object, the object is replaced in every module of the toolbox that has imported
-    it. If ``owner`` has only imported the object, it is replaced in ``owner`` alone.
+    it. If ``owner`` has only imported the object, it is replaced in ``owner`` alone. So is one of Python's builtins.
     """
-    original = inspect.getattr_static(owner, name)
-    if _MARK in vars(original):
+    try:
+        original = inspect.getattr_static(owner, name)
+    except AttributeError:
+        original = getattr(builtins, name)
+    if _MARK in getattr(original, "__dict__", ()):  # Python's builtins have none
         return
     replacement = make(original)
     path = owner.__name__ if isinstance(owner, ModuleType) else f"{owner.__module__}.{owner.__qualname__}"

@@ -52,8 +52,8 @@ REPLACED = {
     "fastreid.data.data_utils.DataLoaderX": Replaced(
         "loading.load_without_cuda",
         "1fb5c81cd5f9",
-        f"{_CUDA_ONLY}; it reuses the memory of batches that are still read",
-        f"{_ON_CPU}, and records its stream",
+        f"{_CUDA_ONLY}; it reuses the memory of batches that are still read, and starts workers at each iteration",
+        f"{_ON_CPU}, records its stream and keeps its workers",
     ),
     "fastreid.data.data_utils.BackgroundGenerator": Replaced(
         "loading.raise_loading_errors",
@@ -85,12 +85,70 @@ REPLACED = {
         "INPUT.AFFINE passes arguments that torchvision has renamed",
         "the toolbox passes the new ones",
     ),
+    # -- Data sets
+    "fastreid.data.data_utils.read_image": Replaced(
+        "reading.decode_by_own_decoder",
+        "8c6c1868b82d",
+        "it clips 16 bits at white, and shows the hidden colours of transparent pixels",
+        "the toolbox scales, and puts transparent pixels on a stated ground",
+    ),
+    **{
+        f"fastreid.data.datasets.{name}.glob": Replaced(
+            "reading.take_all_suffixes",
+            "",
+            "it takes one suffix in one case, and passes over all other images without a word",
+            "the toolbox's readers take all images, and say what they pass over",
+        )
+        for name in (
+            *("caviara", "cuhk_sysu", "dukemtmcreid", "grid", "iLIDS", "lpw", "market1501", "pes3d", "pku", "prai"),
+            *("saivt", "sensereid", "sysu_mm", "thermalworld", "veri", "viper", "wildtracker"),
+        )
+    },
+    **{
+        f"fastreid.data.datasets.{name}.process_train": Replaced(
+            "reading.take_all_suffixes_below",
+            digest,
+            "it takes one suffix in one case, and hidden files",
+            "the toolbox's readers take all images, and no hidden files",
+        )
+        for name, digest in {"prid.PRID": "9c8aa2ca8463", "shinpuhkan.Shinpuhkan": "8278198ed9f1"}.items()
+    },
+    **{
+        f"fastreid.data.datasets.{name}.re": Replaced(
+            "reading.read_whole_numbers",
+            "",
+            "its pattern takes part of a number, and the first match in the whole path",
+            "the toolbox's readers look at whole numbers of the file's name",
+        )
+        for name in ("cuhk_sysu", "dukemtmcreid", "market1501", "veri")
+    },
+    "fastreid.data.datasets.cuhk03.CUHK03.preprocess_split": Replaced(
+        "reading.check_before_extraction",
+        "c83cb637a92c",
+        "it extracts for minutes before it opens the last of its files",
+        "the toolbox looks at all files first",
+    ),
+    **{
+        f"fastreid.data.datasets.{name}.open": Replaced(
+            "reading.read_lists_by_line",
+            "",
+            "a blank line or a byte-order mark in a list stops the reader, or becomes part of a path",
+            "the toolbox's readers pass over blank lines, and name a faulty one",
+        )
+        for name in ("AirportALERT", "msmt17", "vehicleid", "veriwild")
+    },
     # -- Training
     "fastreid.solver.build.build_optimizer": Replaced(
         "solver.keep_flat_gradients",
         "265336d24ebf",
         "since torch 2.0 zero_grad cuts its flat parameters off from the model",
         "the toolbox's zero_grad zeroes in place",
+    ),
+    "fastreid.utils.params.ContiguousParams.make_params_contiguous": Replaced(
+        "flat_parameters.flatten_any_layout",
+        "3c89ab1fc14e",
+        "it cannot flatten channels-last weights",
+        "the toolbox keeps the strides of the parameters",
     ),
     "fastreid.engine.launch._distributed_worker": Replaced(
         "engine.launch_without_cuda", "03c211a0abcd", f"{_CUDA_ONLY}, by NCCL", _ON_CPU
@@ -159,6 +217,24 @@ REPLACED = {
         "the toolbox's ROC takes blocks of rows",
     ),
     # -- Models
+    "fastreid.modeling.meta_arch.build.build_model": Replaced(
+        "modeling.set_execution",
+        "c1925573e368",
+        "it knows neither channels-last models nor torch.compile",
+        "the toolbox has keys for both",
+    ),
+    "fastreid.layers.batch_norm.IBN.forward": Replaced(
+        "layers.keep_channels_last",
+        "23d313b26448",
+        "it copies channels-last maps to the other layout",
+        "the toolbox keeps the layout",
+    ),
+    "fastreid.layers.pooling.GlobalMaxPool.forward": Replaced(
+        "layers.pool_by_reduction",
+        "",
+        "adaptive pooling is slow on CUDA, and its gradient has another rounding in each run there",
+        "torch's adaptive max pooling is deterministic on CUDA",
+    ),
     "fastreid.modeling.meta_arch.baseline.Baseline.preprocess_image": Replaced(
         "modeling.leave_batches_alone", "2d1872aa6f01", _IN_PLACE, _COPIED
     ),

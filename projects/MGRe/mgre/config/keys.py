@@ -124,6 +124,19 @@ KEYS = (
         "resnet152",
         "Model name as in timm.list_models(). MODEL.BACKBONE.PRETRAIN loads the model's published weights.",
     ),
+    # -- Execution -------------------------------------------------------------------------------
+    Key(
+        "MODEL.CHANNELS_LAST",
+        True,
+        "Maps and weights lie channels-last in memory: the same numbers to rounding, faster on processors and GPUs.",
+    ),
+    Key(
+        "MODEL.COMPILE",
+        "off",
+        'torch.compile: its mode, "default" or "reduce-overhead" (CUDA graphs), or "off". The first step takes '
+        "minutes. Where it fails, a warning says so, and the model runs without.",
+        choice("off", "default", "reduce-overhead"),
+    ),
     # -- Data ------------------------------------------------------------------------------------
     Key(
         "DATASETS.KEYPOINTS", "keypoints.json", "COCO key point JSON: a file name in the data set's folder, or a path."
@@ -220,6 +233,13 @@ KEYS = (
         'Type of mixed precision at inference: "float16" or "bfloat16". "auto": float16 on CUDA, bfloat16 on the CPU.',
         choice("auto", "float16", "bfloat16"),
     ),
+    Key(
+        "TEST.RERANK.SEARCH",
+        "auto",
+        'What finds the neighbours for re-ranking and query expansion, exactly. "auto" and "torch": torch, on the '
+        'model\'s device. "faiss": faiss on a GPU (pip install faiss-gpu); where it cannot, torch, after a warning.',
+        choice("auto", "torch", "faiss"),
+    ),
     # Occluded test images (Table 6), of any model: a box of an image is erased, filled with INPUT.REA.VALUE.
     Key("TEST.OCCLUSION.ENABLED", False, "Occlude images of query and gallery."),
     Key("TEST.OCCLUSION.PROB", 0.5, "Probability of an image to be occluded.", between(0, 1)),
@@ -227,6 +247,12 @@ KEYS = (
         "TEST.OCCLUSION.SEED", 0, "The occluded images and their boxes follow from this seed and the file names alone."
     ),
     Key("SEED", -1, "Seed of Python, NumPy and torch; -1 takes a random one."),
+    Key(
+        "DETERMINISTIC",
+        False,
+        "On one GPU, trainings with the same SEED end in the same bits, and so does one that was cut and resumed. "
+        "Slower: it takes deterministic kernels, and overrides CUDNN_BENCHMARK. On a CPU that holds without it.",
+    ),
 )
 
 

@@ -3,9 +3,9 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from operator import itemgetter
 
 from fastreid.config import CfgNode
@@ -14,12 +14,15 @@ from fastreid.data.datasets.bases import ImageDataset
 from fastreid.utils import comm
 from fastreid.utils.logger import log_first_n
 
+from mgre.data.custom import SPLIT_FOLDERS
+from mgre.data.image_files import IMAGE_SUFFIXES, describe_other_contents
 from mgre.data.part import DatasetPart
 from mgre.data.published import PUBLISHED_SETS, count_differences
 from mgre.data.torch_dataset import Item
 from mgre.data.validation_split import ValidationSplit, base_of_validation
 from mgre.errors import ConfigError, DataError, MGReError, SetupError, nearest
-from mgre.system.foreign_messages import MARKET1501_LAYOUT_IS_OLD
+from mgre.system.file_kinds import ARCHIVE_SUFFIXES, archive_fault
+from mgre.system.foreign_messages import MARKET1501_LAYOUT_IS_OLD, is_missing_file
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,34 @@ logger = logging.getLogger(__name__)
 READER_ERRORS = (RuntimeError, AssertionError, AttributeError, ValueError, LookupError, OSError)
 
 
+_read: dict[tuple[int, str, bool], ImageDataset] | None = None
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Within the block :func:`build_dataset` reads each data set once for each config object, which must not change."""
+    global _read
+    before, _read = _read, {}
+    try:
+        yield
+    finally:
+        _read = before
+
+
+def _read_at_most_once(build: Callable[..., ImageDataset]) -> Callable[..., ImageDataset]:
+    @wraps(build)
+    def built(cfg: CfgNode, name: str, *, combineall: bool = False) -> ImageDataset:
+        if _read is None:
+            return build(cfg, name, combineall=combineall)
+        key = (id(cfg), name, combineall)
+        if key not in _read:
+            _read[key] = build(cfg, name, combineall=combineall)
+        return _read[key]
+
+    return built
+
+
+@_read_at_most_once
 def build_dataset(cfg: CfgNode, name: str, *, combineall: bool = False) -> ImageDataset:
     """Read the registered data set ``name`` from the data folder (``FASTREID_DATASETS``, else ``datasets``).
 
@@ -142,13 +173,7 @@ def _read_dataset(cfg: CfgNode, name: str, root: str, combineall: bool) -> Image
     except ImportError as error:
         raise SetupError(f"Data set {name} needs the package {error.name}: pip install {error.name}") from error
     except READER_ERRORS as error:
-        layout = PUBLISHED_SETS[name].layout if name in PUBLISHED_SETS else f"see {reader.__module__}"
-        given = "FASTREID_DATASETS" if "FASTREID_DATASETS" in os.environ else "./datasets: FASTREID_DATASETS is not set"
-        # The toolbox's reason comes last, because its reader may have tried another folder, that of an older layout.
-        raise DataError(
-            f"Data set {name} cannot be read from '{os.path.abspath(root)}' ({given}), where it looked for {layout}; "
-            f"put it there, or set FASTREID_DATASETS to the folder that has it (the toolbox's reader: {_reason(error)})"
-        ) from error
+        raise DataError(_explain(error, name, reader, root)) from error
     return dataset
 
 
@@ -165,12 +190,34 @@ def _split_off_validation(cfg: CfgNode, name: str, base: str, combineall: bool) 
     )
 
 
-def _reason(error: Exception) -> str:
-    """The toolbox's error in words."""
-    if isinstance(error, AttributeError):  # a file name that the reader's pattern does not match: None has no groups()
-        return "the name of an image does not have the form identity_camera"
-    text = " ".join(str(error).split())
-    return text or "an identity or a camera in the name of an image is out of the set's range"
+def _explain(error: Exception, name: str, reader: type, root: str) -> str:
+    """The error of a toolbox's reader, with what the reader looked for, and what to do."""
+    layout = PUBLISHED_SETS[name].layout if name in PUBLISHED_SETS else f"see {reader.__module__}"
+    given = "FASTREID_DATASETS" if "FASTREID_DATASETS" in os.environ else "./datasets: FASTREID_DATASETS is not set"
+    where = f"Data set {name} cannot be read from '{os.path.abspath(root)}' ({given}), where it looked for {layout}"
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if not is_missing_file(error):
+        return (
+            f"{where}: {reason}; compare your folder with that, or describe images of your own in a CSV "
+            "(docs/custom-data.md)"
+        )
+    if archive := _find_archive(root, reader):
+        fault = archive_fault(archive)
+        remedy = f"'{archive}' {fault}: download it again" if fault else f"unpack '{archive}' there"
+        return f"{where}; {remedy}"
+    # The toolbox's reason comes last, because its reader may have tried another folder, that of an older layout.
+    return f"{where}; put it there, or set FASTREID_DATASETS to the folder that has it (the toolbox's reader: {reason})"
+
+
+def _find_archive(root: str, reader: type) -> str | None:
+    """A download of the data set that is still packed, in the data folder or in the set's own."""
+    wanted = getattr(reader, "dataset_name", reader.__name__).lower()
+    for folder in (root, os.path.join(root, wanted)):
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            letters = "".join(letter for letter in name.lower() if letter.isalnum())
+            if name.lower().endswith(ARCHIVE_SUFFIXES) and letters.startswith(wanted):
+                return os.path.join(folder, name)
+    return None
 
 
 def split_items(dataset: ImageDataset, name: str, split: str) -> list[Item]:
@@ -178,8 +225,11 @@ def split_items(dataset: ImageDataset, name: str, split: str) -> list[Item]:
     two machines of one training."""
     items = sorted(getattr(dataset, split), key=itemgetter(0))
     if not items:
-        raise DataError(
-            f"Data set {name} has no {split} images in '{dataset_folder(dataset) or 'its folder'}'; "
-            f"complete it, or take it out of DATASETS.{'NAMES' if split == 'train' else 'TESTS'}"
-        )
+        folder = dataset_folder(dataset) or "its folder"
+        split_folder = os.path.join(folder, SPLIT_FOLDERS[split])
+        fault, remedy = f"Data set {name} has no {split} images in '{folder}'", "complete it"
+        if contents := describe_other_contents(split_folder):
+            fault += f": '{split_folder}' has {contents}, and images end in {', '.join(IMAGE_SUFFIXES)}"
+            remedy = f"convert the files, or put the images into '{split_folder}' itself"
+        raise DataError(f"{fault}; {remedy}, or take it out of DATASETS.{'NAMES' if split == 'train' else 'TESTS'}")
     return items

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 
+import numpy as np
 from fastreid.config import CfgNode
 from fastreid.data.datasets.bases import ImageDataset
 
@@ -11,7 +12,14 @@ from mgre.data.coco_file import best_people, read_people, trust_inside
 from mgre.data.datasets import dataset_folder
 from mgre.data.findings import Finding
 from mgre.data.keypoint_checks import check_entries, check_places, require_sound
-from mgre.data.keypoints import ImageKeypoints, file_name_of, find_keypoint_file, match_keypoints
+from mgre.data.keypoints import (
+    NUM_KEYPOINTS,
+    ImageKeypoints,
+    file_name_of,
+    find_keypoint_file,
+    match_keypoints,
+    trusted_points,
+)
 from mgre.data.torch_dataset import Item
 from mgre.errors import DataError
 
@@ -111,7 +119,8 @@ def _read_and_check(cfg: CfgNode, path: str) -> tuple[dict[str, ImageKeypoints],
 def _check_coverage(cfg: CfgNode, keypoints: dict[str, ImageKeypoints], num_images: int, split: str) -> None:
     """Log how many of ``num_images`` have no trusted key points; raise a DataError if most have none."""
     min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
-    num_missing = num_images - sum(bool(found.trusted(min_score).any()) for found in keypoints.values())
+    points = np.array([found.points for found in keypoints.values()]).reshape(-1, NUM_KEYPOINTS, 3)
+    num_missing = num_images - int(trusted_points(points, min_score).any(axis=1).sum())
     logger.info(f"{num_missing} of {num_images} {split} images have no trusted key points")
     if 2 * num_missing > num_images and not cfg.DATASETS.ALLOW_MISSING_KEYPOINTS:
         raise DataError(

@@ -62,9 +62,15 @@ class ImageKeypoints:
     size: tuple[int, int]
 
     def trusted(self, min_score: float) -> np.ndarray:
-        """(17,) bool: scored, and not below ``min_score``. A score of 0 is COCO's "not labelled"."""
-        scores = self.points[:, 2]
-        return (scores > 0) & (scores >= min_score)
+        """(17,) bool, see :func:`trusted_points`."""
+        return trusted_points(self.points, min_score)
+
+
+def trusted_points(points: np.ndarray, min_score: float) -> np.ndarray:
+    """Which of ``points`` (..., 17, 3) are scored, and not below ``min_score``: (..., 17) bool. A score of 0 is COCO's
+    "not labelled"."""
+    scores = points[..., 2]
+    return (scores > 0) & (scores >= min_score)
 
 
 def find_keypoint_file(file_name: str, folder: str) -> str | None:
@@ -94,17 +100,24 @@ def match_keypoints(
 
 def file_name_of(image_path: str, folder: str) -> str:
     """The ``file_name`` of an image in a key point file: relative to the data set's folder, with forward slashes."""
-    return os.path.relpath(image_path, folder).replace(os.sep, "/")
+    inner = image_path.removeprefix(os.path.join(folder, ""))
+    # relpath asks for the working directory, for each image anew; most images lie below the folder.
+    if inner == image_path or inner != os.path.normpath(inner) or inner.startswith((os.pardir, os.sep)):
+        inner = os.path.relpath(image_path, folder)
+    return inner.replace(os.sep, "/")
 
 
-def untrust_outside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A copy of ``points`` (..., 17, 3) in which the points outside the image of ``size`` (H, W) have score 0."""
-    outside = ((points[..., :2] < 0) | (points[..., :2] > size[::-1])).any(axis=-1)
+def untrust_outside(points: np.ndarray, size: tuple[int, int] | np.ndarray) -> np.ndarray:
+    """A copy of ``points`` (..., 17, 3) in which the points outside the image of ``size`` (H, W), or (..., 2), have
+    score 0."""
+    side = np.asarray(size)[..., None, ::-1]
+    outside = ((points[..., :2] < 0) | (points[..., :2] > side)).any(axis=-1)
     return np.concatenate([points[..., :2], np.where(outside, 0, points[..., 2])[..., None]], axis=-1)
 
 
-def far_outside(keypoints: ImageKeypoints, min_score: float) -> np.ndarray:
-    """(17,) bool: trusted points further than :data:`MAX_OVERHANG` outside their image."""
-    side = np.array(keypoints.size[::-1])
-    overhang = np.maximum(-keypoints.points[:, :2], keypoints.points[:, :2] - side) / side
-    return (overhang.max(axis=1) > MAX_OVERHANG) & keypoints.trusted(min_score)
+def far_outside(points: np.ndarray, size: tuple[int, int] | np.ndarray, min_score: float) -> np.ndarray:
+    """Which of ``points`` (..., 17, 3) are trusted and lie further than ``MAX_OVERHANG`` outside their image of
+    ``size`` (H, W), or (..., 2): (..., 17) bool."""
+    side = np.asarray(size)[..., None, ::-1]
+    overhang = np.maximum(-points[..., :2], points[..., :2] - side) / side
+    return (overhang.max(axis=-1) > MAX_OVERHANG) & trusted_points(points, min_score)

@@ -2,6 +2,7 @@
 
 import logging
 
+import torch
 from fastreid.config import CfgNode
 from fastreid.data import build_reid_test_loader, build_reid_train_loader
 from fastreid.data.datasets.bases import ImageDataset
@@ -9,13 +10,13 @@ from fastreid.data.transforms import build_transforms
 from fastreid.utils import comm
 from torch.utils.data import DataLoader
 
+from mgre.data.batches import Collate
 from mgre.data.datasets import build_dataset, dataset_folder, split_items
 from mgre.data.epoch_sampler import draw_by_epoch
 from mgre.data.keypoint_lookup import find_test_keypoints, find_train_keypoints, uses_keypoints
 from mgre.data.occlusion import Occlusion
 from mgre.data.torch_dataset import KeypointDataset, ReIDDataset
 from mgre.data.transforms import build_keypoint_transforms
-from mgre.data.unreadable import collate_readable
 from mgre.data.validation_split import base_of_validation
 from mgre.errors import ConfigError
 
@@ -55,7 +56,9 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
     else:
         train_set = ReIDDataset(items, transform)
     train_set.skip_unreadable = True  # what is to stop a training is looked for before it
-    return draw_by_epoch(build_reid_train_loader(cfg, train_set=train_set, transforms=transform))
+    loader = draw_by_epoch(build_reid_train_loader(cfg, train_set=train_set, transforms=transform))
+    loader.collate_fn = Collate(cfg.INPUT.REA.VALUE)
+    return loader
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]:
@@ -98,7 +101,10 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]
         num_query=len(query),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
-    loader.collate_fn = collate_readable
+    loader.collate_fn = Collate(cfg.INPUT.REA.VALUE)
+    # The loader draws a seed for its workers when they start, which is not at each evaluation. From a generator of its
+    # own, an evaluation does not change the process's generator, whether or not it starts workers.
+    loader.generator = torch.Generator()
     return loader, num_query
 
 

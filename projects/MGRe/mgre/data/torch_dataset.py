@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from typing import Any
 from weakref import WeakSet
 
@@ -79,7 +80,7 @@ class ReIDDataset(CommDataset):
             return self._load_item(index)
         identity = self.img_items[index][1]
         first_error = None
-        for candidate in (*range(index, len(self)), *range(index)):
+        for candidate in chain(range(index, len(self)), range(index)):
             if self.img_items[candidate][1] == identity:
                 try:
                     return self._load_item(candidate)

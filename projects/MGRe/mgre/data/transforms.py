@@ -180,7 +180,12 @@ def _resize(size: Sequence[int]) -> Follow:
 
 def _to_tensor() -> list[KeypointStep]:
     """PIL image to float32 (C, H, W) from 0 to 255, as the toolbox's models expect."""
-    return [Follow(v2.PILToTensor()), Follow(v2.ToDtype(torch.float32, scale=False))]
+    return [Follow(v2.PILToTensor()), _arrange_by_channel, Follow(v2.ToDtype(torch.float32, scale=False))]
+
+
+def _arrange_by_channel(image: Tensor, points: KeyPoints, trusted: Tensor) -> tuple[Tensor, KeyPoints, Tensor]:
+    """Let each channel lie in one piece. In PIL's order, pixel by pixel, collation takes ten times as long."""
+    return image.contiguous(), points, trusted
 
 
 def _size(size: Sequence[int]) -> int | list[int]:

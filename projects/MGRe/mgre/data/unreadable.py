@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from fastreid.data.build import fast_batch_collator
 from fastreid.utils import comm
 from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from mgre.data.images import ImageError, UnreadableImageError, has_more_than_8_bits, load_image
 from mgre.data.torch_dataset import ReIDDataset
 from mgre.errors import DataError, first_names, printable
 from mgre.system.files import write_atomically
@@ -21,12 +20,16 @@ from mgre.system.files import write_atomically
 logger = logging.getLogger(__name__)
 
 CACHE = "checked_images.json"
+# The check's name in the cache; under "header", an older check noted images whose pixels it did not look at.
+CHECK = "header and depth"
 # Reading waits for the disk, or decodes without Python's lock.
 NUM_THREADS = 8
 
 
 def check_headers(paths: Sequence[str], cache_folder: str) -> None:
     """Read the header of each image, quickly; those that have not changed since the last time are passed over.
+
+    Images of more than 8 bits, which may have to be refused for their pixels, are decoded.
 
     All processes call it; the first one of each machine reads.
 
@@ -35,22 +38,20 @@ def check_headers(paths: Sequence[str], cache_folder: str) -> None:
         cache_folder: where ``checked_images.json`` notes the good ones, by path, size and time of change.
 
     Raises:
-        DataError: some cannot be read.
+        DataError: some cannot be read, or have no certain white.
     """
     if comm.get_local_rank() == 0:
         faults = _find_faults(paths, cache_folder)
+        refused = [error for _, error in sorted(faults.items()) if not isinstance(error, UnreadableImageError)]
+        if refused:
+            raise DataError(f"{len(refused)} of {len(paths)} images cannot be used. {refused[0]}")
         if faults:
             raise DataError(
                 f"{len(faults)} of {len(paths)} images cannot be read: {_some(faults)}; copy them again or remove them "
-                "from the data set, or train without them: DATASETS.UNREADABLE_IMAGES skip"
+                "from the data set, or train without them: DATASETS.UNREADABLE_IMAGES skip "
+                f"(the first: {faults[min(faults)]})"
             )
     comm.synchronize()
-
-
-def collate_readable(samples: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
-    """The toolbox's batch of the samples that are not None; an empty one where all are."""
-    readable = [sample for sample in samples if sample is not None]
-    return fast_batch_collator(readable) if readable else {}
 
 
 def count_readable_queries(dataset: Dataset, num_query: int) -> int:
@@ -83,17 +84,17 @@ def _some(faults: Iterable[str]) -> str:
     return first_names([f"'{printable(path)}'" for path in sorted(faults)])
 
 
-def _find_faults(paths: Sequence[str], cache_folder: str) -> set[str]:
+def _find_faults(paths: Sequence[str], cache_folder: str) -> dict[str, ImageError]:
     cache = Path(cache_folder, CACHE)
     content = _read_cache(cache)
-    known, states = content.get("header", {}), {path: _state(path) for path in paths}
+    known, states = content.get(CHECK, {}), {path: _state(path) for path in paths}
     unknown = [path for path in paths if states[path] is None or known.get(path) != states[path]]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         results = pool.map(_header_fault, unknown)
         bar = tqdm(results, total=len(unknown), unit="image", desc="checking header", disable=None, leave=False)
-        faults = {path for path, fault in zip(unknown, bar, strict=True) if fault}
+        faults = {path: fault for path, fault in zip(unknown, bar, strict=True) if fault is not None}
     if unknown and cache_folder:
-        content["header"] = known | {path: state for path, state in states.items() if path not in faults}
+        content[CHECK] = known | {path: state for path, state in states.items() if path not in faults}
         with write_atomically(str(cache)) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
             json.dump(content, file)
     return faults
@@ -107,12 +108,18 @@ def _state(path: str) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _header_fault(path: str) -> bool:
+def _header_fault(path: str) -> ImageError | None:
     try:
-        with Image.open(path):
-            return False
-    except Exception:  # decoders raise many kinds
-        return True
+        with Image.open(path) as image:
+            is_good = not has_more_than_8_bits(image)
+    except Exception:  # decoders raise many kinds of errors; load_image makes one of them
+        is_good = False
+    try:
+        if not is_good:
+            load_image(path)
+    except ImageError as error:
+        return error
+    return None
 
 
 def _read_cache(path: Path) -> dict[str, dict[str, list[int]]]:

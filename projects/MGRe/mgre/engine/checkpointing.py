@@ -2,6 +2,7 @@
 
 The files are named after their content: ``model_0012`` is the state after epoch 12, ``model_best`` that of the best
 evaluation, ``model_final`` that at the end, and ``model_interrupted`` that of a training that stopped in between.
+``model_before_evaluation`` is the state before the last evaluation; the next checkpoint replaces it.
 """
 
 import logging
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 # "model_final" is the toolbox's name.
 FINAL, INTERRUPTED = "model_final", "model_interrupted"
+BEFORE_EVALUATION = "model_before_evaluation"
 # A second signal within this time, in seconds, is an echo of the first: a terminal or a scheduler signals every
 # process, and the launching process passes its signal on to the others.
 ECHO_TIME = 1.0
@@ -59,6 +61,8 @@ class TrainingCheckpointer(SafeCheckpointer):
         # The hook updates its best metric only after it has saved the new best checkpoint.
         best = max(self.progress.get("best_metric", -1), kwargs.get("metric", -1))
         super().save(name, **(self.progress | {"best_metric": best} | kwargs))
+        if self.save_to_disk and name != BEFORE_EVALUATION:
+            Path(self.save_dir, f"{BEFORE_EVALUATION}.pth").unlink(missing_ok=True)
         if self.save_to_disk and self.num_kept:
             for path in self._periodic_files()[self.num_kept :]:
                 if path.stem != name:  # after the clock was put back, the newest file looks old
@@ -174,6 +178,11 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
         self._note_progress(self.trainer.iter)
         super().after_epoch()
 
+    def save_before_evaluation(self) -> None:
+        """Save the state after an epoch's last step; all processes have to call this method."""
+        self._note_progress(self.trainer.iter)
+        self.checkpointer.save(BEFORE_EVALUATION, epoch=self.trainer.epoch - 1)
+
     def save_interrupted(self, *, steps: int, epochs: int, states: dict[str, Any] | None = None) -> Path:
         """Save the state after ``steps`` steps and ``epochs`` whole epochs; all processes have to call this method.
 
@@ -209,6 +218,25 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
             "random_states": comm.all_gather(states or random_states()),
             **({"sampler_seed": sampler.seed} if sampler else {}),
         }
+
+
+class SaveBeforeEvaluation(HookBase):
+    """Saves the state before each evaluation within a training, so that one that fails or is killed loses nothing.
+
+    It has to be the first hook after an epoch: a resume does all that follows the epoch's last step again.
+
+    Args:
+        period: of the evaluation, in epochs.
+        checkpoints: saves the state.
+    """
+
+    def __init__(self, period: int, checkpoints: CheckpointHook) -> None:
+        self.period = period
+        self.checkpoints = checkpoints
+
+    def after_epoch(self) -> None:
+        if (self.trainer.epoch + 1) % self.period == 0:
+            self.checkpoints.save_before_evaluation()
 
 
 class StopOnSignal(HookBase):

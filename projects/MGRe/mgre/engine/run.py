@@ -19,6 +19,9 @@ from fastreid.utils.logger import setup_logger
 
 from mgre.config import load_config
 from mgre.data import list_images
+from mgre.data.checks import check_datasets
+from mgre.data.datasets import reading_once
+from mgre.data.torch_dataset import name_dead_workers
 from mgre.data.unreadable import check_headers
 from mgre.engine import processes
 from mgre.engine.load_model import load_model
@@ -75,18 +78,22 @@ def run(args: argparse.Namespace) -> dict | None:
     """
     cfg = setup(args)
     file_name = EVALUATION_FILE if args.eval_only else RESULTS_FILE
-    if args.eval_only:
-        model = load_model(cfg)
-        _forget_results(cfg.OUTPUT_DIR, file_name)
-        results = Trainer.test(cfg, model)
-    else:
-        if cfg.DATASETS.UNREADABLE_IMAGES == "stop":
-            paths = sorted({path for members in list_images(cfg).values() for path in members})
-            check_headers(paths, cfg.OUTPUT_DIR)
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-        _forget_results(cfg.OUTPUT_DIR, file_name)
-        results = trainer.train()
+    with name_dead_workers():  # workers load images from the trainer's construction on
+        with reading_once():
+            check_datasets(cfg, will_train=not args.eval_only)
+            if args.eval_only:
+                model = load_model(cfg)
+                _forget_results(cfg.OUTPUT_DIR, file_name)
+                results = Trainer.test(cfg, model)
+            else:
+                if cfg.DATASETS.UNREADABLE_IMAGES == "stop":
+                    paths = sorted({path for members in list_images(cfg).values() for path in members})
+                    check_headers(paths, cfg.OUTPUT_DIR)
+                trainer = Trainer(cfg)
+        if not args.eval_only:
+            trainer.resume_or_load(resume=args.resume)
+            _forget_results(cfg.OUTPUT_DIR, file_name)
+            results = trainer.train()
     if comm.is_main_process() and results:
         write_results(os.path.join(cfg.OUTPUT_DIR, file_name), results)
     return results

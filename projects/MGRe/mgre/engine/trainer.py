@@ -21,7 +21,14 @@ from mgre.data import build_test_loader, build_train_loader
 from mgre.data.epoch_sampler import epoch_sampler
 from mgre.data.images import ImageError
 from mgre.data.torch_dataset import name_dead_workers
-from mgre.engine.checkpointing import FINAL, CheckpointHook, StopOnSignal, TrainingCheckpointer
+from mgre.engine.checkpointing import (
+    BEFORE_EVALUATION,
+    FINAL,
+    CheckpointHook,
+    SaveBeforeEvaluation,
+    StopOnSignal,
+    TrainingCheckpointer,
+)
 from mgre.engine.hooks import (
     EvaluationHook,
     LearningRateHook,
@@ -32,11 +39,11 @@ from mgre.engine.hooks import (
 )
 from mgre.engine.schedule import scale_warmup
 from mgre.engine.step import TrainingStep
-from mgre.errors import ConfigError, DataError, LossError, TrainingError, WeightsError
+from mgre.errors import ConfigError, DataError, LossError, MGReError, TrainingError, WeightsError
 from mgre.evaluation.evaluator import OnePassEvaluator, evaluate
 from mgre.system.files import make_output_dir
 from mgre.system.precision import amp_dtype
-from mgre.system.randomness import random_states
+from mgre.system.randomness import deterministic, random_states
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +84,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> torch.utils.data.DataLoader:
-        return build_train_loader(cfg)
+        loader = build_train_loader(cfg)
+        # Workers load the first batches while the model is built.
+        loader.started = iter(loader) if loader.num_workers else None
+        return loader
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> tuple[torch.utils.data.DataLoader, int]:
@@ -111,8 +121,10 @@ class Trainer(DefaultTrainer):
             elif not isinstance(hook, EvalHook | PeriodicCheckpointer):
                 hooks.append(hook)
         self._test_sets: TestSets = {}
-        # The evaluation comes before the checkpoints: its metric decides on the best one.
-        hooks += [EvaluationHook(self.cfg.TEST.EVAL_PERIOD, self.evaluate), checkpoints]
+        # The evaluation comes before the epoch's checkpoint, because its metric decides on the best one. The state is
+        # saved before the evaluation too, and before all that is done after an epoch.
+        period = self.cfg.TEST.EVAL_PERIOD
+        hooks = [SaveBeforeEvaluation(period, checkpoints), *hooks, EvaluationHook(period, self.evaluate), checkpoints]
         if comm.is_main_process():
             hooks = [ProgressBar(), *hooks, MetricsWriter(writers, STEPS_BETWEEN_WRITES)]
         return [*hooks, ReportUnreadable(), StopOnSignal(checkpoints)]
@@ -165,7 +177,7 @@ class Trainer(DefaultTrainer):
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
         results = OrderedDict()
-        with name_dead_workers():
+        with name_dead_workers(), deterministic(cfg.DETERMINISTIC):
             for name in cfg.DATASETS.TESTS:
                 if name not in test_sets:
                     test_sets[name] = cls.build_evaluator(cfg, name)
@@ -174,7 +186,15 @@ class Trainer(DefaultTrainer):
 
     def evaluate(self) -> dict:
         """Evaluate the model as it is now. The test sets are listed the first time, and their loaders kept."""
-        self._last_eval_results = self.test(self.cfg, self.model, self._test_sets)
+        try:
+            self._last_eval_results = self.test(self.cfg, self.model, self._test_sets)
+        except MGReError as error:
+            before = Path(self.cfg.OUTPUT_DIR, f"{BEFORE_EVALUATION}.pth")
+            if not before.exists():  # the whole training is done, and saved
+                raise
+            raise type(error)(
+                f"{error}; the state before this evaluation is in '{before}', and --resume begins with the evaluation"
+            ) from error
         return self._last_eval_results
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -216,6 +236,7 @@ class Trainer(DefaultTrainer):
         else:
             sampler.seed = progress.get("sampler_seed", sampler.seed)
             sampler.go_to(self.first_iter)
+            self._trainer.batches.restart()
         logger.info(
             "Resuming from '%s': %d of %d steps are done (%d of %d epochs)",
             self.checkpointer.resumed_from,
@@ -300,7 +321,8 @@ class Trainer(DefaultTrainer):
             self._complete_final_checkpoint()
             logger.info("All %d epochs are done: evaluating the last checkpoint", self.max_epoch)
             return self.evaluate()
-        return super().train()
+        with deterministic(self.cfg.DETERMINISTIC):
+            return super().train()
 
     def _complete_final_checkpoint(self) -> None:
         """Save ``model_final`` from the state that was resumed, where that is of another file.

@@ -1,4 +1,4 @@
-"""Distances between queries and gallery, a block of rows at a time.
+"""Distances between queries and gallery, a block of rows at a time, computed on the features' device.
 
 Legend: Q queries, G gallery images, D the features' dimension.
 """
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch.nn import functional as F
+
+from mgre.evaluation.products import squared_norms, true_float32
 
 # Numbers in a block of rows, 16 MiB in float32, unless the block would have fewer than MIN_ROWS rows.
 BLOCK_SIZE = 1 << 22
@@ -88,19 +90,15 @@ def euclidean_rows(queries: torch.Tensor, gallery: torch.Tensor) -> DistanceRows
     return DistanceRows((len(queries), len(gallery)), rows)
 
 
-def squared_norms(features: torch.Tensor) -> torch.Tensor:
-    """|x|^2 of features (N, D): (N,)."""
-    return torch.linalg.vector_norm(features, dim=1).square()  # without a second array of the features' size
-
-
 def _inverse_norms(features: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(features, dim=1).clamp(min=1e-12).reciprocal()  # the limit of F.normalize
 
 
 def _products(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
-    """Inner products of queries (Q, D) and gallery (G, D): (Q, G)."""
+    """Inner products of queries (Q, D) and gallery (G, D), on their device: (Q, G)."""
     products = queries.new_empty(len(queries), len(gallery))
-    for start in range(0, len(gallery), TILE):
-        columns = slice(start, start + TILE)
-        torch.mm(queries, gallery[columns].T, out=products[:, columns])
+    with true_float32(queries.device):
+        for start in range(0, len(gallery), TILE):
+            columns = slice(start, start + TILE)
+            torch.mm(queries, gallery[columns].T, out=products[:, columns])
     return products

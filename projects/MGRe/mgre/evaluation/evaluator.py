@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from mgre.data.unreadable import count_readable_queries
 from mgre.evaluation.finite import check_features
+from mgre.evaluation.placement import place
 from mgre.geometry import boxes_from_keypoints, paired_iou
 from mgre.modeling import MGRe
 from mgre.regions import Region
@@ -99,7 +100,8 @@ def _mirror(batch: Mapping[str, Any]) -> dict[str, Any]:
 class OnePassEvaluator(ReidEvaluator):
     """The toolbox's evaluator, which keeps all features on the device until the pass is over.
 
-    The toolbox's copies each batch to the host, which waits for it. Metrics and keys of TEST are the toolbox's.
+    The toolbox's copies each batch to the host, which waits for it. Distances and neighbours are computed on the device
+    too. Metrics and keys of TEST are the toolbox's, but for TEST.RERANK.SEARCH.
     """
 
     def __init__(self, cfg: CfgNode, num_query: int, output_dir: str | None = None) -> None:
@@ -118,6 +120,7 @@ class OnePassEvaluator(ReidEvaluator):
         self._num_query = self._listed_queries
         self._batches: list[dict[str, torch.Tensor]] = []
         self._paths: list[str] = []
+        self._device: torch.device | None = None
         self._start = time.perf_counter()
 
     def process(self, inputs: Mapping[str, Any], outputs: torch.Tensor) -> None:
@@ -127,7 +130,7 @@ class OnePassEvaluator(ReidEvaluator):
             inputs: the loader's batch: "targets" (B,), "camids" (B,), "img_paths".
             outputs: features (B, D) of any floating type; they are kept in float32.
         """
-        features = outputs.float()
+        features, self._device = outputs.float(), outputs.device
         finite = features.isfinite().all(dim=1)
         self._batches.append(
             {"feats": features, "finite": finite, "pids": inputs["targets"], "camids": inputs["camids"]}
@@ -151,13 +154,17 @@ class OnePassEvaluator(ReidEvaluator):
         kept, self._batches = self._batches, []
         if kept:  # empty on a process that got no images
             # The host waits for the device here and in RegionIoU.means, once an evaluation.
-            prediction = {key: torch.cat([batch[key] for batch in kept]).cpu() for key in kept[0]}
+            prediction = {key: torch.cat([batch[key] for batch in kept]) for key in kept[0]}
             del kept
+            # The features of one process stay on their device. Those of several are gathered on the host.
+            stay = {"feats"} if comm.get_world_size() == 1 else set()
+            prediction = {key: value if key in stay else value.cpu() for key, value in prediction.items()}
             seconds = time.perf_counter() - self._start
             logger.info("Inference took %.1f s, %.1f images/s", seconds, len(self._paths) / seconds)
             check_features(prediction.pop("finite"), self._paths)
             self._predictions = [prediction]
-        metrics = super().evaluate()
+        with place(self._device, self.cfg.TEST.RERANK.SEARCH):
+            metrics = super().evaluate()
         self.reset()
         return metrics
 

@@ -1,28 +1,36 @@
-"""Exact nearest neighbours among all images, and inner products of chosen pairs.
+"""Exact nearest neighbours among all images, by torch on any device, or by faiss on a GPU.
 
-Legend: N images, D the features' dimension, K neighbours.
+Legend: N images, D the features' dimension, K neighbours. The closeness of image j to image i is
+x_i . x_j - |x_j|^2 / 2 = (|x_i|^2 - |x_i - x_j|^2) / 2, which orders the j of an i like the distance.
 """
 
-import warnings
+import importlib
+import logging
+from types import ModuleType
 
-import faiss
 import numpy as np
 import torch
 from scipy import sparse
 
-from mgre.evaluation.distances import squared_norms
-from mgre.system.foreign_messages import SPARSE_TENSORS_ARE_BETA
+from mgre.evaluation.bounded_search import find_reduction, search_bounded
+from mgre.evaluation.placement import placement
+from mgre.evaluation.products import squared_norms, true_float32
 
-# Images in a block: the products of two blocks are 16 MiB in float32.
+logger = logging.getLogger(__name__)
+
+# Images in a block on the CPU: the products of two blocks are 16 MiB in float32.
 BLOCK = 2048
+# Products in a block on another device: 1 GiB in float32. ``topk`` takes about as much again.
+DEVICE_BLOCK_SIZE = 1 << 28
 
 
 def nearest_neighbours(features: torch.Tensor, k: int, *, by_product: bool = False) -> np.ndarray:
     """The K nearest images of each image by Euclidean distance, the image itself included, nearest first.
 
-    The search is exact: all pairs are compared, in float32. With a GPU, faiss searches there. On the CPU each product
-    of two blocks is used for the neighbours of both blocks, which was the fastest exact search measured
-    (docs/evaluation.md).
+    The search is exact and in float32, without TF32, on the features' device. On the CPU a bound leaves most pairs out
+    where that pays (:mod:`mgre.evaluation.bounded_search`). Otherwise all pairs are compared; then each product of two
+    blocks of images is used for the neighbours of both. On other devices a block of images is compared with all. With
+    TEST.RERANK.SEARCH faiss it searches on a GPU; where it cannot, a warning says why, and torch searches.
 
     Args:
         features: (N, D), float32.
@@ -30,20 +38,55 @@ def nearest_neighbours(features: torch.Tensor, k: int, *, by_product: bool = Fal
         by_product: order by the inner product instead, the largest first.
 
     Returns:
-        (N, K), int64. On the CPU, images at equal distances are in ascending order. If not all images at the K-th
+        (N, K), int64. With torch, images at equal distances are in ascending order. If not all images at the K-th
         distance fit, which of them are returned is arbitrary.
     """
     k = min(k, len(features))
-    if faiss.get_num_gpus() > 0:
+    if placement().search == "faiss" and (faiss := _load_faiss()) is not None:
         vectors = np.ascontiguousarray(features.cpu().numpy())
         metric = faiss.METRIC_INNER_PRODUCT if by_product else faiss.METRIC_L2
         return faiss.knn_gpu(faiss.StandardGpuResources(), vectors, vectors, k, metric=metric)[1]
-    return _search_blocks(features, k, by_product=by_product)
+    half_squares = features.new_zeros(len(features)) if by_product else squared_norms(features) / 2
+    with true_float32(features.device):
+        if features.device.type != "cpu":
+            found = _search_on_device(features, half_squares, k)
+        elif (reduced := find_reduction(features, half_squares, k)) is not None:
+            found = search_bounded(features, half_squares, reduced, k)
+        else:
+            found = _search_blocks(features, half_squares, k)
+    return _in_order(*found).cpu().numpy()
 
 
-def _search_blocks(features: torch.Tensor, k: int, *, by_product: bool = False) -> np.ndarray:
-    # closeness(i, j) = x_i . x_j - |x_j|^2 / 2 = (|x_i|^2 - |x_i - x_j|^2) / 2 orders the j of an i like the distance.
-    half_squares = torch.zeros(len(features)) if by_product else squared_norms(features) / 2
+def _load_faiss() -> ModuleType | None:
+    """faiss, or None and a warning where it is not installed, cannot be loaded, or sees no GPU."""
+    try:
+        faiss = importlib.import_module("faiss")
+        if faiss.get_num_gpus() > 0 and hasattr(faiss, "knn_gpu"):
+            return faiss
+        problem = "sees no GPU"
+    except ModuleNotFoundError:
+        problem = "is not installed (pip install faiss-gpu)"
+    except (ImportError, OSError) as error:  # its CUDA libraries are missing or of another version
+        problem = f"cannot be loaded ({' '.join(str(error).split())})"
+    logger.warning("TEST.RERANK.SEARCH is faiss, but faiss %s: torch searches instead", problem)
+    return None
+
+
+def _search_on_device(features: torch.Tensor, half_squares: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Closeness and neighbours (N, K), with ``DEVICE_BLOCK_SIZE`` products at a time."""
+    closeness = features.new_empty(len(features), k)
+    neighbours = torch.empty_like(closeness, dtype=torch.int64)
+    step = max(1, DEVICE_BLOCK_SIZE // max(1, len(features)))
+    for start in range(0, len(features), step):
+        rows = slice(start, start + step)
+        products = features[rows] @ features.T
+        closeness[rows], neighbours[rows] = products.sub_(half_squares).topk(k)
+        del products  # or the next block's would be a second
+    return closeness, neighbours
+
+
+def _search_blocks(features: torch.Tensor, half_squares: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Closeness and neighbours (N, K), by one product for each two blocks."""
     closeness = torch.full((len(features), k), -torch.inf)
     neighbours = torch.zeros((len(features), k), dtype=torch.int64)
 
@@ -61,10 +104,14 @@ def _search_blocks(features: torch.Tensor, k: int, *, by_product: bool = False) 
             if rows != columns:
                 offer(columns, rows, products.T.contiguous())
             offer(rows, columns, products)
+    return closeness, neighbours
 
+
+def _in_order(closeness: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
+    """``neighbours`` (N, K), the nearest first, and at equal closeness in ascending order."""
     by_number = neighbours.argsort(dim=1)
     by_closeness = closeness.gather(1, by_number).argsort(dim=1, descending=True, stable=True)
-    return neighbours.gather(1, by_number.gather(1, by_closeness)).numpy()
+    return neighbours.gather(1, by_number.gather(1, by_closeness))
 
 
 def indicator(columns: np.ndarray) -> sparse.csr_array:
@@ -73,23 +120,3 @@ def indicator(columns: np.ndarray) -> sparse.csr_array:
     starts = np.arange(0, num_images * k + 1, k)
     ones = np.ones(columns.size, dtype=np.int32)
     return sparse.csr_array((ones, columns.ravel(), starts), shape=(num_images, num_images))
-
-
-def pair_products(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray:
-    """x_i . x_j of the features (N, D) for each entry (i, j) of the sparse array ``pairs`` (N, N), in their order."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", SPARSE_TENSORS_ARE_BETA)
-        at = torch.sparse_csr_tensor(
-            torch.from_numpy(pairs.indptr.astype(np.int64)),
-            torch.from_numpy(pairs.indices.astype(np.int64)),
-            torch.zeros(pairs.nnz),
-            size=pairs.shape,
-        )
-        return torch.sparse.sampled_addmm(at, features, features.T, beta=0.0).values().numpy()
-
-
-def squared_distances(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray:
-    """|x_i - x_j|^2 for each entry (i, j) of the sparse array ``pairs`` (N, N), in the order of the entries."""
-    squares = squared_norms(features).numpy()
-    rows = np.repeat(np.arange(len(squares)), np.diff(pairs.indptr))
-    return squares[rows] + squares[pairs.indices] - 2 * pair_products(features, pairs)

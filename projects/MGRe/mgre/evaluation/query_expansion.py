@@ -3,7 +3,8 @@
 import torch
 from torch.nn import functional as F
 
-from mgre.evaluation.neighbours import indicator, nearest_neighbours, pair_products
+from mgre.evaluation.neighbours import indicator, nearest_neighbours
+from mgre.evaluation.pairs import pair_products
 
 
 def expand(
@@ -13,7 +14,7 @@ def expand(
     of all pairs of images.
 
     Args:
-        query_feat, gallery_feat: float32.
+        query_feat, gallery_feat: float32, on the device that searches.
         qe_times: how many times the features are expanded.
         qe_k: number of neighbours in the mean, by cosine, the image itself counted; at most Q + G.
         alpha: the weight of a neighbour is its cosine to this power.
@@ -25,5 +26,5 @@ def expand(
         nearest = nearest_neighbours(directions, qe_k, by_product=True)
         weights = indicator(nearest).astype("float32")
         weights.data = pair_products(directions, weights) ** alpha
-        features = torch.from_numpy(weights @ features.numpy() / nearest.shape[1])
+        features = torch.from_numpy(weights @ features.cpu().numpy() / nearest.shape[1]).to(features.device)
     return features[: len(query_feat)], features[len(query_feat) :]

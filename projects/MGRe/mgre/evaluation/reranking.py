@@ -13,7 +13,8 @@ from scipy import sparse
 
 from mgre.errors import DataError
 from mgre.evaluation.distances import DistanceRows
-from mgre.evaluation.neighbours import indicator, nearest_neighbours, squared_distances
+from mgre.evaluation.neighbours import indicator, nearest_neighbours
+from mgre.evaluation.pairs import squared_distances
 
 # Number of queries that are compared with the gallery at a time. A query shares some ten thousand entries with it.
 NUM_QUERIES = 256
@@ -23,7 +24,7 @@ def jaccard_rows(features: torch.Tensor, num_query: int, *, k1: int, k2: int) ->
     """Jaccard distances of queries and gallery, as the toolbox's ``build_dist`` calls "jaccard".
 
     Args:
-        features: (N, D), float32.
+        features: (N, D), float32, on the device that searches.
         num_query: Q.
         k1: number of nearest images among which the k-reciprocal ones are found, the image itself counted.
             Above N it counts as N.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from fastreid.layers import get_norm
 from torch import nn
 from torchvision.ops import box_convert
@@ -43,9 +44,9 @@ class LocationModule(nn.Module):
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, conv_channels, kernel_size=3, padding=1),
-            nn.ReLU(inplace=True),
+            _FiniteReLU(),
             get_norm(norm, conv_channels),
-            nn.AdaptiveMaxPool2d(pool_size),
+            _MaxPool(pool_size),
             nn.Flatten(),
             nn.Linear(conv_channels * pool_size[0] * pool_size[1], hidden_dim),
             nn.ReLU(inplace=True),
@@ -64,10 +65,14 @@ class LocationModule(nn.Module):
         Returns:
             (B, R, 4) boxes (x_min, y_min, x_max, y_max), normalised, in float32 or better also under autocast.
         """
-        # The 10 bits of float16's mantissa are too coarse for the place of a box. And float16 is infinite above 65504,
-        # from which batch norm computes NaN.
+        convolution, relu, norm, pool, flatten, *hidden = self.features
+        pooled = flatten(pool(norm(relu(convolution(_within_autocast_range(features))))))
+        # The 10 bits of float16's mantissa are too coarse for the place of a box.
         with torch.autocast(features.device.type, enabled=False):
-            output = self.predictor(self.features(features.to(self.predictor.weight.dtype))).unflatten(1, (-1, 4))
+            values = _finite(pooled).to(self.predictor.weight.dtype)
+            for layer in (*hidden, self.predictor):
+                values = layer(values)
+        output = values.unflatten(1, (-1, 4))
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         centers = self.centers + output[..., :2].tanh()
         sizes = _clamp_value(output[..., 2:]).exp()  # Eq. (1)
@@ -78,3 +83,54 @@ def _clamp_value(log_sizes: torch.Tensor) -> torch.Tensor:
     # The value is clamped, but the gradient is not, so the loss can pull back a size beyond the range. A model in half
     # precision can give infinite sizes: inf - inf is NaN, which nan_to_num replaces by 0.
     return log_sizes.detach().clamp(*LOG_SIZE_RANGE) + (log_sizes - log_sizes.detach()).nan_to_num()
+
+
+class _FiniteReLU(nn.Module):
+    """ReLU, and the largest number of the dtype for infinity, from which batch norm would compute NaN."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values.clamp(min=0, max=torch.finfo(values.dtype).max)
+
+
+class _MaxPool(nn.Module):
+    """Adaptive max pooling, which is slow on a GPU, by windows of one size where the size divides.
+
+    Elsewhere the gradient of torch's kernel on CUDA adds in another order in each run. Where deterministic kernels are
+    asked for, the rows are pooled first and then the columns, window by window.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        (height, width), (rows, columns) = features.shape[-2:], self.size
+        if height % rows or width % columns:
+            if torch.are_deterministic_algorithms_enabled():
+                pooled = torch.cat([features[:, :, w].amax(2, keepdim=True) for w in _windows(height, rows)], dim=2)
+                return torch.cat([pooled[..., w].amax(3, keepdim=True) for w in _windows(width, columns)], dim=3)
+            return F.adaptive_max_pool2d(features, self.size)
+        return F.max_pool2d(features, (height // rows, width // columns))
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"
+
+
+def _windows(cells: int, number: int) -> list[slice]:
+    """The windows of adaptive pooling along an axis of ``cells``, which may overlap."""
+    return [slice(i * cells // number, -(-(i + 1) * cells // number)) for i in range(number)]
+
+
+def _finite(values: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """The ``values``, clamped to the finite numbers of ``dtype``, by default of their own."""
+    largest = torch.finfo(dtype or values.dtype).max
+    return values.clamp(min=-largest, max=largest)
+
+
+def _within_autocast_range(values: torch.Tensor) -> torch.Tensor:
+    """The ``values``, clamped where autocast to float16 would make infinities of them."""
+    device = values.device.type
+    if values.dtype == torch.float16 or not torch.is_autocast_enabled(device):
+        return values
+    dtype = torch.get_autocast_dtype(device)
+    return _finite(values, dtype) if dtype == torch.float16 else values

@@ -134,19 +134,49 @@ class MGRe(Baseline):
         """
         # Regions that are not embedded are there for training alone.
         stages = tuple(self.regions) if self.training else tuple(self.sampling)
-        boxes, parts = self._extract(batched_inputs, stages)
+        images, given = self.preprocess_image(batched_inputs), self._given_boxes(batched_inputs, stages)
         if not self.training:
-            return final_feature(self.heads(parts), self.stage_weights)
+            return self.network(images, stages, given)[1]
         # The toolbox's precise batch norm may pass targets of -1. Its pass ignores the losses, so identity 0 stands in.
         targets = batched_inputs["targets"].to(self.device).clamp(min=0)
-        outputs = self.heads(parts, targets)
+        boxes, outputs = self.network(images, stages, given, targets)
         return self._reid_losses(outputs, targets) | self._location_losses(boxes, batched_inputs)
+
+    def network(
+        self,
+        images: torch.Tensor,
+        stages: tuple[str, ...],
+        given: dict[str, torch.Tensor] | None = None,
+        targets: torch.Tensor | None = None,
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | dict[str, dict]]:
+        """From images to features: what MODEL.COMPILE compiles.
+
+        Args:
+            images: (B, 3, H, W), normalised by mean and standard deviation.
+            stages: the stages whose regions are located.
+            given: (B, R, 4) boxes of each of the ``stages``, normalised; None: they are predicted.
+            targets: (B,) identities, in training.
+
+        Returns:
+            The boxes (B, R, 4), normalised, by stage. In evaluation the final feature of Eq. (6), in training what the
+            heads give each stage's losses.
+        """
+        maps = self.backbone(images, [self.sources[stage] for stage in stages])
+        boxes = given or {stage: self.location[stage](maps[self.sources[stage]]) for stage in stages}  # Eq. (1)-(2)
+        samples = {stage: module(maps[self.sources[stage]], boxes[stage]) for stage, module in self.sampling.items()}
+        samples["stage4"] = [maps["stage4"]]
+        outputs = self.heads({stage: self.extraction[stage](samples[stage]) for stage in samples}, targets)
+        return boxes, outputs if self.training else final_feature(outputs, self.stage_weights)
 
     @torch.no_grad()
     def predict_boxes(self, batched_inputs: dict) -> dict[str, torch.Tensor]:
         """The box of each region: (B, 4), (x_min, y_min, x_max, y_max), normalised, by the region's name."""
-        maps = self.backbone(self.preprocess_image(batched_inputs))
-        return self._by_region(self._locate(maps, tuple(self.regions), batched_inputs))
+        stages = tuple(self.regions)
+        boxes = self._given_boxes(batched_inputs, stages)
+        if boxes is None:
+            maps = self.backbone(self.preprocess_image(batched_inputs))
+            boxes = {stage: self.location[stage](maps[self.sources[stage]]) for stage in stages}
+        return self._by_region(boxes)
 
     @torch.no_grad()
     def embed_and_locate(self, batched_inputs: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -155,37 +185,24 @@ class MGRe(Baseline):
         The model has to be in evaluation mode. With REGION_FEATURES False this locates regions that :meth:`forward`
         passes over.
         """
-        boxes, parts = self._extract(batched_inputs, tuple(self.regions))
-        return final_feature(self.heads(parts), self.stage_weights), self._by_region(boxes)
-
-    def _extract(
-        self, batched_inputs: dict, stages: tuple[str, ...]
-    ) -> tuple[dict[str, torch.Tensor], dict[str, list[torch.Tensor]]]:
-        """(B, R, 4) boxes of each of the ``stages``, and what the heads embed: the regions' maps, by stage."""
-        maps = self.backbone(self.preprocess_image(batched_inputs), [self.sources[stage] for stage in stages])
-        boxes = self._locate(maps, stages, batched_inputs)
-        samples = {stage: module(maps[self.sources[stage]], boxes[stage]) for stage, module in self.sampling.items()}
-        samples["stage4"] = [maps["stage4"]]
-        return boxes, {stage: self.extraction[stage](samples[stage]) for stage in samples}
+        stages = tuple(self.regions)
+        given = self._given_boxes(batched_inputs, stages)
+        boxes, features = self.network(self.preprocess_image(batched_inputs), stages, given)
+        return features, self._by_region(boxes)
 
     def _by_region(self, boxes: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {r.name: boxes[stage][:, i] for stage, rs in self.regions.items() for i, r in enumerate(rs)}
 
-    def _locate(
-        self, maps: dict[str, torch.Tensor], stages: tuple[str, ...], batched_inputs: dict
-    ) -> dict[str, torch.Tensor]:
-        """(B, R, 4) boxes of each of the ``stages``: predicted (Eq. 1-2) or given."""
+    def _given_boxes(self, batched_inputs: dict, stages: tuple[str, ...]) -> dict[str, torch.Tensor] | None:
+        """(B, R, 4) by stage: the priors, or the key points' boxes and the priors of regions that have none."""
         if self.boxes_from == "location":
-            return {stage: self.location[stage](maps[self.sources[stage]]) for stage in stages}
-        return {stage: self._given_boxes(self.regions[stage], batched_inputs) for stage in stages}
-
-    def _given_boxes(self, regions: tuple[Region, ...], batched_inputs: dict) -> torch.Tensor:
-        """(B, R, 4): the regions' priors, or the key points' boxes and the priors of regions that have none."""
-        priors = _prior_boxes(regions, self.device)
+            return None
+        priors = {stage: _prior_boxes(self.regions[stage], self.device) for stage in stages}
         if self.boxes_from == "prior":
-            return priors.expand(len(batched_inputs["images"]), -1, -1)
-        boxes, valid = boxes_from_keypoints(self._keypoints(batched_inputs), regions)
-        return torch.where(valid[..., None], boxes, priors)
+            return {stage: boxes.expand(len(batched_inputs["images"]), -1, -1) for stage, boxes in priors.items()}
+        keypoints = self._keypoints(batched_inputs)
+        given = {stage: boxes_from_keypoints(keypoints, self.regions[stage]) for stage in stages}
+        return {stage: torch.where(valid[..., None], boxes, priors[stage]) for stage, (boxes, valid) in given.items()}
 
     def _keypoints(self, batched_inputs: dict) -> torch.Tensor:
         if "keypoints" not in batched_inputs:

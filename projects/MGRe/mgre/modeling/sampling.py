@@ -1,46 +1,74 @@
 """Sampling module: N x M bilinear samples of a box (Eq. 4-5).
 
-A spatial transformer without rotation. Map cell (i, j) has its centre at ((j + 0.5) / W, (i + 0.5) / H), so sampling
-uses ``align_corners=False``; Eq. (5) sums over cells inside the map only, hence ``padding_mode="zeros"``.
+A spatial transformer without rotation. Map cell (i, j) has its centre at ((j + 0.5) / W, (i + 0.5) / H), as in
+``grid_sample(..., align_corners=False)``. Eq. (5) sums over cells inside the map only, so samples fade to 0 beyond it.
 """
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from mgre.modeling.separable import mix_columns, mix_rows
 from mgre.regions import Region
 
 
-def sample_box(features: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Sample one box of each image.
+def sample_boxes(features: torch.Tensor, boxes: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+    """Sample R boxes of each image.
 
     Args:
         features: (B, C, H, W).
-        boxes: (B, 4), (x_min, y_min, x_max, y_max), normalised; they may exceed the map, where it is zero.
-        size: N x M, the samples (height, width). Sample (n, m) lies at the centre of cell (n, m) of the box's N x M
-            grid.
+        boxes: (B, R, 4), (x_min, y_min, x_max, y_max), normalised; they may exceed the map, where it is zero.
+        sizes: N x M of each box, the samples (height, width). Sample (n, m) lies at the centre of cell (n, m) of the
+            box's N x M grid.
 
     Returns:
-        (B, C, N, M), of the features' dtype; differentiable in the features and in the boxes.
+        R maps (B, C, N, M), of the features' dtype; differentiable in the features and in the boxes. Where a sample
+        lies at a cell's centre, the kernel of Eq. (5) has a kink. There the gradient is the mean of those on both
+        sides.
     """
-    height, width = size
-    across = (torch.arange(width, device=boxes.device, dtype=boxes.dtype) + 0.5) / width
-    down = (torch.arange(height, device=boxes.device, dtype=boxes.dtype) + 0.5) / height
-    x_min, y_min, x_max, y_max = boxes[:, :, None].unbind(dim=1)
-    x = x_min + across * (x_max - x_min)  # (B, M), Eq. (4)
-    y = y_min + down * (y_max - y_min)  # (B, N)
-    grid = torch.stack(
-        (x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)), dim=-1
-    )  # (B, N, M, 2), (x, y)
-    # The grid keeps the precision of the boxes, because in bfloat16 neighbouring cells of C1 would share a coordinate.
-    dtype = torch.promote_types(features.dtype, boxes.dtype)
-    # Eq. (5): each sample is the sum over the cells of the map, weighted by their distance.
-    sampled = F.grid_sample(
-        features.to(dtype), 2 * grid.to(dtype) - 1, mode="bilinear", padding_mode="zeros", align_corners=False
-    )
-    return sampled.to(features.dtype)
+    x_min, y_min, x_max, y_max = boxes.unbind(dim=2)
+    heights, widths = [height for height, _ in sizes], [width for _, width in sizes]
+    down = _kernel(_positions(y_min, y_max, heights), features.shape[2])
+    across = _kernel(_positions(x_min, x_max, widths), features.shape[3])
+    # Eq. (5): its kernel is a product of a factor down and a factor across, so the sums over rows and columns separate.
+    # Autocast would make infinities of features beyond the range of float16.
+    with torch.autocast(features.device.type, enabled=False):
+        rows = mix_rows(features, down).split(heights, dim=1)
+        return [mix_columns(*pair) for pair in zip(rows, across.split(widths, dim=1), strict=True)]
+
+
+def _positions(low: torch.Tensor, high: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """Eq. (4) along one axis: box r has ``counts[r]`` samples between ``low`` and ``high`` (B, R).
+
+    Returns:
+        (B, sum of counts), box by box, normalised.
+    """
+    extent = high - low
+    options = {"device": low.device, "dtype": low.dtype}
+    # (n + 0.5) / N for n = 0 ... N - 1, the centres of N cells.
+    centers = [torch.linspace(0.5 / count, 1 - 0.5 / count, count, **options) for count in counts]
+    # Slices: a list of indices would be copied to the GPU, and the host would wait.
+    return torch.cat([low[:, r : r + 1] + c * extent[:, r : r + 1] for r, c in enumerate(centers)], dim=1)
+
+
+def _kernel(positions: torch.Tensor, cells: int) -> torch.Tensor:
+    """The bilinear kernel of Eq. (5) along one axis: weight of each of the ``cells`` of the map in each sample.
+
+    The weights are made in the precision of the boxes, because in bfloat16 neighbouring cells of C1 would share a
+    coordinate.
+
+    Args:
+        positions: (B, S), normalised.
+        cells: H or W.
+
+    Returns:
+        (B, S, cells): 1 - distance to the cell's centre in cells, at least 0.
+    """
+    centers = torch.arange(cells, device=positions.device, dtype=positions.dtype)
+    nearness = 1 - (positions[..., None] * cells - 0.5 - centers).abs()
+    # At a tie torch.maximum gives half of the gradient to each side, and abs() gives 0.
+    return torch.maximum(nearness, torch.zeros_like(nearness))
 
 
 class SamplingModule(nn.Module):
@@ -69,10 +97,7 @@ class SamplingModule(nn.Module):
             boxes = boxes.detach()
         elif self.reid_gradient != 1:
             boxes = self.reid_gradient * boxes + (1 - self.reid_gradient) * boxes.detach()
-        return [
-            sample_box(features, boxes[:, index], region.sample_size(features.shape[-2:]))
-            for index, region in enumerate(self.regions)
-        ]
+        return sample_boxes(features, boxes, [region.sample_size(features.shape[-2:]) for region in self.regions])
 
     def extra_repr(self) -> str:
         return f"regions={[r.name for r in self.regions]}, reid_gradient={self.reid_gradient}"

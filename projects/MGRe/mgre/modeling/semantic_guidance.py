@@ -3,8 +3,9 @@
 from collections.abc import Collection
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from mgre.modeling.separable import resize_bilinear
 
 
 class SemanticGuidance(nn.Module):
@@ -38,8 +39,5 @@ class SemanticGuidance(nn.Module):
         for stage, project in self.project.items():
             if stages is not None and stage not in stages:
                 continue
-            semantics = project(maps["stage4"])
-            guided[stage] = maps[stage] + F.interpolate(
-                semantics, size=maps[stage].shape[-2:], mode="bilinear", align_corners=False
-            )
+            guided[stage] = maps[stage] + resize_bilinear(project(maps["stage4"]), maps[stage].shape[-2:])
         return guided

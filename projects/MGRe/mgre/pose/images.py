@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import ExifTags, Image
 
-from mgre.data.custom import IMAGE_SUFFIXES
+from mgre.data.image_files import IMAGE_SUFFIXES
 from mgre.data.images import ImageError, load_image
 from mgre.errors import DataError
 

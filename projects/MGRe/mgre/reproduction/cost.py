@@ -28,7 +28,14 @@ GIGA, MEGA = 1e9, 1e6
 OPERATIONS_WITHOUT_MULTIPLY_ADDS = (
     *("aten::add", "aten::add_", "aten::sub", "aten::sub_", "aten::mul", "aten::mul_", "aten::div", "aten::div_"),
     *("aten::exp", "aten::tanh", "aten::softmax", "aten::clamp_min", "aten::expand_as", "aten::unflatten"),
-    *("aten::mean", "aten::max_pool2d", "aten::avg_pool2d", "aten::adaptive_max_pool2d", "aten::linalg_vector_norm"),
+    *(
+        "aten::mean",
+        "aten::max_pool2d",
+        "aten::avg_pool2d",
+        "aten::adaptive_max_pool2d",
+        "aten::amax",
+        "aten::linalg_vector_norm",
+    ),
 )
 
 

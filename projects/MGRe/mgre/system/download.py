@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import torch
 
 from mgre.errors import SetupError, WeightsError
+from mgre.system.file_kinds import foreign_kind
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,9 @@ def download(url: str, *, sha256: str, size: int | None = None, member: str = ""
         with tempfile.TemporaryDirectory(dir=folder) as scratch:  # in the cache, so that the rename is atomic
             fetched = os.path.join(scratch, name)
             torch.hub.download_url_to_file(url, fetched)
+            kind = foreign_kind(fetched)
+            if kind not in ("", "a zip archive"):  # torch's weight files are zip archives
+                raise ValueError(f"it is {kind}")
             if member:
                 fetched = _extract(fetched, member)
             found = file_sha256(fetched)

@@ -13,6 +13,7 @@ import torch
 _GLOO_LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport")
 # torch's allocator for the CPU, and onnxruntime's for both kinds of device.
 _OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|bad_?alloc|bad allocation", re.IGNORECASE)
+_NO_DETERMINISTIC_KERNEL = re.compile(r"(\S+) does not have a deterministic implementation")
 _WORKER_PIDS = re.compile(r"\(pid\D*([\d, ]+)")
 
 # Warnings, as patterns for warnings.filterwarnings.
@@ -28,6 +29,11 @@ def dead_worker_pids(error: RuntimeError) -> list[int] | None:
     return [int(pid) for pid in re.findall(r"\d+", pids.group(1))] if pids else []
 
 
+def is_missing_file(error: Exception) -> bool:
+    """Whether a reader of the toolbox has not found a file or folder of its data set."""
+    return isinstance(error, FileNotFoundError) or "not found" in str(error)
+
+
 def is_lost_connection(error: BaseException) -> bool:
     """Whether a collective operation failed because another process has ended."""
     if isinstance(error, torch.distributed.DistError):
@@ -38,6 +44,17 @@ def is_lost_connection(error: BaseException) -> bool:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, numpy, torch or onnxruntime got no memory, on the CPU or on a GPU."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def operation_without_deterministic_kernel(error: RuntimeError) -> str | None:
+    """The operation that torch's deterministic mode refused; None for another error."""
+    refused = _NO_DETERMINISTIC_KERNEL.search(str(error))
+    return refused.group(1) if refused else None
+
+
+def wants_cublas_workspace(error: RuntimeError) -> bool:
+    """Whether torch's deterministic mode misses the variable that it read at the process's first product on a GPU."""
+    return "CUBLAS_WORKSPACE_CONFIG" in str(error)
 
 
 def is_unsafe_global(error: pickle.UnpicklingError) -> bool:

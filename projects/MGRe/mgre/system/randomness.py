@@ -1,4 +1,4 @@
-"""The states of a process's random generators: saved, restored, and replaced within a block."""
+"""What decides whether a computation can be repeated: random generators' states, and the choice of GPU kernels."""
 
 import os
 import random
@@ -9,6 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from mgre.errors import ConfigError, SetupError
+from mgre.system.foreign_messages import operation_without_deterministic_kernel, wants_cublas_workspace
+
+# The workspaces with which NVIDIA's cuBLAS gives the same bits in each run. torch reads the variable once, at the first
+# product on a GPU.
+CUBLAS_VARIABLE, CUBLAS_WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
 
 # With a GPU the toolbox's loader draws random numbers in a thread of its own, hence the lock. A fork waits for the
 # lock, because a child process would inherit a lock that nobody releases.
@@ -77,3 +84,55 @@ def seeded(seed: int) -> Iterator[None]:
             random.setstate(before[0])
             np.random.set_state(before[1])
             torch.set_rng_state(before[2])
+
+
+@contextmanager
+def deterministic(enabled: bool) -> Iterator[None]:
+    """Within the block the same numbers go in, the same bits come out, on one GPU too; after it, all is as before.
+
+    torch takes deterministic kernels where it has them, at a cost in time, and cuDNN neither searches for the fastest
+    algorithm nor takes one that adds in a changing order. What torch.compile compiles within the block follows too.
+
+    Args:
+        enabled: False: the block changes nothing.
+
+    Raises:
+        ConfigError: within the block, an operation has no deterministic kernel.
+        SetupError: the environment asks cuBLAS for another workspace than a deterministic one, or the process has used
+            cuBLAS before without one.
+    """
+    if not enabled:
+        yield
+        return
+    workspace = os.environ.get(CUBLAS_VARIABLE)
+    if workspace not in (None, *CUBLAS_WORKSPACES):
+        raise SetupError(
+            f"{CUBLAS_VARIABLE} is '{workspace}' in the environment, with which DETERMINISTIC True cannot hold; "
+            f"allowed: not set, {' or '.join(CUBLAS_WORKSPACES)}"
+        )
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ[CUBLAS_VARIABLE] = workspace or CUBLAS_WORKSPACES[0]
+    cudnn.benchmark, cudnn.deterministic = False, True
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if operation := operation_without_deterministic_kernel(error):
+            raise ConfigError(
+                f"DETERMINISTIC is True, but {operation} has no deterministic kernel for CUDA: choose another layer or "
+                "loss, set DETERMINISTIC False, or train on the CPU"
+            ) from error
+        if wants_cublas_workspace(error):
+            raise SetupError(
+                "DETERMINISTIC True comes too late in a process that has computed products on a GPU before: set "
+                f"{CUBLAS_VARIABLE}={CUBLAS_WORKSPACES[0]} in the environment, or train in a process of its own"
+            ) from error
+        raise
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
+        torch.use_deterministic_algorithms(algorithms, warn_only=only_warns)
+        if workspace is None:
+            del os.environ[CUBLAS_VARIABLE]

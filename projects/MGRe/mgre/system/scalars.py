@@ -85,7 +85,8 @@ class HostCopy:
             # Only a copy to pinned memory does not wait for the GPU.
             self._numbers = torch.empty(stacked.shape, pin_memory=True)
             self._numbers.copy_(stacked, non_blocking=True)
-            self._copied = torch.cuda.Event()
+            # With "blocking" the host sleeps while it waits, and its core is free for workers that decode images.
+            self._copied = torch.cuda.Event(blocking=True)
             self._copied.record()
         else:
             self._numbers = stacked

@@ -1,0 +1,204 @@
+"""Exact nearest neighbours, where most pairs of images are left out by a bound of their distance.
+
+Legend: N images, D the features' dimension, K neighbours, B images of a block, P pairs. The closeness of image j to
+image i is x_i . x_j - h_j, with h_j = |x_j|^2 / 2 for the order by distance, or 0 for the order by product.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch.nn import functional as F
+
+from mgre.evaluation.bounds import MARGIN, principal_directions, reduce_to, spread
+from mgre.evaluation.pairs import pair_products
+from mgre.evaluation.products import squared_norms
+
+# With fewer images than these the search does not pay for its preparation.
+MIN_IMAGES = 8192
+# Numbers of directions to choose from, and images whose neighbours are found by all products to choose with.
+DIRECTIONS, SAMPLED_ROWS = (64, 128, 256), 64
+# Images of a block, whose products, 4 MiB, stay in the cache. Pairs that are gathered before their products are
+# computed: 100 MB with all that is computed from them.
+BLOCK, PAIRS = 1024, 1 << 21
+# What a pair that the bound leaves costs, in multiplications of the bound. Measured: one of its D multiplications takes
+# as long as 23 of a matrix product, because its features have to come from memory; and while the neighbours are
+# being found, the bound leaves 4 to 5 times the pairs that it leaves in the end.
+COST_OF_LEFT = 100
+
+
+def find_reduction(features: torch.Tensor, half_squares: torch.Tensor, k: int) -> torch.Tensor | None:
+    """[p, |r|] (N, d + 1) of :mod:`mgre.evaluation.bounds` for the search, or None where all products cost less.
+
+    A sample of images decides, by the share of all images that the bound leaves for them. Features without principal
+    directions, like random ones, get None, and so do features of which most are equal, K near N, and few images.
+
+    Args:
+        features: (N, D), float32, on the CPU.
+        half_squares: (N,), the h_j.
+        k: K.
+    """
+    num_images, dim = features.shape
+    squares = squared_norms(features)
+    if num_images < MIN_IMAGES or dim <= 2 * DIRECTIONS[0] or k > BLOCK // 4 or not squares.isfinite().all():
+        return None
+    counts = [count for count in DIRECTIONS if count <= dim // 2]
+    parts = features @ principal_directions(features, counts[-1])
+    rows = spread(torch.arange(num_images), SAMPLED_ROWS)
+    kth = (features[rows] @ features.T).sub_(half_squares).topk(k).values[:, -1:] - MARGIN * squares[rows, None]
+
+    costs = {}
+    for count in counts:
+        reduced = reduce_to(parts[:, :count], squares)
+        left = (reduced[rows] @ reduced.T).sub_(half_squares).add_(MARGIN * squares) >= kth
+        costs[count] = count + COST_OF_LEFT * dim * float(left.float().mean())
+    best = min(counts, key=costs.__getitem__)
+    # Half of all multiplications: the rest of the search takes as long as some hundred of them.
+    return reduce_to(parts[:, :best], squares) if costs[best] < dim / 2 else None
+
+
+def search_bounded(
+    features: torch.Tensor, half_squares: torch.Tensor, reduced: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The K nearest images of each image, those of :func:`mgre.evaluation.neighbours.nearest_neighbours`.
+
+    Proof. Let t_i be a number that K images reach by their closeness to i. An image j that is among the K nearest of i
+    reaches the closeness of the K-th, which is at least t_i: x_i . x_j - h_j >= t_i. The product of the reduced i and j
+    is at least x_i . x_j. So j can be a neighbour of i only if
+
+        reduced_i . reduced_j - h_j >= t_i,    that is    reduced_i . reduced_j - h_i - h_j >= t_i - h_i,
+
+    and i one of j only if the same number is at least t_j - h_j. Both are asked with one comparison, with the smaller
+    of the two thresholds. Of the pairs that are left, the products are computed, and the K nearest so far of both
+    images follow. Their K-th gives the next, larger t_i. ``bounds.MARGIN`` covers rounding.
+
+    The first t_i come from all products of a block of similar images. The blocks are then compared with the next, those
+    with the one after the next, and so on, so that all t_i grow alike.
+
+    Args:
+        features: (N, D), float32, on the CPU.
+        half_squares: (N,), the h_j.
+        reduced: (N, d + 1), of :func:`find_reduction`.
+        k: K, at most a fourth of ``BLOCK``.
+
+    Returns:
+        Closeness (N, K), and neighbours (N, K), in no order.
+    """
+    num_images = len(features)
+    order = _similar_together(features)
+    ends = torch.linspace(0, num_images, -(-num_images // BLOCK) + 1).long().tolist()
+    blocks = [slice(start, stop) for start, stop in pairwise(ends)]
+    nearest = _Nearest.of_blocks(features, half_squares, order, blocks, k)
+
+    # Both images' h, less the margin, are two more numbers of the products.
+    lowered = half_squares - MARGIN * squared_norms(features)
+    own = torch.stack((torch.ones(num_images), -lowered), dim=1)
+    left, right = (torch.cat((reduced, numbers), dim=1)[order] for numbers in (own, own.flip(1)))
+
+    bounds, thresholds = torch.empty(2, BLOCK * BLOCK)
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    for distance in range(1, len(blocks) // 2 + 1):
+        # Half way round, a block and its partner would meet twice.
+        for number in range(len(blocks) if 2 * distance < len(blocks) else len(blocks) // 2):
+            rows, columns = blocks[number], blocks[(number + distance) % len(blocks)]
+            shape = rows.stop - rows.start, columns.stop - columns.start
+            bound, threshold = (a[: shape[0] * shape[1]].view(shape) for a in (bounds, thresholds))
+            torch.mm(left[rows], right[columns].T, out=bound)
+            torch.minimum(nearest.least[rows, None], nearest.least[None, columns], out=threshold)
+            row, column = np.divmod(np.flatnonzero((bound >= threshold).numpy()), shape[1])
+            found.append((row + rows.start, column + columns.start))
+            if sum(len(part) for part, _ in found) > PAIRS:
+                nearest.offer(*_take(found))
+        if found:
+            nearest.offer(*_take(found))
+
+    closeness, neighbours = torch.empty_like(nearest.closeness), torch.empty_like(nearest.neighbours)
+    closeness[order], neighbours[order] = nearest.closeness, nearest.neighbours
+    return closeness, neighbours
+
+
+def _take(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """All rows and columns of ``found``, which is empty afterwards."""
+    rows, columns = (np.concatenate(part) for part in zip(*found, strict=True))
+    found.clear()
+    return rows, columns
+
+
+def _similar_together(features: torch.Tensor) -> torch.Tensor:
+    """An order (N,) of the images by the one of a few of them to which each is nearest: two for a block."""
+    landmarks = spread(features, 2 * len(features) // BLOCK)
+    closeness = (features @ landmarks.T).sub_(squared_norms(landmarks) / 2)
+    return closeness.argmax(dim=1).argsort(stable=True)
+
+
+@dataclass
+class _Nearest:
+    """The K nearest images so far. Images are named by their position in ``order``, but for ``neighbours``.
+
+    Attributes:
+        closeness, neighbours: (N, K), the largest closeness first.
+        features: (N, D), of the images in their own order.
+        half_squares: (N,), the h_j.
+        order: (N,), the images' numbers.
+        blocks: the positions, in blocks.
+        least: (N,), t_i - h_i.
+    """
+
+    closeness: torch.Tensor
+    neighbours: torch.Tensor
+    features: torch.Tensor
+    half_squares: torch.Tensor
+    order: torch.Tensor
+    blocks: list[slice]
+
+    @classmethod
+    def of_blocks(
+        cls, features: torch.Tensor, half_squares: torch.Tensor, order: torch.Tensor, blocks: list[slice], k: int
+    ) -> "_Nearest":
+        """The nearest of each image in its own block."""
+        shape = len(features), k
+        closeness, neighbours = torch.empty(shape), torch.empty(shape, dtype=torch.int64)
+        for block in blocks:
+            images = order[block]
+            own = features[images]
+            closeness[block], index = (own @ own.T).sub_(half_squares[images]).topk(k)
+            neighbours[block] = images[index]
+        return cls(closeness, neighbours, features, half_squares[order], order, blocks)
+
+    def __post_init__(self) -> None:
+        self.least = self.closeness[:, -1] - self.half_squares
+
+    def offer(self, rows: np.ndarray, columns: np.ndarray) -> None:
+        """Compute the products of P pairs of positions, each pair once, and keep what is nearer than what is there."""
+        order, half_squares, kth = self.order.numpy(), self.half_squares.numpy(), self.closeness[:, -1].numpy()
+        products = _products_at(self.features, order[rows], order[columns])
+        to_row, to_column = products - half_squares[columns], products - half_squares[rows]
+        nearer_to_row, nearer_to_column = to_row > kth[rows], to_column > kth[columns]
+        closeness = np.concatenate((to_row[nearer_to_row], to_column[nearer_to_column]))
+        images = np.concatenate((rows[nearer_to_row], columns[nearer_to_column]))
+        others = np.concatenate((order[columns[nearer_to_row]], order[rows[nearer_to_column]]))
+
+        new = sparse.coo_array((closeness, (images, others)), shape=(len(order),) * 2).tocsr()
+        counts = np.diff(new.indptr)
+        images = np.repeat(np.arange(len(order)), counts)
+        places = np.arange(new.nnz) - np.repeat(new.indptr[:-1], counts) + self.closeness.shape[1]
+        for block in self.blocks:
+            entries = slice(new.indptr[block.start], new.indptr[block.stop])
+            at = images[entries] - block.start, places[entries]
+            room = (0, int(counts[block].max()))
+            closeness = F.pad(self.closeness[block], room, value=-torch.inf)
+            neighbours = F.pad(self.neighbours[block], room)
+            closeness.numpy()[at], neighbours.numpy()[at] = new.data[entries], new.indices[entries]
+            self.closeness[block], kept = closeness.topk(self.closeness.shape[1])
+            self.neighbours[block] = neighbours.gather(1, kept)
+        self.least = self.closeness[:, -1] - self.half_squares
+
+
+def _products_at(features: torch.Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """x_i . x_j (P,) of P different pairs of images."""
+    pairs = sparse.coo_array((np.arange(rows.size), (rows, columns)), shape=(len(features),) * 2).tocsr()
+    products = np.empty(rows.size, dtype=np.float32)
+    products[pairs.data] = pair_products(features, pairs)
+    return products

@@ -1,0 +1,179 @@
+import copy
+import logging
+
+import pytest
+import torch
+from fastreid.modeling import build_model
+from mgre.config import load_config
+from mgre.modeling import execution
+from mgre.modeling.execution import prepare_execution
+from torch import nn
+
+
+class FakeCompiler:
+    """In the place of torch.compile: counts the sizes it would compile for, or fails."""
+
+    def __init__(self, monkeypatch, error: Exception | None = None) -> None:
+        self.sizes: list[int] = []
+        self.modes: list[str] = []
+        self.error = error
+        monkeypatch.setattr(torch, "compile", self)
+
+    def __call__(self, function, *, mode, dynamic):
+        assert dynamic is False
+        self.modes.append(mode)
+
+        def compiled(*args, **kwargs):
+            self.sizes.append(len(args[0]))
+            if self.error is not None:
+                raise self.error
+            return function(*args, **kwargs)
+
+        return compiled
+
+
+@pytest.mark.parametrize("architecture", ["MGRe", "Baseline"])
+def test_channels_last_gives_the_same_features_and_losses(architecture, build_small, make_batch, storage):
+    options = {"MODEL.BACKBONE.WITH_IBN": "True"}
+    if architecture == "Baseline":
+        options |= {"MODEL.META_ARCHITECTURE": "Baseline", "MODEL.BACKBONE.NAME": "build_resnet_backbone"}
+        options |= {"MODEL.HEADS.NAME": "EmbeddingHead", "MODEL.BACKBONE.FEAT_DIM": "512"}
+    models = {}
+    for value in ("False", "True"):
+        torch.manual_seed(0)
+        models[value] = build_small(**options, **{"MODEL.CHANNELS_LAST": value}).double()
+    models["True"].load_state_dict(models["False"].state_dict())
+    convolutions = {v: [m for m in model.modules() if isinstance(m, nn.Conv2d)] for v, model in models.items()}
+    for value, layout in (("False", torch.contiguous_format), ("True", torch.channels_last)):
+        assert all(m.weight.is_contiguous(memory_format=layout) for m in convolutions[value])
+    batch = make_batch()
+    batch = {k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in batch.items()}
+    results = []
+    for model in models.values():
+        with torch.no_grad():
+            results.append([model.eval()(batch)])
+        losses = model.train()(batch)
+        sum(losses.values()).backward()
+        results[-1] += [*losses.values(), *(p.grad for p in model.parameters() if p.grad is not None)]
+    for plain, channels_last in zip(*results, strict=True):
+        # The losses are float32.
+        torch.testing.assert_close(channels_last, plain, rtol=1e-4, atol=1e-5 * max(1.0, plain.abs().max().item()))
+
+
+def test_maps_stay_channels_last_from_end_to_end(build_small, make_batch):
+    model = build_small(**{"MODEL.BACKBONE.WITH_IBN": "True"}).eval()
+    layouts = {}
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda _, inputs, output, name=name: layouts.update({name: output}))
+    with torch.no_grad():
+        model(make_batch())
+    maps = {n: o for n, o in layouts.items() if isinstance(o, torch.Tensor) and o.dim() == 4 and o.shape[2] > 1}
+    assert len(maps) > 50
+    others = [name for name, output in maps.items() if not output.is_contiguous(memory_format=torch.channels_last)]
+    assert not [name for name in others if not name.endswith(".IN")]  # IBN brings instance norm's output back
+
+
+def test_compiled_outputs_are_the_eager_ones(build_small, make_batch):
+    """With torch's own tracing, and without a compiler: dynamo's graph is run as it is."""
+    model = build_small().eval()
+    compiled = copy.deepcopy(model)
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled.network = torch.compile(compiled.network, backend=keep, fullgraph=True, dynamic=False)
+    batch = make_batch()
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(batch), model(batch), rtol=1e-5, atol=1e-6)
+    assert len(graphs) == 1
+    model.train(), compiled.train()
+    images, targets = model.preprocess_image(batch), batch["targets"]
+    outputs = [m.network(images, tuple(m.regions), None, targets)[1]["stage1"]["features"] for m in (model, compiled)]
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-5)
+    assert len(graphs) == 2
+
+
+def test_an_mgre_is_compiled_as_one_graph_and_others_by_part(build_small, monkeypatch):
+    compiler = FakeCompiler(monkeypatch)
+    prepare_execution(build_small(), channels_last=False, compilation="default")
+    assert compiler.modes == ["default"]
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    prepare_execution(model, channels_last=False, compilation="reduce-overhead")
+    assert compiler.modes[1:] == ["reduce-overhead"] * 2  # a ReLU has nothing to compile for itself
+
+
+def test_a_smaller_batch_is_filled_up_and_cut(monkeypatch):
+    compiler = FakeCompiler(monkeypatch)
+    model = nn.Sequential(nn.Linear(2, 3)).eval()
+    plain = copy.deepcopy(model)
+    prepare_execution(model, channels_last=False, compilation="default")
+    for size in (4, 4, 1, 4, 3, 6, 2, 2, 6):
+        inputs = torch.randn(size, 2)
+        torch.testing.assert_close(model(inputs), plain(inputs))
+    # Only a size that comes twice in a row is worth a compilation of its own.
+    assert compiler.sizes == [4, 4, 4, 4, 4, 6, 6, 2, 6]
+    model.train()
+    model(torch.randn(3, 2))
+    assert compiler.sizes[-1] == 3  # batch norm would see the rows that fill up
+
+
+def test_outputs_of_cuda_graphs_are_copied(monkeypatch):
+    outputs = torch.zeros(2, 3)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: lambda *args: outputs)
+    model = nn.Sequential(nn.Linear(3, 3)).eval()
+    prepare_execution(model, channels_last=False, compilation="reduce-overhead")
+    first = model(torch.randn(2, 3))
+    outputs.fill_(1.0)
+    assert not first.any()
+
+
+def test_a_failure_is_one_warning_and_the_model_goes_on(monkeypatch, caplog):
+    error = torch._dynamo.exc.InternalTorchDynamoError("no compiler\nand a long explanation")
+    compiler = FakeCompiler(monkeypatch, error)
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)).eval()
+    plain = copy.deepcopy(model)
+    prepare_execution(model, channels_last=False, compilation="default")
+    inputs = torch.randn(4, 2)
+    with caplog.at_level(logging.WARNING, logger=execution.__name__):
+        for _ in range(3):
+            torch.testing.assert_close(model(inputs), plain(inputs))
+    assert compiler.sizes == [4]
+    assert [r.message for r in caplog.records] == [
+        "MODEL.COMPILE: torch.compile has failed (no compiler); the model runs without it"
+    ]
+
+
+def test_an_error_of_the_model_itself_passes(monkeypatch):
+    FakeCompiler(monkeypatch)
+    model = nn.Sequential(nn.Linear(2, 3)).eval()
+    prepare_execution(model, channels_last=False, compilation="default")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        model(torch.randn(4, 5))
+
+
+def test_without_a_compiler_the_model_runs_eagerly(monkeypatch, caplog):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/no/compiler",))
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2)).eval()
+    plain = copy.deepcopy(model)
+    prepare_execution(model, channels_last=False, compilation="default")
+    inputs = torch.randn(4, 2)
+    with torch._inductor.utils.fresh_inductor_cache(), torch.no_grad():
+        with caplog.at_level(logging.WARNING, logger=execution.__name__):
+            torch.testing.assert_close(model(inputs), plain(inputs))
+    assert len([r for r in caplog.records if "torch.compile has failed" in r.message]) == 1
+
+
+def test_a_config_of_the_toolbox_alone_builds_a_plain_model():
+    cfg = load_config(
+        "configs/MGRe/ablations/baseline.yml", ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.PRETRAIN", "False"]
+    )
+    cfg.defrost()
+    del cfg.MODEL["CHANNELS_LAST"], cfg.MODEL["COMPILE"]
+    cfg.MODEL.BACKBONE.DEPTH = "18x"
+    cfg.MODEL.BACKBONE.FEAT_DIM = 512
+    model = build_model(cfg)
+    assert not model.backbone.staged.bottom_up.conv1.weight.is_contiguous(memory_format=torch.channels_last)
