@@ -33,6 +33,17 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 torch.set_num_threads(1)  # one process per core: more threads than cores only wait for each other
 
 
+@pytest.fixture(autouse=True)
+def hide_gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only tests marked ``gpu`` see CUDA devices. All others run on a machine with a GPU as they do without one."""
+    if request.node.get_closest_marker("gpu") is not None:
+        return
+    # In this process, where CUDA may be in use already, and in those that the test starts.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 def standing_person(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """(17, 3): the points of a standing person in a crop of ``size`` (H, W), each a little elsewhere, with score 1."""
     xy = np.array([_NOSE, *((x if left else 1 - x, y) for x, y in _LEFT for left in (True, False))])
@@ -44,17 +55,6 @@ def standing_person(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarr
 def draw_standing() -> Callable[..., np.ndarray]:
     """:func:`standing_person`."""
     return standing_person
-
-
-@pytest.fixture(autouse=True)
-def hide_gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only tests marked ``gpu`` see CUDA devices. All others run on a machine with a GPU as they do without one."""
-    if request.node.get_closest_marker("gpu") is not None:
-        return
-    # In this process, where CUDA may be in use already, and in those that the test starts.
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
 @pytest.fixture

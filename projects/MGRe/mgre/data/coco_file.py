@@ -45,7 +45,9 @@ def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypo
         DataError: the file is missing or malformed. Whether its points are those of its images is not checked: see
             :mod:`mgre.data.keypoint_checks`.
     """
-    return trust_inside(best_people(read_people(path)[1]), path, min_score)
+    with no_garbage_collection():
+        _, people = read_people(path)
+        return trust_inside(best_people(people), path, min_score)
 
 
 def trust_inside(keypoints: Mapping[str, ImageKeypoints], path: str, min_score: float) -> dict[str, ImageKeypoints]:
@@ -53,24 +55,23 @@ def trust_inside(keypoints: Mapping[str, ImageKeypoints], path: str, min_score: 
     that lie far outside."""
     if not keypoints:
         return {}
-    # A data set has ten thousands of people: arrays of all are many times as fast as one array each.
-    points = np.stack([found.points for found in keypoints.values()])
-    sizes = np.array([found.size for found in keypoints.values()])
+    # A data set has ten thousands of images: arrays of all are many times as fast as one array each.
+    points, sizes = (np.stack(values) for values in zip(*((k.points, k.size) for k in keypoints.values()), strict=True))
     far = far_outside(points, sizes, min_score)
     if far.any():
-        number, index = np.argwhere(far)[0]
-        x, y, _ = points[number, index]
+        images, indices = far.nonzero()
+        name, index = list(keypoints)[images[0]], indices[0]
+        x, y, _ = points[images[0], index]
         logger.warning(
             "%s: points far outside their images are not trusted: %d in %d of %d images, first %s of %s at x %g, y %g",
-            *(path, far.sum(), far.any(axis=1).sum(), len(keypoints)),
-            *(COCO_KEYPOINTS[index], list(keypoints)[number], x, y),
+            *(path, len(images), len(set(images)), len(keypoints), COCO_KEYPOINTS[index], name, x, y),
         )
     inside = untrust_outside(points, sizes)
-    return {name: ImageKeypoints(inside[number], k.size) for number, (name, k) in enumerate(keypoints.items())}
+    return {name: ImageKeypoints(inside[i], k.size) for i, (name, k) in enumerate(keypoints.items())}
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """The garbage collector would look again and again at the millions of numbers of a large file, which takes as long
     as reading them."""
     was_enabled = gc.isenabled()
@@ -92,16 +93,15 @@ def read_people(path: str) -> tuple[list[str], list[tuple[str, float, ImageKeypo
     Raises:
         DataError: the file is missing or malformed. The places of the points are not checked.
     """
-    with _no_garbage_collection():
-        content = _read_coco(path)
-        images = _read_images(content["images"], path)
-        parsed = _parse_all(content["annotations"])
-        people = []
-        for number, annotation in enumerate(content["annotations"]):
-            name, size = _image_of(annotation, number, images, path)
-            points = parse_points(annotation["keypoints"], name, path) if parsed is None else parsed[number]
-            people.append((name, person_score(annotation, points), ImageKeypoints(points, size)))
-        return [name for name, _ in images.values()], people
+    content = _read_coco(path)
+    images = _read_images(content["images"], path)
+    parsed = _parse_all(content["annotations"])
+    people = []
+    for number, annotation in enumerate(content["annotations"]):
+        name, size = _image_of(annotation, number, images, path)
+        points = parse_points(annotation["keypoints"], name, path) if parsed is None else parsed[number]
+        people.append((name, person_score(annotation, points), ImageKeypoints(points, size)))
+    return [name for name, _ in images.values()], people
 
 
 def best_people(people: Iterable[tuple[str, float, ImageKeypoints]]) -> dict[str, ImageKeypoints]:

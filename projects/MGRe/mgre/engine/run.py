@@ -77,26 +77,31 @@ def run(args: argparse.Namespace) -> dict | None:
     At the end the metrics are written to OUTPUT_DIR, as :data:`RESULTS_FILE` or :data:`EVALUATION_FILE`.
     """
     cfg = setup(args)
-    file_name = EVALUATION_FILE if args.eval_only else RESULTS_FILE
+    results = _evaluate(cfg) if args.eval_only else _train(cfg, resume=args.resume)
+    if comm.is_main_process() and results:
+        write_results(os.path.join(cfg.OUTPUT_DIR, EVALUATION_FILE if args.eval_only else RESULTS_FILE), results)
+    return results
+
+
+def _evaluate(cfg: CfgNode) -> dict:
+    with reading_once():
+        check_datasets(cfg, will_train=False)
+        model = load_model(cfg)
+        _forget_results(cfg.OUTPUT_DIR, EVALUATION_FILE)
+        return Trainer.test(cfg, model)
+
+
+def _train(cfg: CfgNode, *, resume: bool) -> dict | None:
     with name_dead_workers():  # workers load images from the trainer's construction on
         with reading_once():
-            check_datasets(cfg, will_train=not args.eval_only)
-            if args.eval_only:
-                model = load_model(cfg)
-                _forget_results(cfg.OUTPUT_DIR, file_name)
-                results = Trainer.test(cfg, model)
-            else:
-                if cfg.DATASETS.UNREADABLE_IMAGES == "stop":
-                    paths = sorted({path for members in list_images(cfg).values() for path in members})
-                    check_headers(paths, cfg.OUTPUT_DIR)
-                trainer = Trainer(cfg)
-        if not args.eval_only:
-            trainer.resume_or_load(resume=args.resume)
-            _forget_results(cfg.OUTPUT_DIR, file_name)
-            results = trainer.train()
-    if comm.is_main_process() and results:
-        write_results(os.path.join(cfg.OUTPUT_DIR, file_name), results)
-    return results
+            check_datasets(cfg, will_train=True)
+            if cfg.DATASETS.UNREADABLE_IMAGES == "stop":
+                paths = sorted({path for members in list_images(cfg).values() for path in members})
+                check_headers(paths, cfg.OUTPUT_DIR)
+            trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=resume)
+        _forget_results(cfg.OUTPUT_DIR, RESULTS_FILE)
+        return trainer.train()
 
 
 def _forget_results(folder: str, file_name: str) -> None:
