@@ -29,19 +29,6 @@ from mgre.system.files import write_atomically
 logger = logging.getLogger(__name__)
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """The garbage collector would look again and again at the millions of numbers of a large file, which takes as long
-    as reading them."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypoints]:
     """Read a COCO key point JSON.
 
@@ -58,8 +45,9 @@ def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypo
         DataError: the file is missing or malformed. Whether its points are those of its images is not checked: see
             :mod:`mgre.data.keypoint_checks`.
     """
-    _, people = read_people(path)
-    return trust_inside(best_people(people), path, min_score)
+    with no_garbage_collection():
+        _, people = read_people(path)
+        return trust_inside(best_people(people), path, min_score)
 
 
 def trust_inside(keypoints: Mapping[str, ImageKeypoints], path: str, min_score: float) -> dict[str, ImageKeypoints]:
@@ -82,7 +70,19 @@ def trust_inside(keypoints: Mapping[str, ImageKeypoints], path: str, min_score: 
     return {name: ImageKeypoints(inside[i], k.size) for i, (name, k) in enumerate(keypoints.items())}
 
 
-@_no_garbage_collection()
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """The garbage collector would look again and again at the millions of numbers of a large file, which takes as long
+    as reading them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def read_people(path: str) -> tuple[list[str], list[tuple[str, float, ImageKeypoints]]]:
     """All images and annotations of a COCO key point JSON, in the file's order.
 
