@@ -27,11 +27,11 @@ PROSE = {
     *("gives", "does", "needs", "names", "counts", "in", "of", "on", "with", "where", "if", "are"),
 }
 COMMAND = re.compile(r"(tools/\w+\.py)((?: --?[\w-]+(?: (?!--)[^\s,;:]+)?)*)|(pip (?:un)?install [^,;:()]+)")
-VALUE = re.compile(r"True|False|-?\d[\d.e-]*|[\"'(\[{].*")
+VALUE = re.compile(r"True|False|-?\d[\d.e-]*|[\"'\[{].*|\([\d.,]*\)")
 
 
 def text_of(node: ast.AST) -> str | None:
-    """A text of the source, with each placeholder as ``{}``, or ``{quoted}`` if it is of ``shell_word``."""
+    """A text of the source, with each placeholder as ``{}``, or ``{quoted}`` if it is quoted for a shell."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
@@ -39,7 +39,7 @@ def text_of(node: ast.AST) -> str | None:
             part.value
             if isinstance(part, ast.Constant)
             else "{quoted}"
-            if ast.unparse(part.value).startswith("shell_word(")
+            if ast.unparse(part.value).startswith(("shell_word(", "shlex.quote("))
             else "{}"
             for part in node.values
         )

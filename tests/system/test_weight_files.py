@@ -146,7 +146,8 @@ def test_torchscript_is_told_from_a_damaged_file(tmp_path):
     [
         (b"<!DOCTYPE html><html>Google Drive can't scan this file", "is a web page.*open the link in a browser"),
         (b"\n <HTML><head>", "is a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 102\n", "run git lfs pull"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 102\n", "git lfs pull"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "is an XML page, which the server sent"),
         (b"", "is damaged or cut short .0 bytes"),
         (b"PK", "is damaged"),
     ],

@@ -45,7 +45,7 @@ def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypo
         DataError: the file is missing or malformed. Whether its points are those of its images is not checked: see
             :mod:`mgre.data.keypoint_checks`.
     """
-    with _no_garbage_collection():
+    with no_garbage_collection():
         _, people = read_people(path)
         return trust_inside(best_people(people), path, min_score)
 
@@ -71,7 +71,7 @@ def trust_inside(keypoints: Mapping[str, ImageKeypoints], path: str, min_score: 
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """The garbage collector would look again and again at the millions of numbers of a large file, which takes as long
     as reading them."""
     was_enabled = gc.isenabled()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from mgre.data.findings import ERROR, MIN_IMAGES, MOST, WARNING, Finding, share_of
-from mgre.data.keypoints import COCO_KEYPOINTS, ImageKeypoints, far_outside
+from mgre.data.keypoints import COCO_KEYPOINTS, ImageKeypoints, far_outside, trusted_points
 from mgre.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def check_places(keypoints: Mapping[str, ImageKeypoints], min_score: float) -> l
     # A fault of all points also trips the checks after the one that names it, so only the first is reported.
     checks = (check(crops) for check in (_check_scale, _check_variety, _check_upright, _check_sides))
     findings = next(filter(None, map(list, checks)), [])
-    return [*findings, *_check_inside(crops, keypoints, min_score)]
+    return [*findings, *_check_inside(crops, min_score)]
 
 
 class _Crops:
@@ -106,7 +106,7 @@ class _Crops:
         self.names = np.array(list(keypoints))
         points = np.stack([found.points for found in keypoints.values()])
         self.xy, self.scores = points[..., :2], points[..., 2]
-        self.trusted = np.stack([found.trusted(min_score) for found in keypoints.values()])
+        self.trusted = trusted_points(points, min_score)
         self.size = np.array([found.size[::-1] for found in keypoints.values()])[:, None]
         self.anything_trusted = self.trusted.any(axis=1)
 
@@ -265,22 +265,22 @@ def _check_sides(crops: _Crops) -> Iterator[Finding]:
         )
 
 
-def _check_inside(crops: _Crops, keypoints: Mapping[str, ImageKeypoints], min_score: float) -> Iterator[Finding]:
+def _check_inside(crops: _Crops, min_score: float) -> Iterator[Finding]:
     overhang = np.maximum(-crops.xy, crops.xy - crops.size) / crops.size
     overhang = np.where(crops.trusted, overhang.max(axis=-1), 0).max(axis=1)
     if not (overhang > 0).any():
         return
-    far = {name: found for name, k in keypoints.items() if (found := far_outside(k.points, k.size, min_score)).any()}
-    if len(far) > MANY * crops.anything_trusted.sum():
-        name, points = next(iter(far.items()))
-        index = int(points.argmax())
-        x, y, score = keypoints[name].points[index]
-        height, width = keypoints[name].size
+    far = far_outside(np.concatenate([crops.xy, crops.scores[..., None]], axis=-1), crops.size[:, 0, ::-1], min_score)
+    images = far.any(axis=1)
+    if images.sum() > MANY * crops.anything_trusted.sum():
+        number, index = np.argwhere(far)[0]
+        (x, y), score = crops.xy[number, index], crops.scores[number, index]
+        width, height = crops.size[number, 0]
         yield Finding(
             ERROR,
-            f"points of other images, or no pixels: far outside in {share_of(list(far), len(crops.names))}, such as "
-            f"{COCO_KEYPOINTS[index]} at x {x:g}, y {y:g} (score {score:g}), outside the image of {width} x {height} "
-            "pixels (width x height); write pixels of the crop, x before y",
+            f"points of other images, or no pixels: far outside in {crops.share(images, np.ones_like(images))}, "
+            f"such as {COCO_KEYPOINTS[index]} at x {x:g}, y {y:g} (score {score:g}), outside the image of {width} x "
+            f"{height} pixels (width x height); write pixels of the crop, x before y",
         )
         return
     yield Finding(
@@ -304,7 +304,7 @@ def check_entries(names: Sequence[str], people: Sequence[tuple[str, float, Image
     if len(people) < MIN_IMAGES:
         return
     scores = np.array([score for _, score, _ in people])
-    means = np.array([keypoints.points[:, 2].mean() for _, _, keypoints in people])
+    means = np.stack([keypoints.points[:, 2] for _, _, keypoints in people]).mean(axis=1)
     others = np.abs(scores - means) > SCORE_ROUNDING
     order = {name: index for index, name in enumerate(names)}
     positions = np.array([order[name] for name, _, _ in people])

@@ -8,7 +8,7 @@ import numpy as np
 from fastreid.config import CfgNode
 from fastreid.data.datasets.bases import ImageDataset
 
-from mgre.data.coco_file import best_people, read_people, trust_inside
+from mgre.data.coco_file import best_people, no_garbage_collection, read_people, trust_inside
 from mgre.data.datasets import dataset_folder
 from mgre.data.findings import Finding
 from mgre.data.keypoint_checks import check_entries, check_places, require_sound
@@ -111,9 +111,10 @@ def find_test_keypoints(cfg: CfgNode, dataset: ImageDataset, items: Sequence[Ite
 
 def _read_and_check(cfg: CfgNode, path: str) -> tuple[dict[str, ImageKeypoints], list[Finding]]:
     """The key points of the file ``path`` by ``file_name``, and what speaks against their places."""
-    names, people = read_people(path)
-    keypoints = best_people(people)
-    return keypoints, [*check_entries(names, people), *check_places(keypoints, cfg.DATASETS.KEYPOINT_MIN_SCORE)]
+    with no_garbage_collection():
+        names, people = read_people(path)
+        keypoints = best_people(people)
+        return keypoints, [*check_entries(names, people), *check_places(keypoints, cfg.DATASETS.KEYPOINT_MIN_SCORE)]
 
 
 def _check_coverage(cfg: CfgNode, keypoints: dict[str, ImageKeypoints], num_images: int, split: str) -> None:

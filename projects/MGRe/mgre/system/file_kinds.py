@@ -9,6 +9,7 @@ _BEGINNINGS = {
     b"<html": "a web page",
     b"<head": "a web page",
     b"<script": "a web page",
+    b"<?xml": "an XML page",
     b"version https://git-lfs.github.com/": "a pointer of Git LFS (`git lfs pull` fetches the file itself)",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
 }

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from mgre.errors import DamagedFileError, WeightsError, first_names, printable
+from mgre.system.file_kinds import foreign_kind
 from mgre.system.foreign_messages import is_unsafe_global
 
 logger = logging.getLogger(__name__)
@@ -60,9 +61,9 @@ def read_weights(path: str) -> dict[str, Any]:
         raise WeightsError(f"weight file '{path}' is a folder: name the file in it")
     if not os.path.isfile(path):
         raise WeightsError(f"weight file '{path}' does not exist: check the path")
+    _check_kind(path)
     with open(path, "rb") as file:
-        start = file.read(256)
-    _check_kind(path, start)
+        start = file.read(9)
     # A safetensors file starts with the length of its header, in eight bytes, and the header, which is JSON.
     content = _read_safetensors(path) if start[8:9] == b"{" else _read_torch(path)
     if not isinstance(content, dict):
@@ -117,18 +118,16 @@ def _state_dicts(content: Any, above: _Keys = ()) -> Iterator[tuple[_Keys, dict[
             yield from _state_dicts(value, (*above, key))
 
 
-def _check_kind(path: str, start: bytes) -> None:
-    """Raise a WeightsError where the first bytes of a file are those of something else that downloads bring."""
-    text = start.lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+def _check_kind(path: str) -> None:
+    """Raise a WeightsError where a file is something else that downloads bring."""
+    kind = foreign_kind(path)
+    if "page" in kind:
         raise WeightsError(
-            f"weight file '{path}' is a web page, which the server sent instead of the weights: open the link in a "
+            f"weight file '{path}' is {kind}, which the server sent instead of the weights: open the link in a "
             "browser, confirm or log in there, and copy the file that it downloads"
         )
-    if text.startswith(b"version https://git-lfs"):
-        raise WeightsError(
-            f"weight file '{path}' is a pointer of Git LFS and not the weights: run git lfs pull in its repository"
-        )
+    if "Git LFS" in kind:
+        raise WeightsError(f"weight file '{path}' is {kind}")
 
 
 def _read_safetensors(path: str) -> dict[str, torch.Tensor]:
