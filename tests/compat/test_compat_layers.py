@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fastreid.layers.batch_norm import IBN
-from fastreid.layers.pooling import GlobalMaxPool
+from fastreid.layers.pooling import Flatten, GlobalMaxPool
 from mgre.compat.patching import ORIGINALS
 
 
@@ -52,3 +52,10 @@ def test_cells_of_equal_value_share_the_gradient():
 def test_other_sizes_are_pooled_as_before():
     features = torch.randn(1, 2, 6, 4)
     assert torch.equal(GlobalMaxPool((3, 2))(features), F.adaptive_max_pool2d(features, (3, 2)))
+
+
+def test_flattening_takes_any_layout():
+    features = torch.randn(2, 3, 4, 5)
+    expected = features.view(2, 60, 1, 1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert torch.equal(Flatten()(features.contiguous(memory_format=layout)), expected)

@@ -20,9 +20,11 @@ def keep_channels_last() -> None:
         def normalised(ibn: batch_norm.IBN, x: torch.Tensor) -> torch.Tensor:
             if not x.is_contiguous(memory_format=torch.channels_last):
                 return forward(ibn, x)
-            first, second = (part.contiguous(memory_format=torch.channels_last) for part in x.split(ibn.half, dim=1))
-            # Instance norm gives a contiguous map whatever it gets.
-            return torch.cat((ibn.IN(first).contiguous(memory_format=torch.channels_last), ibn.BN(second)), dim=1)
+            first, second = x.split(ibn.half, dim=1)
+            # Instance norm copies what it gets, and gives the other layout in any case.
+            first = ibn.IN(first).contiguous(memory_format=torch.channels_last)
+            second = ibn.BN(second.contiguous(memory_format=torch.channels_last))
+            return torch.cat((first, second), dim=1)
 
         return normalised
 
@@ -46,4 +48,20 @@ def pool_by_reduction() -> None:
     adapt(pooling.GlobalMaxPool, "forward", make)
 
 
-ADAPTATIONS = (keep_channels_last, pool_by_reduction)
+def flatten_any_layout() -> None:
+    """The pooling layer "Flatten" takes channels-last maps.
+
+    The toolbox's is a view, which only maps of the other layout allow.
+    """
+
+    def make(forward: Callable) -> Callable:
+        @functools.wraps(forward)
+        def flattened(flatten: pooling.Flatten, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1)[..., None, None]
+
+        return flattened
+
+    adapt(pooling.Flatten, "forward", make)
+
+
+ADAPTATIONS = (keep_channels_last, pool_by_reduction, flatten_any_layout)

@@ -229,6 +229,12 @@ REPLACED = {
         "it copies channels-last maps to the other layout",
         "the toolbox keeps the layout",
     ),
+    "fastreid.layers.pooling.Flatten.forward": Replaced(
+        "layers.flatten_any_layout",
+        "e760713f7c47",
+        "it cannot view a channels-last map as vectors",
+        "the toolbox flattens instead of viewing",
+    ),
     "fastreid.layers.pooling.GlobalMaxPool.forward": Replaced(
         "layers.pool_by_reduction",
         "",

@@ -74,7 +74,7 @@ def setup(args: argparse.Namespace, *, shown: tuple[str, ...] = SHOWN) -> CfgNod
     return cfg
 
 
-@functools.cache  # once: what a run leaves behind is garbage
+@functools.cache  # a second call would also hide the garbage of an earlier run
 def _leave_imports_to_themselves() -> None:
     """Take what the imports have made out of the garbage collector's sight. None of it is garbage, and each of the
     collector's longer passes takes 0.1 to 0.2 s to look it through."""

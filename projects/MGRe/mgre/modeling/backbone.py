@@ -1,9 +1,7 @@
 """The maps C1 to C4 of any staged backbone, with semantic guidance."""
 
-import copy
 from collections.abc import Collection
 from functools import partial
-from typing import Any
 
 import torch
 from fastreid.config import CfgNode
@@ -74,26 +72,12 @@ class StagedBackbone(nn.Module):
     @torch.no_grad()
     def _probe(self) -> dict[str, torch.Tensor]:
         training = self.training
-        self.eval()
-        try:
-            output = self._twin_without_numbers()(torch.empty(1, 3, 64, 64, device="meta"))
-        except RuntimeError:  # this backbone needs numbers
-            self._maps = {}
-            output = self.bottom_up(torch.zeros(1, 3, 64, 64))
+        output = self.eval().bottom_up(torch.zeros(1, 3, 64, 64))
         self.train(training)
         maps, self._maps = self._maps, {}
         if not isinstance(output, torch.Tensor) or output.shape != maps["stage4"].shape:
             raise ConfigError(f"MODEL.MGRE.BACKBONE '{self._name}' has more than four stages: {KNOWN}")
         return maps
-
-    def _twin_without_numbers(self) -> nn.Module:
-        """A copy of the backbone on the device "meta": tensors have shapes and no numbers, so nothing is computed."""
-        copies: dict[int, Any] = {id(self): self}  # the hooks, which are methods of this object, keep the maps here
-        for parameter in self.bottom_up.parameters():
-            copies[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"))
-        for buffer in self.bottom_up.buffers():
-            copies[id(buffer)] = torch.empty_like(buffer, device="meta")
-        return copy.deepcopy(self.bottom_up, copies)
 
     def maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images (B, 3, H, W), normalised by mean and standard deviation, to C_i (B, C_i, H_i, W_i), by stage."""

@@ -199,7 +199,9 @@ class MGRe(Baseline):
             return None
         priors = {stage: _prior_boxes(self.regions[stage], self.device) for stage in stages}
         if self.boxes_from == "prior":
-            return {stage: boxes.expand(len(batched_inputs["images"]), -1, -1) for stage, boxes in priors.items()}
+            num_images = len(batched_inputs["images"])
+            # Real copies: a compiled network would be compiled anew for a batch that is no view of one set of boxes.
+            return {stage: boxes.expand(num_images, -1, -1).contiguous() for stage, boxes in priors.items()}
         keypoints = self._keypoints(batched_inputs)
         given = {stage: boxes_from_keypoints(keypoints, self.regions[stage]) for stage in stages}
         return {stage: torch.where(valid[..., None], boxes, priors[stage]) for stage, (boxes, valid) in given.items()}

@@ -19,13 +19,14 @@ def resize_bilinear(features: torch.Tensor, size: tuple[int, int]) -> torch.Tens
     Returns:
         (B, C, N, M), channels-last in memory.
     """
-    rows = mix_rows(features, _interpolation(features.shape[2], size[0], features.device))
-    return mix_columns(rows, _interpolation(features.shape[3], size[1], features.device))
+    options = {"device": features.device, "dtype": torch.promote_types(features.dtype, torch.float32)}
+    rows = mix_rows(features, _interpolation(features.shape[2], size[0], **options))
+    return mix_columns(rows, _interpolation(features.shape[3], size[1], **options))
 
 
-def _interpolation(cells: int, samples: int, device: torch.device) -> torch.Tensor:
+def _interpolation(cells: int, samples: int, *, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """(samples, cells): what each of the ``cells`` of an axis adds to each of the ``samples``."""
-    return F.interpolate(torch.eye(cells, device=device)[None], size=samples, mode="linear")[0].T
+    return F.interpolate(torch.eye(cells, device=device, dtype=dtype)[None], size=samples, mode="linear")[0].T
 
 
 def mix_rows(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
