@@ -19,7 +19,7 @@ def settings() -> list:
         except RuntimeError:
             return "the settings disagree"
 
-    places = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    places = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
     return [
         read(torch.get_float32_matmul_precision),
         read(lambda: torch.backends.cuda.matmul.allow_tf32),

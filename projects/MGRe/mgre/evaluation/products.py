@@ -17,7 +17,8 @@ def true_float32(device: torch.device) -> Iterator[None]:
     """
     # Newer versions of torch have a setting for each backend beside the general one, and refuse to read the general one
     # where they disagree. Then the user has set a backend's.
-    backends = [b for b in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul) if hasattr(b, "fp32_precision")]
+    backends = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
+    backends = [backend for backend in backends if hasattr(backend, "fp32_precision")]
     own = [backend.fp32_precision for backend in backends]
     try:
         general = torch.get_float32_matmul_precision()
