@@ -81,7 +81,8 @@ class Result:
 
     Attributes:
         skipped: the checkout has no such mode or precision.
-        note: why nothing was measured.
+        failed: it could not be measured.
+        note: why, or what the package has warned of, such as a compilation that has failed.
     """
 
     warm_up_s: float | None = None
@@ -90,11 +91,13 @@ class Result:
     host_ms: list[float] = field(default_factory=list)
     peak_mib: float | None = None
     skipped: bool = False
+    failed: bool = False
     note: str = ""
 
     def add(self, reply: dict[str, Any]) -> None:
         self.skipped |= "skipped" in reply
-        self.note = reply.get("failed", "")
+        self.failed |= "failed" in reply
+        self.note = reply.get("failed") or reply.get("warned") or self.note
         self.ms += reply.get("ms", [])
         if reply.get("host_ms") is not None:
             self.host_ms.append(reply["host_ms"])
@@ -157,7 +160,7 @@ def measure(
         result.warm_up_s, result.graphs = reply.get("warm_up_s"), reply.get("graphs", 0)
     for _ in range(turns):
         for (checkout, model), result in results.items():
-            if not result.skipped and not result.note:
+            if not result.skipped and not result.failed:
                 result.add(workers[checkout].ask("time", model=model, calls=calls))
     for worker in workers.values():
         if cell.mode == "deterministic":

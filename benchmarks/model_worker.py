@@ -13,11 +13,12 @@ It reads a JSON object from each line of its input, and answers with one:
 import ctypes
 import gc
 import json
+import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class Cell:
         self.precision, self.mode = precision, mode
         cfg = build_config(model, mode, precision, device, opts)
         torch.manual_seed(0)
-        self._stack = ExitStack()
+        before = self._allocated()
         with self.settings():
             make = self._make_step if self.training else self._make_inference
             self.call = make(cfg, make_batch(cfg, batch, self.device, training=self.training))
@@ -90,6 +91,7 @@ class Cell:
                 self.call()
             self.synchronize()
         self.seconds_to_warm_up = time.perf_counter() - start
+        self._kept = self._allocated() - before
 
     def settings(self) -> AbstractContextManager:
         """The switches of this cell, which belong to the process."""
@@ -119,21 +121,31 @@ class Cell:
         model = trainer.build_model(cfg)
         step = make_step(model, Endless(batch), *trainer.build_optimizer(cfg, model), DTYPES.get(self.precision))
         step.iter = 0
-        self._stack.enter_context(EventStorage(0))
-        return step.run_step
+        storage = EventStorage(0)
+
+        def train() -> None:
+            with storage:
+                step.run_step()
+
+        return train
 
     def synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    def _allocated(self) -> float:
+        """MiB on the GPU, those of other cells too."""
+        return torch.cuda.memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else 0.0
+
     def time(self, calls: int) -> dict[str, Any]:
-        """Milliseconds of each call, and what the device held at most meanwhile, in MiB.
+        """Milliseconds of each call, and what the cell held on the GPU at most meanwhile, in MiB.
 
         On CUDA a call that is not counted goes before them. ``host_ms`` is the CPU time of a training step, in which
         the host sleeps while it waits for the GPU; None where that is not known.
         """
         on_gpu = self.device.type == "cuda"
         times = []
+        others = self._allocated() - self._kept
         with self.settings():
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats(self.device)
@@ -145,7 +157,7 @@ class Cell:
                 self.synchronize()
                 times.append(1000 * (time.perf_counter() - start))
             host = self._host_time() if on_gpu and self.training else None
-        peak = torch.cuda.max_memory_allocated(self.device) / 2**20 if on_gpu else None
+        peak = torch.cuda.max_memory_allocated(self.device) / 2**20 - others if on_gpu else None
         return {"ms": times, "host_ms": host, "peak_mib": peak}
 
     def _host_time(self) -> float | None:
@@ -156,9 +168,6 @@ class Cell:
             start = time.process_time()
             self.call()
             return 1000 * (time.process_time() - start)
-
-    def close(self) -> None:
-        self._stack.close()
 
 
 @contextmanager
@@ -260,6 +269,20 @@ def make_batch(cfg: CfgNode, size: int, device: torch.device, *, training: bool)
     return {name: value.to(device) for name, value in batch.items()}
 
 
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """What the package warns of within the block."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("mgre")
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+
+
 def count_graphs() -> int:
     """How many graphs torch.compile has compiled since the last ``torch._dynamo.reset()``."""
     if "torch._dynamo" not in sys.modules:
@@ -271,12 +294,12 @@ def answer(request: dict[str, Any], cells: dict[str, Cell], device: str, opts: l
     (verb, arguments), *_ = request.items()
     if verb == "build":
         before = count_graphs()
-        cell = cells[arguments["model"]] = Cell(**arguments, device=device, opts=opts)
-        return {"warm_up_s": cell.seconds_to_warm_up, "graphs": count_graphs() - before}
+        with collected_warnings() as warnings:
+            cell = cells[arguments["model"]] = Cell(**arguments, device=device, opts=opts)
+        built = {"warm_up_s": cell.seconds_to_warm_up, "graphs": count_graphs() - before}
+        return built | ({"warned": "; ".join(warnings)} if warnings else {})
     if verb == "time":
         return cells[arguments["model"]].time(arguments["calls"])
-    for cell in cells.values():
-        cell.close()
     cells.clear()
     gc.collect()
     if "torch._dynamo" in sys.modules:

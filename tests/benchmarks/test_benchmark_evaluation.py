@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from mgre.commands.main import main
 
 TOOL = "benchmarks/evaluation.py"
@@ -18,22 +19,47 @@ def tool(monkeypatch, load_benchmark):
     # The measurements replace these by timed ones, in processes of their own.
     monkeypatch.setattr(module.reranking, "nearest_neighbours", module.reranking.nearest_neighbours)
     monkeypatch.setattr(module.compute_dist, "index_init_cpu", module.compute_dist.index_init_cpu)
+    monkeypatch.setattr(module.neighbours, "find_reduction", module.neighbours.find_reduction)
     return module
 
 
+@pytest.mark.parametrize("spectrum", ["real", "flat"])
 @pytest.mark.parametrize("task", ["metrics", "blocks", "jaccard", "reranked"])
-def test_both_sides_find_the_same(tool, task):
-    ours, theirs = (tool.measure(task, side, (20, 90), 16) for side in ("ours", "toolbox"))
+def test_all_sides_find_the_same(tool, task, spectrum):
+    ours, full, theirs = (tool.measure(task, side, (20, 90), 16, spectrum) for side in ("ours", "full", "toolbox"))
     assert ours.mean_precision == pytest.approx(theirs.mean_precision, abs=0.01)
+    assert ours.mean_precision == pytest.approx(full.mean_precision, abs=0.01)
     # Not trivial; re-ranking nearly is, with so few identities.
     assert 5 < ours.mean_precision < (100.001 if task in RERANKING else 99.9)
-    for measured in (ours, theirs):
+    for measured in (ours, full, theirs):
         assert 0 <= measured.search < measured.seconds
         assert (measured.search > 0) == (task in RERANKING)
 
 
 def test_the_difference_is_one_of_rounding(tool):
     assert 0 <= tool.largest_difference((20, 200), 16) < 1e-6
+
+
+def test_the_side_without_bounds_computes_all_products(tool, monkeypatch):
+    def refuse(*args):
+        raise AssertionError("a bound was used")
+
+    monkeypatch.setattr(tool.neighbours, "find_reduction", refuse)
+    with pytest.raises(AssertionError, match="a bound"):
+        tool.measure("jaccard", "ours", (20, 90), 16)
+    tool.measure("jaccard", "full", (20, 90), 16)
+
+
+def test_the_spectrum_of_real_features(tool):
+    shares = tool.make_spectrum(2048, "real")
+    assert shares.cumsum(0)[[63, 127, 255, 2047]].tolist() == pytest.approx([0.89, 0.93, 0.96, 1.0], abs=1e-4)
+    features = tool.make_images(500, 5000, 512).features
+    energies = torch.linalg.svdvals(features.double()).square()
+    energies = energies.cumsum(0) / energies.sum()
+    expected = tool.make_spectrum(512, "real").cumsum(0)
+    np.testing.assert_allclose(energies[[63, 127, 255]], expected[[63, 127, 255]], rtol=0, atol=0.02)
+    assert tool.make_spectrum(16, "flat").tolist() == pytest.approx([1 / 16] * 16)
+    assert float(tool.make_spectrum(16, "real").sum()) == pytest.approx(1)
 
 
 def test_the_same_images_each_time_with_several_identities_and_cameras(tool):
@@ -47,13 +73,15 @@ def test_the_same_images_each_time_with_several_identities_and_cameras(tool):
 def test_results_are_written(tool, tmp_path, capsys):
     measured = tool.Measurement(seconds=2.0, search=0.5, memory=100.0, mean_precision=86.0)
     peer = tool.Measurement(seconds=10.0, search=4.0, memory=300.0, mean_precision=86.0)
-    rows = [tool.Row((500, 2000), "jaccard", measured, peer), tool.Row((900, 9000), "jaccard", measured, None)]
+    full = tool.Measurement(seconds=6.0, search=4.5, memory=90.0, mean_precision=86.0)
+    rows = [tool.Row((500, 2000), "jaccard", measured, peer, full), tool.Row((900, 9000), "jaccard", measured, None)]
     tool.write_results(rows, str(tmp_path / "new" / "result"), "a machine")
     with open(tmp_path / "new" / "result.csv", newline="") as file:
         first, second = csv.DictReader(file)
     assert first["queries x gallery"] == "500 x 2000"
     assert float(first["ratio"]) == 5 and float(first["ratio "]) == 4  # 10 / 2, and (10 - 4) / (2 - 0.5)
-    assert second["toolbox, s"] == second["ratio"] == ""
+    assert float(first["ratio  "]) == 3 and first["without bounds, s "] == "4.5"  # 6 / 2
+    assert second["toolbox, s"] == second["ratio"] == second["without bounds, s"] == second["ratio  "] == ""
     assert "| 500 x 2000" in (tmp_path / "new" / "result.md").read_text()
     assert (tmp_path / "new" / "result.png").stat().st_size > 1000
     assert "a machine" in capsys.readouterr().out

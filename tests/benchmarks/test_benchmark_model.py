@@ -68,6 +68,18 @@ def test_a_failure_is_a_note_and_what_a_checkout_lacks_is_left_out(tool):
     assert rows[1]["ratio to ResNet-101"] is None  # which was not measured
 
 
+def test_a_model_that_runs_with_a_warning_is_measured(tool):
+    class Warned(Replies):
+        def ask(self, verb: str, **arguments) -> dict:
+            reply = super().ask(verb, **arguments)
+            return reply | ({"warned": "torch.compile has failed"} if verb == "build" else {})
+
+    cell = tool.Cell("inference", 1, "float32", "compiled")
+    results = tool.measure(cell, ["MGRe"], {"": Warned({"MGRe": [2.0, 2.0]})}, turns=2, calls=1)
+    (row,) = tool.rows_of(cell, results)
+    assert (row["ms"], row["note"]) == (2.0, "torch.compile has failed")
+
+
 def test_a_deterministic_cell_has_processes_of_its_own(tool):
     class Restarted(Replies):
         def start_anew(self, **environment: str) -> None:

@@ -43,16 +43,18 @@ def run(tool, tmp_path, monkeypatch):
     return call
 
 
-def test_the_same_bits(run, capsys):
+def test_the_same_bits(run, tmp_path, capsys):
     status, report = run(straight=0.1, again=0.1, cut=0.1)
     assert (status, report["again"], report["cut"], report["entries"], report["cut_after_step"]) == (0, [], [], 2, 7)
     assert "one that was cut after step 7 and resumed is the same to the bit" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "straight").exists()
 
 
-def test_a_difference_in_the_last_bit_is_seen(run, capsys):
+def test_a_difference_in_the_last_bit_is_seen(run, tmp_path, capsys):
     status, report = run(straight=0.1, again=0.1, cut=0.1 + 1e-8)
     assert (status, report["again"], report["cut"]) == (1, [], ["/model/weight"])
     assert "differs in 1, first /model/weight" in capsys.readouterr().out
+    assert (tmp_path / "out" / "cut" / "model_final.pth").exists()
 
 
 def test_a_training_that_fails_is_named(tool):

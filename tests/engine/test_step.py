@@ -1,7 +1,6 @@
 """The training step: its arithmetic, its one look at the numbers, and what a loss without value leaves."""
 
 import copy
-import itertools
 import math
 import random
 
@@ -14,7 +13,7 @@ from fastreid.engine.train_loop import SimpleTrainer
 from fastreid.modeling import build_model
 from fastreid.solver import build_optimizer
 from fastreid.utils.events import EventStorage
-from mgre.engine.step import Batches, TrainingStep
+from mgre.engine.step import TrainingStep
 from mgre.errors import LossError
 from mgre.system.precision import amp_dtype
 from mgre.system.randomness import deterministic
@@ -52,30 +51,6 @@ def trained_part(small_config):
         return cfg, model, build_optimizer(cfg, model)
 
     return make
-
-
-class Counting:
-    """A loader whose iterations tell which they are."""
-
-    def __init__(self) -> None:
-        self.iterations = 0
-
-    def __iter__(self):
-        self.iterations += 1
-        number = self.iterations
-        return ((number, batch) for batch in itertools.count())
-
-
-def test_an_iteration_that_has_been_started_goes_on():
-    loader = Counting()
-    batches = Batches(loader)
-    assert loader.iterations == 0  # a resumed training is not there yet
-    assert [next(batches), next(batches)] == [(1, 0), (1, 1)]
-    loader.started = iter(loader)
-    batches = Batches(loader)
-    assert [next(batches), next(batches)] == [(2, 0), (2, 1)]
-    batches.restart()
-    assert [next(batches), next(batches)] == [(3, 0), (3, 1)]
 
 
 # -- Mixed precision ------------------------------------------------------------------------------

@@ -326,9 +326,9 @@ def opened(monkeypatch) -> Counter:
     """How often each image file has been opened."""
     counts, image_open = Counter(), Image.open
 
-    def count(path, *args, **kwargs):
-        counts[str(path)] += 1
-        return image_open(path, *args, **kwargs)
+    def count(file, *args, **kwargs):
+        counts[str(getattr(file, "name", file))] += 1
+        return image_open(file, *args, **kwargs)
 
     monkeypatch.setattr(Image, "open", count)
     return counts

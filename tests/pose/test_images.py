@@ -1,6 +1,7 @@
 import os
 
 import pytest
+from mgre.data.images import load_image
 from mgre.errors import DataError
 from mgre.pose.images import find_images, image_size, name_fault, size_fault
 from PIL import Image
@@ -21,11 +22,13 @@ def touch(*paths):
 
 def test_images_are_found_below_and_through_links(tmp_path, found):
     root = tmp_path / "set"
-    touch(root / "b.JPG", root / "a" / "c.png", root / "a" / "d" / "e.jpeg", root / "notes.txt", root / "f.bmp")
-    touch(root / ".g.jpg", root / ".thumbnails" / "h.jpg", tmp_path / "elsewhere" / "i.jpg")
+    touch(root / "b.JPG", root / "a" / "c.png", root / "a" / "d" / "e.jpeg", root / "notes.txt", root / "f.heic")
+    touch(
+        root / ".g.jpg", root / ".thumbnails" / "h.jpg", root / "__MACOSX" / "j.jpg", tmp_path / "elsewhere" / "i.jpg"
+    )
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "too").symlink_to(tmp_path / "elsewhere")
-    assert found() == ["a/c.png", "a/d/e.jpeg", "b.JPG", "linked/i.jpg", "too/i.jpg"]
+    assert found() == ["a/c.png", "a/d/e.jpeg", "b.JPG", "f.bmp", "linked/i.jpg", "too/i.jpg"]
 
 
 def test_links_that_lead_back_up_are_not_followed(tmp_path, found):
@@ -52,13 +55,15 @@ def test_what_is_no_folder_is_told(tmp_path, name, reason):
         list(find_images(folder))
 
 
-def test_size_is_that_of_the_upright_image(tmp_path):
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_size_is_that_of_the_upright_image(tmp_path, suffix):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
-    Image.new("RGB", (30, 10)).save(tmp_path / "turned.jpg", exif=exif)
-    Image.new("RGB", (30, 10)).save(tmp_path / "plain.jpg")
-    assert image_size(str(tmp_path / "turned.jpg")) == (30, 10)
-    assert image_size(str(tmp_path / "plain.jpg")) == (10, 30)
+    for name, size, options in (("turned", (30, 10), {"exif": exif}), ("plain", (10, 30), {})):
+        path = str(tmp_path / f"{name}.{suffix}")
+        Image.new("RGB", (30, 10)).save(path, **options)
+        image = load_image(path)
+        assert image_size(path) == (image.height, image.width) == size
 
 
 def test_names_and_sizes():

@@ -31,14 +31,14 @@ def install(monkeypatch):
 
 def test_what_is_installed_here_is_found():
     faiss = importlib.import_module("faiss")
-    assert f"{faiss.__version__} (sees {faiss.get_num_gpus()} GPUs)" in describe_build("faiss")
+    assert f"{faiss.__version__} (GPUs: {faiss.get_num_gpus()})" in describe_build("faiss")
     assert importlib.import_module("onnxruntime").__version__ in describe_build("onnxruntime")
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_faiss_with_cuda(install, number):
     install({"faiss-gpu": "1.15.1"}, faiss=types.SimpleNamespace(get_num_gpus=lambda: number))
-    assert describe_build("faiss") == f"faiss-gpu 1.15.1 (sees {number} GPUs)"
+    assert describe_build("faiss") == f"faiss-gpu 1.15.1 (GPUs: {number})"
 
 
 @pytest.mark.parametrize("error", [ImportError, OSError, RuntimeError])

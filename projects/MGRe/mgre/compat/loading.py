@@ -40,7 +40,6 @@ class _DataLoader(data_utils.DataLoaderX):
     def __init__(self, local_rank: int, **kwargs: Any) -> None:
         super().__init__(local_rank, **_with_lasting_workers(kwargs))
         self.iter = None
-        self._is_asked = False  # for a batch, in this iteration
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         # The workers are those of the last iteration. Its thread, if that was left early, must not take their batches.
@@ -49,21 +48,15 @@ class _DataLoader(data_utils.DataLoaderX):
             while self.iter.is_alive():
                 with suppress(queue.Empty):
                     self.iter.queue.get(timeout=0.1)
-        self._is_asked = False
         return super().__iter__()
 
     def preload(self) -> None:
-        if not self._is_asked:  # the iteration begins, and goes on while workers and thread load its first batches
-            return
         super().preload()
         if self.batch is not None:
             with torch.cuda.stream(self.stream):
                 self.batch = _unpacked(self.batch)
 
     def __next__(self) -> dict[str, Any]:
-        if not self._is_asked:
-            self._is_asked = True
-            self.preload()
         batch = super().__next__()
         for value in batch.values():
             if isinstance(value, torch.Tensor) and value.is_cuda:

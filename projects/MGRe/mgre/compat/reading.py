@@ -5,7 +5,6 @@ import glob
 import io
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from mgre.data.custom import SPLIT_FOLDERS
 from mgre.data.image_files import describe_other_contents, list_image_files, list_image_files_below
 from mgre.data.images import load_image
 from mgre.data.text_files import read_lines
-from mgre.errors import DataError
+from mgre.errors import DataError, shell_word
 
 
 def decode_by_own_decoder() -> None:
@@ -82,7 +81,7 @@ def _as_own_set(folder: str) -> str:
     if all(os.path.isdir(os.path.join(folder, name)) for name in SPLIT_FOLDERS.values()):
         return (
             "read the folder as a set of your own: DATASETS.NAMES \"('CustomReID',)\" DATASETS.TESTS "
-            f"\"('CustomReID',)\" DATASETS.CUSTOM.ROOT {shlex.quote(folder)}"
+            f"\"('CustomReID',)\" DATASETS.CUSTOM.ROOT {shell_word(folder)}"
         )
     return "read it as a set of your own: DATASETS.NAMES \"('CustomReID',)\" (docs/custom-data.md)"
 

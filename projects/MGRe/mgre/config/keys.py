@@ -133,8 +133,8 @@ KEYS = (
     Key(
         "MODEL.COMPILE",
         "off",
-        'torch.compile: its mode, "default" or "reduce-overhead" (CUDA graphs), or "off". The first step takes '
-        "minutes. Where it fails, a warning says so, and the model runs without.",
+        'Mode of torch.compile, "default" or "reduce-overhead" (CUDA graphs), or "off". The first step takes minutes. '
+        "Where it fails, a warning says so, and the model runs without.",
         choice("off", "default", "reduce-overhead"),
     ),
     # -- Data ------------------------------------------------------------------------------------

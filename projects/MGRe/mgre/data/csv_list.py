@@ -93,7 +93,7 @@ def _read_rows(folder: str, csv_path: str) -> Iterator[_Row]:
             _parse_header([], f"'{csv_path}' line 1")
     except csv.Error as error:
         raise DataError(
-            f"'{csv_path}' line {reader.line_num} cannot be read as CSV ({error}); write it again"
+            f"'{csv_path}' line {reader.line_num} cannot be read as CSV: {error}; write it again"
         ) from error
 
 

@@ -198,8 +198,8 @@ def _explain(error: Exception, name: str, reader: type, root: str) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
     if not is_missing_file(error):
         return (
-            f"{where}: {reason}; compare your folder with that, or describe images of your own in a CSV "
-            "(docs/custom-data.md)"
+            f"{where}: {reason}; compare your folder with that, or describe images of your own in a CSV, as "
+            "in docs/custom-data.md"
         )
     if archive := _find_archive(root, reader):
         fault = archive_fault(archive)

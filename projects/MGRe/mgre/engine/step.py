@@ -33,7 +33,6 @@ class TrainingStep(SimpleTrainer):
     the warm-up the learning rate hook then waits twice.
 
     Attributes:
-        batches: of the loader.
         grad_scaler: scales the gradients of float16; None for other types, whose range needs no scaling.
         before: a copy of the state before the step. If the step fails, the trainer restores and saves it.
     """
@@ -55,8 +54,7 @@ class TrainingStep(SimpleTrainer):
             param_wrapper: the toolbox's ``ContiguousParams``, or anything else.
             amp_dtype: the type of mixed precision; None: no autocast.
         """
-        self.batches = Batches(data_loader)
-        super().__init__(model, self.batches, optimizer, param_wrapper)
+        super().__init__(model, Batches(data_loader), optimizer, param_wrapper)
         self.data_loader = data_loader
         self._device = next(model.parameters()).device.type
         self._amp_dtype = amp_dtype
@@ -70,7 +68,7 @@ class TrainingStep(SimpleTrainer):
         """
         self.before.note()
         start = time.perf_counter()
-        batch = next(self.batches)
+        batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
         with StepScalars(get_event_storage()) as scalars, self._autocast():
@@ -84,7 +82,7 @@ class TrainingStep(SimpleTrainer):
 
         # From here on the host waits for the forward pass, while the GPU computes the backward pass.
         numbers = gather_numbers(host_copy.wait() | {"data_time": data_time})
-        check_losses(numbers, losses, self.iter, self.batches.paths)
+        check_losses(numbers, losses, self.iter, self._data_loader_iter.paths)
 
         if scaler is None:
             self.optimizer.step()
@@ -152,11 +150,10 @@ def write_metrics(numbers: Sequence[Mapping[str, float]], losses: Mapping, scala
 
 
 class Batches:
-    """Iterates over a loader: goes on with its attribute ``started``, an iterator, if it has one, and otherwise begins
-    when the first batch is asked for.
+    """Iterates over a loader, which begins to load when the first batch is asked for.
 
     The toolbox's trainer asks for the loader's iterator when it is made. A resumed training learns its first batch only
-    later.
+    later, so nothing may be loaded before.
 
     Attributes:
         paths: the image files of the last batch; empty if it has no ``img_paths``.
@@ -165,11 +162,7 @@ class Batches:
     def __init__(self, loader: Any) -> None:
         self.loader = loader
         self.paths: Sequence[str] = ()
-        self._iterator: Iterator | None = getattr(loader, "started", None)
-
-    def restart(self) -> None:
-        """Begin anew with the next batch: the loader's sampler has moved."""
-        self._iterator = None
+        self._iterator: Iterator | None = None
 
     def __iter__(self) -> "Batches":
         return self

@@ -84,10 +84,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> torch.utils.data.DataLoader:
-        loader = build_train_loader(cfg)
-        # Workers load the first batches while the model is built.
-        loader.started = iter(loader) if loader.num_workers else None
-        return loader
+        return build_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> tuple[torch.utils.data.DataLoader, int]:
@@ -236,7 +233,6 @@ class Trainer(DefaultTrainer):
         else:
             sampler.seed = progress.get("sampler_seed", sampler.seed)
             sampler.go_to(self.first_iter)
-            self._trainer.batches.restart()
         logger.info(
             "Resuming from '%s': %d of %d steps are done (%d of %d epochs)",
             self.checkpointer.resumed_from,

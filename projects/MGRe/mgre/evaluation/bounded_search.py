@@ -4,7 +4,6 @@ Legend: N images, D the features' dimension, K neighbours, B images of a block, 
 image i is x_i . x_j - h_j, with h_j = |x_j|^2 / 2 for the order by distance, or 0 for the order by product.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -21,8 +20,8 @@ MIN_IMAGES = 8192
 # Numbers of directions to choose from, and images whose neighbours are found by all products to choose with.
 DIRECTIONS, SAMPLED_ROWS = (64, 128, 256), 64
 # Images of a block, whose products, 4 MiB, stay in the cache. Pairs that are gathered before their products are
-# computed: 100 MB with all that is computed from them.
-BLOCK, PAIRS = 1024, 1 << 21
+# computed: some 50 MB with all that is computed from them.
+BLOCK, PAIRS = 1024, 1 << 20
 # What a pair that the bound leaves costs, in multiplications of the bound. Measured: one of its D multiplications takes
 # as long as 23 of a matrix product, because its features have to come from memory; and while the neighbours are
 # being found, the bound leaves 4 to 5 times the pairs that it leaves in the end.
@@ -88,14 +87,18 @@ def search_bounded(
     """
     num_images = len(features)
     order = _similar_together(features)
+    # Here images are named by their place in this order. Then the pairs of two blocks are near each other in memory,
+    # and their products take half the time. This is a copy of the features.
+    features, half_squares, reduced = features[order], half_squares[order], reduced[order]
     ends = torch.linspace(0, num_images, -(-num_images // BLOCK) + 1).long().tolist()
     blocks = [slice(start, stop) for start, stop in pairwise(ends)]
-    nearest = _Nearest.of_blocks(features, half_squares, order, blocks, k)
+    nearest = _Nearest(features, half_squares, blocks, k)
 
     # Both images' h, less the margin, are two more numbers of the products.
     lowered = half_squares - MARGIN * squared_norms(features)
     own = torch.stack((torch.ones(num_images), -lowered), dim=1)
-    left, right = (torch.cat((reduced, numbers), dim=1)[order] for numbers in (own, own.flip(1)))
+    left, right = torch.cat((reduced, own), dim=1), torch.cat((reduced, own.flip(1)), dim=1)
+    del reduced
 
     bounds, thresholds = torch.empty(2, BLOCK * BLOCK)
     found: list[tuple[np.ndarray, np.ndarray]] = []
@@ -111,11 +114,11 @@ def search_bounded(
             found.append((row + rows.start, column + columns.start))
             if sum(len(part) for part, _ in found) > PAIRS:
                 nearest.offer(*_take(found))
-        if found:
-            nearest.offer(*_take(found))
+    if found:
+        nearest.offer(*_take(found))
 
     closeness, neighbours = torch.empty_like(nearest.closeness), torch.empty_like(nearest.neighbours)
-    closeness[order], neighbours[order] = nearest.closeness, nearest.neighbours
+    closeness[order], neighbours[order] = nearest.closeness, order[nearest.neighbours]
     return closeness, neighbours
 
 
@@ -133,72 +136,58 @@ def _similar_together(features: torch.Tensor) -> torch.Tensor:
     return closeness.argmax(dim=1).argsort(stable=True)
 
 
-@dataclass
 class _Nearest:
-    """The K nearest images so far. Images are named by their position in ``order``, but for ``neighbours``.
+    """The K nearest images so far.
 
     Attributes:
         closeness, neighbours: (N, K), the largest closeness first.
-        features: (N, D), of the images in their own order.
-        half_squares: (N,), the h_j.
-        order: (N,), the images' numbers.
-        blocks: the positions, in blocks.
         least: (N,), t_i - h_i.
     """
 
-    closeness: torch.Tensor
-    neighbours: torch.Tensor
-    features: torch.Tensor
-    half_squares: torch.Tensor
-    order: torch.Tensor
-    blocks: list[slice]
+    def __init__(self, features: torch.Tensor, half_squares: torch.Tensor, blocks: list[slice], k: int) -> None:
+        """The nearest of each image in its own block.
 
-    @classmethod
-    def of_blocks(
-        cls, features: torch.Tensor, half_squares: torch.Tensor, order: torch.Tensor, blocks: list[slice], k: int
-    ) -> "_Nearest":
-        """The nearest of each image in its own block."""
-        shape = len(features), k
-        closeness, neighbours = torch.empty(shape), torch.empty(shape, dtype=torch.int64)
+        Args:
+            features: (N, D).
+            half_squares: (N,), the h_j.
+            blocks: of images, all together.
+            k: K, at most the images of a block.
+        """
+        self._features, self._half_squares, self._blocks = features, half_squares, blocks
+        self.closeness = torch.empty(len(features), k)
+        self.neighbours = torch.empty(len(features), k, dtype=torch.int64)
         for block in blocks:
-            images = order[block]
-            own = features[images]
-            closeness[block], index = (own @ own.T).sub_(half_squares[images]).topk(k)
-            neighbours[block] = images[index]
-        return cls(closeness, neighbours, features, half_squares[order], order, blocks)
-
-    def __post_init__(self) -> None:
-        self.least = self.closeness[:, -1] - self.half_squares
+            products = features[block] @ features[block].T
+            self.closeness[block], index = products.sub_(half_squares[block]).topk(k)
+            self.neighbours[block] = index + block.start
+        self.least = self.closeness[:, -1] - half_squares
 
     def offer(self, rows: np.ndarray, columns: np.ndarray) -> None:
-        """Compute the products of P pairs of positions, each pair once, and keep what is nearer than what is there."""
-        order, half_squares, kth = self.order.numpy(), self.half_squares.numpy(), self.closeness[:, -1].numpy()
-        products = _products_at(self.features, order[rows], order[columns])
+        """Compute the products of P different pairs, and keep what is nearer than what is there."""
+        half_squares, kth = self._half_squares.numpy(), self.closeness[:, -1].numpy()
+        shape = len(half_squares), len(half_squares)
+        pairs = sparse.coo_array((np.arange(rows.size), (rows, columns)), shape=shape).tocsr()
+        rows, columns = rows[pairs.data], columns[pairs.data]
+        products = pair_products(self._features, pairs)
         to_row, to_column = products - half_squares[columns], products - half_squares[rows]
         nearer_to_row, nearer_to_column = to_row > kth[rows], to_column > kth[columns]
         closeness = np.concatenate((to_row[nearer_to_row], to_column[nearer_to_column]))
         images = np.concatenate((rows[nearer_to_row], columns[nearer_to_column]))
-        others = np.concatenate((order[columns[nearer_to_row]], order[rows[nearer_to_column]]))
+        others = np.concatenate((columns[nearer_to_row], rows[nearer_to_column]))
 
-        new = sparse.coo_array((closeness, (images, others)), shape=(len(order),) * 2).tocsr()
+        new = sparse.coo_array((closeness, (images, others)), shape=shape).tocsr()
         counts = np.diff(new.indptr)
-        images = np.repeat(np.arange(len(order)), counts)
+        images = np.repeat(np.arange(len(half_squares)), counts)
         places = np.arange(new.nnz) - np.repeat(new.indptr[:-1], counts) + self.closeness.shape[1]
-        for block in self.blocks:
+        for block in self._blocks:
+            room = (0, int(counts[block].max()))
+            if room == (0, 0):
+                continue
             entries = slice(new.indptr[block.start], new.indptr[block.stop])
             at = images[entries] - block.start, places[entries]
-            room = (0, int(counts[block].max()))
             closeness = F.pad(self.closeness[block], room, value=-torch.inf)
             neighbours = F.pad(self.neighbours[block], room)
             closeness.numpy()[at], neighbours.numpy()[at] = new.data[entries], new.indices[entries]
             self.closeness[block], kept = closeness.topk(self.closeness.shape[1])
             self.neighbours[block] = neighbours.gather(1, kept)
-        self.least = self.closeness[:, -1] - self.half_squares
-
-
-def _products_at(features: torch.Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """x_i . x_j (P,) of P different pairs of images."""
-    pairs = sparse.coo_array((np.arange(rows.size), (rows, columns)), shape=(len(features),) * 2).tocsr()
-    products = np.empty(rows.size, dtype=np.float32)
-    products[pairs.data] = pair_products(features, pairs)
-    return products
+        self.least = self.closeness[:, -1] - self._half_squares

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import ExifTags, Image
 
-from mgre.data.image_files import IMAGE_SUFFIXES
+from mgre.data.image_files import is_hidden, is_image_name
 from mgre.data.images import ImageError, load_image
 from mgre.errors import DataError
 
@@ -31,11 +31,11 @@ def find_images(folder: str, *, _above: tuple[str, ...] = ()) -> Iterator[str]:
             f"folder '{folder}' cannot be read ({error.strerror}): mend the path or its permissions"
         ) from error
     for entry in entries:
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             continue
         if entry.is_dir():
             yield from find_images(entry.path, _above=(*_above, real))
-        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+        elif is_image_name(entry.name):
             yield entry.path
 
 
@@ -63,6 +63,8 @@ def image_size(path: str) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
+            if image.format == "TIFF":  # the size of such an image is that of the turned one already
+                width, height = (image.tag_v2[tag] for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength))
             turned = _orientation(image) >= 5
     except Exception as error:  # decoders raise many kinds of errors, and each means that this file is at fault
         reason = " ".join(str(error).split())

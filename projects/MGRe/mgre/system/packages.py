@@ -7,7 +7,7 @@ from types import ModuleType
 
 # By module: the distributions that hold it, those with CUDA first, and what a loaded one offers.
 _BUILDS: dict[str, tuple[tuple[str, ...], Callable[[ModuleType], str]]] = {
-    "faiss": (("faiss-gpu", "faiss-cpu"), lambda faiss: f"sees {faiss.get_num_gpus()} GPUs"),
+    "faiss": (("faiss-gpu", "faiss-cpu"), lambda faiss: f"GPUs: {faiss.get_num_gpus()}"),
     "onnxruntime": (
         ("onnxruntime-gpu", "onnxruntime"),
         lambda onnxruntime: "with CUDA" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "CPU",
@@ -16,7 +16,7 @@ _BUILDS: dict[str, tuple[tuple[str, ...], Callable[[ModuleType], str]]] = {
 
 
 def describe_build(module: str) -> str:
-    """The installed build of "faiss" or "onnxruntime" in words, such as "faiss-gpu 1.15.1 (sees 1 GPUs)".
+    """The installed build of "faiss" or "onnxruntime" in words, such as "faiss-gpu 1.15.1 (GPUs: 1)".
 
     A build whose libraries are missing, or clash with torch's, "cannot be loaded".
     """
