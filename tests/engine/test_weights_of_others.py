@@ -124,7 +124,8 @@ def test_any_kind_of_file_as_weights_of_an_evaluation(baseline, tmp_path):
     cfg = baseline()
     state = trained(cfg)
     clean = features(cfg, state, tmp_path / "clean.pth")
-    safetensors.torch.save_file(prefixed("module.", state), tmp_path / "w.safetensors")
+    contiguous = {name: value.contiguous() for name, value in state.items()}  # safetensors knows no other layout
+    safetensors.torch.save_file(prefixed("module.", contiguous), tmp_path / "w.safetensors")
     torch.save({"net": state}, tmp_path / "old.pth.tar", _use_new_zipfile_serialization=False)
     for name in ("w.safetensors", "old.pth.tar"):
         assert torch.equal(features_of(cfg, str(tmp_path / name)), clean)
@@ -203,6 +204,36 @@ def test_weights_of_another_architecture(baseline, tmp_path, log, now, saved, ke
     cfg.defrost()
     cfg.merge_from_list(keys.split())
     assert torch.equal(features_of(cfg, path), features_of(baseline(**saved), path))
+
+
+def test_weights_whose_width_needs_another_key_too(baseline, tmp_path):
+    saved = baseline(DEPTH="50x", FEAT_DIM=2048, WITH_NL=True)
+    torch.save({"model": trained(saved)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"set MODEL.BACKBONE.DEPTH 50x .*, which fits the file") as error:
+        features_of(baseline(), str(tmp_path / "w.pth"))
+    words = str(error.value).partition("; set ")[2].partition(", which")[0].split()
+    assert set(words[::2]) == {"MODEL.BACKBONE.DEPTH", "MODEL.BACKBONE.WITH_NL", "MODEL.BACKBONE.FEAT_DIM"}
+    cfg = baseline()
+    cfg.defrost()
+    cfg.merge_from_list(words)
+    assert torch.equal(features_of(cfg, str(tmp_path / "w.pth")), features_of(saved, str(tmp_path / "w.pth")))
+
+
+def test_no_key_is_named_that_does_not_fit_the_whole_file(baseline, small_config, tmp_path):
+    """The Baseline's heads are not MGRe's, whatever EMBEDDING_DIM."""
+    torch.save({"model": trained(baseline(EMBEDDING_DIM=0))}, tmp_path / "w.pth")
+    for ibn, keys in (("False", ""), ("True", "MODEL.BACKBONE.WITH_IBN False")):
+        cfg = small_config(**{"MODEL.BACKBONE.WITH_IBN": ibn})
+        with pytest.raises(WeightsError, match="only its backbone is this model's: use the config") as error:
+            features_of(cfg, str(tmp_path / "w.pth"))
+        assert "EMBEDDING_DIM" not in str(error.value)
+        words = shlex.split(str(error.value).partition("backbone alone by ")[2])
+        assert words[:2] == (keys.split() or ["MODEL.WEIGHTS", ""])
+        cfg.defrost()
+        cfg.merge_from_list(words)
+        expected = torch.load(tmp_path / "w.pth")["model"]["backbone.layer4.1.conv2.weight"]
+        found = build_model(cfg).state_dict()["backbone.staged.bottom_up.layer4.1.conv2.weight"]
+        assert torch.equal(found, expected)
 
 
 def test_a_backbone_of_another_architecture_as_pretrain_path(baseline, tmp_path, log):

@@ -48,6 +48,27 @@ def test_weights_from_a_file(tmp_path):
     torch.testing.assert_close(backbone(images), peer.stages(peer.stem(images)))
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
+@pytest.mark.parametrize("wrap", [lambda state: {"teacher": state}, lambda state: {"net": {"state_dict": state}}])
+def test_weights_in_any_wrapping_and_half_precision(tmp_path, prefix, wrap):
+    state = timm.create_model("resnet18").state_dict()
+    half = {prefix + n: v.half() if v.is_floating_point() else v for n, v in state.items()}
+    torch.save(wrap(half), tmp_path / "weights.pth")
+    body = TimmBackbone(name="resnet18", pretrained=True, weights=str(tmp_path / "weights.pth"), last_stride=2).body
+    for name, value in body.state_dict().items():
+        assert torch.equal(value, half[prefix + name].to(value.dtype)), name
+
+
+@pytest.mark.parametrize(("saved", "name"), [("resnet18", "resnet34"), ("resnet34", "resnet18")])
+def test_weights_of_another_depth_are_refused(tmp_path, saved, name):
+    """timm itself loads what fits."""
+    torch.save(timm.create_model(saved).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(
+        WeightsError, match=r"not in both, first layer1.2.conv1.weight\); set MODEL.TIMM.NAME to the model"
+    ):
+        TimmBackbone(name=name, pretrained=True, weights=str(tmp_path / "weights.pth"), last_stride=2)
+
+
 def test_weights_of_another_model_are_refused(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match="does not fit timm's 'convnext_atto'"):

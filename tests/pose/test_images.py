@@ -22,7 +22,14 @@ def touch(*paths):
 
 def test_images_are_found_below_and_through_links(tmp_path, found):
     root = tmp_path / "set"
-    touch(root / "b.JPG", root / "a" / "c.png", root / "a" / "d" / "e.jpeg", root / "notes.txt", root / "f.heic")
+    touch(
+        root / "b.JPG",
+        root / "a" / "c.png",
+        root / "a" / "d" / "e.jpeg",
+        root / "notes.txt",
+        root / "f.bmp",
+        root / "g.heic",
+    )
     touch(
         root / ".g.jpg", root / ".thumbnails" / "h.jpg", root / "__MACOSX" / "j.jpg", tmp_path / "elsewhere" / "i.jpg"
     )

@@ -1,3 +1,4 @@
+import struct
 import zipfile
 
 import pytest
@@ -48,3 +49,10 @@ def test_archives(tmp_path):
     assert archive_fault(str(path)) == "is a web page, not an archive"
     (tmp_path / "set.7z").write_bytes(b"7z\xbc\xaf\x27\x1c")
     assert archive_fault(str(tmp_path / "set.7z")) == ""
+
+
+def test_a_damaged_directory_of_an_archive_is_no_error(tmp_path):
+    """A zip archive that says that it goes on in a second file, which zipfile refuses to look at."""
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2)
+    (tmp_path / "model.pth").write_bytes(locator + b"PK\x05\x06" + bytes(18))
+    assert foreign_kind(str(tmp_path / "model.pth")) == ""

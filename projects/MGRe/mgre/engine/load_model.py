@@ -4,9 +4,10 @@ import torch
 from fastreid.config import CfgNode
 from torch import nn
 
-from mgre.engine.safe_checkpointer import SafeCheckpointer, classifiers, other_pixel_statistics
+from mgre.engine.safe_checkpointer import SafeCheckpointer, other_pixel_statistics
 from mgre.engine.trainer import Trainer
 from mgre.errors import WeightsError
+from mgre.modeling.fitting_keys import classifiers
 from mgre.modeling.pretrained import Match
 
 

@@ -6,19 +6,21 @@ from typing import Any
 
 import torch
 from fastreid.config import CfgNode
-from fastreid.modeling.heads.embedding_head import EmbeddingHead
 from fastreid.utils.checkpoint import Checkpointer
 from torch import nn
 
 from mgre.errors import WeightsError, shell_word
-from mgre.modeling.fitting_keys import fitting_head_keys, fitting_keys
+from mgre.modeling.fitting_keys import (
+    PIXEL_STATISTICS,
+    classifiers,
+    fits_with,
+    fitting_head_keys,
+    fitting_keys,
+)
 from mgre.modeling.pretrained import Match, match
 from mgre.system.weight_files import read_weights, unwrap
 
 logger = logging.getLogger(__name__)
-
-# The toolbox's older models have the statistics of the pixels among their weights.
-PIXEL_STATISTICS = ("pixel_mean", "pixel_std")
 
 
 class SafeCheckpointer(Checkpointer):
@@ -86,18 +88,15 @@ class SafeCheckpointer(Checkpointer):
         keys = fitting_keys(self._cfg, state)
         if keys is None:
             return "use the config the weights were trained with"
-        if every := " ".join(filter(None, (keys, fitting_head_keys(self._cfg, state)))):
+        every = " ".join(filter(None, (keys, fitting_head_keys(self._cfg, state))))
+        if every and fits_with(self._cfg, every.split(), state):
             return f"set {every}, which fits the file, or use the config the weights were trained with"
+        before = f"{keys} " if keys else ""
         return (
             "only its backbone is this model's: use the config the weights were trained with, or start a training from "
-            "the backbone alone by MODEL.WEIGHTS '' MODEL.BACKBONE.PRETRAIN True MODEL.BACKBONE.PRETRAIN_PATH "
+            f"the backbone alone by {before}MODEL.WEIGHTS '' MODEL.BACKBONE.PRETRAIN True MODEL.BACKBONE.PRETRAIN_PATH "
             f"{shell_word(self._path)}"
         )
-
-
-def classifiers(model: nn.Module) -> set[str]:
-    """Names of the weights that have a row for each training identity. Inference does not use them."""
-    return {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, EmbeddingHead)}
 
 
 def other_pixel_statistics(model: nn.Module, state: dict[str, torch.Tensor]) -> str:

@@ -1,11 +1,14 @@
 """Finds the config under which a weight file fits, by trying."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 import torch
 from fastreid.config import CfgNode
+from fastreid.modeling import build_model
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
+from fastreid.modeling.heads.embedding_head import EmbeddingHead
+from torch import nn
 
 from mgre.modeling.pretrained import match
 
@@ -19,6 +22,8 @@ DEPTHS = {
     "build_repvgg_backbone": ("A0", "A1", "A2", "B0", "B1", "B2", "B3", "B1g2", "B1g4", "B2g2", "B2g4", "B3g2", "B3g4"),
 }
 SWITCHES = ("WITH_IBN", "WITH_SE", "WITH_NL")
+# The toolbox's older models have the statistics of the pixels among their weights.
+PIXEL_STATISTICS = ("pixel_mean", "pixel_std")
 # The toolbox's pooling layer whose exponent is a weight, named p.
 _LEARNED_POOLING = "GeneralizedMeanPoolingP"
 
@@ -44,16 +49,43 @@ def fitting_keys(cfg: CfgNode, state: Mapping[str, torch.Tensor]) -> str | None:
 
 
 def fitting_head_keys(cfg: CfgNode, state: Mapping[str, torch.Tensor]) -> str:
-    """Overrides that the names and shapes of the heads in ``state`` tell, or the empty string."""
+    """Overrides that the names and shapes of the heads in ``state`` tell, or the empty string. Whether all tensors of
+    the model fit with them is for :func:`fits_with` to say."""
     heads = cfg.MODEL.HEADS
     changes = {}
     if any(name.endswith((".pool_layer.p", ".0.p")) for name in state) and heads.POOL_LAYER != _LEARNED_POOLING:
-        changes["POOL_LAYER"] = _LEARNED_POOLING
-    reductions = [value for name, value in state.items() if name.endswith(".bottleneck.0.weight")]
-    size = next((len(value) for value in reductions if value.ndim == 4), 0)
-    if reductions and size != heads.EMBEDDING_DIM:
-        changes["EMBEDDING_DIM"] = size
-    return " ".join(f"MODEL.HEADS.{key} {value}" for key, value in changes.items())
+        changes["HEADS.POOL_LAYER"] = _LEARNED_POOLING
+    first = next((value for name, value in state.items() if name.endswith(".bottleneck.0.weight")), None)
+    if first is not None:
+        # The first layer is a convolution to EMBEDDING_DIM, or with EMBEDDING_DIM 0 the norm.
+        size = len(first) if first.ndim == 4 else 0
+        if size != heads.EMBEDDING_DIM:
+            changes["HEADS.EMBEDDING_DIM"] = size
+        channels = first.shape[1] if first.ndim == 4 else len(first)
+        if cfg.MODEL.META_ARCHITECTURE != "MGRe" and channels != cfg.MODEL.BACKBONE.FEAT_DIM:
+            changes["BACKBONE.FEAT_DIM"] = channels
+    return " ".join(f"MODEL.{key} {value}" for key, value in changes.items())
+
+
+def fits_with(cfg: CfgNode, words: Sequence[str], state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether with the overrides ``words`` all tensors of the config's model are in ``state``, and no others of its
+    parts. Classifiers and pixel statistics are not asked for."""
+    other = cfg.clone()
+    other.defrost()
+    other.merge_from_list(list(words))
+    other.MODEL.BACKBONE.PRETRAIN = False
+    other.MODEL.DEVICE = "meta"
+    try:
+        with torch.device("meta"):
+            model = build_model(other)
+            return match(model, state).without({*classifiers(model), *PIXEL_STATISTICS}).is_exact
+    except Exception:  # the overrides do not go together
+        return False
+
+
+def classifiers(model: nn.Module) -> set[str]:
+    """Names of the weights that have a row for each training identity. Inference does not use them."""
+    return {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, EmbeddingHead)}
 
 
 def _fewest_first(cfg: CfgNode, name: str) -> Iterator[dict[str, object]]:

@@ -30,9 +30,16 @@ def foreign_kind(path: str) -> str:
     if not beginning:
         return "empty (0 bytes)"
     beginning = beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if beginning.startswith(b"pk") and zipfile.is_zipfile(path):
+    if beginning.startswith(b"pk") and _is_zip(path):
         return "an Excel workbook" if _has_member(path, "xl/workbook.xml") else "a zip archive"
     return next((kind for start, kind in _BEGINNINGS.items() if beginning.startswith(start)), "")
+
+
+def _is_zip(path: str) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # a damaged directory that says that it goes on in another file
+        return False
 
 
 def _has_member(path: str, name: str) -> bool:
@@ -51,6 +58,6 @@ def archive_fault(path: str) -> str:
     kind = foreign_kind(path)
     if kind not in ("", "a zip archive"):
         return f"is {kind}, not an archive"
-    if path.lower().endswith(".zip") and not zipfile.is_zipfile(path):
+    if path.lower().endswith(".zip") and not _is_zip(path):
         return f"is cut short ({os.path.getsize(path)} bytes, and the archive's directory is missing at the end)"
     return ""
