@@ -56,7 +56,7 @@ def test_equals_the_full_search(small, num_images, k, by_product):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4, 5e18])
 @pytest.mark.parametrize("by_product", [False, True])
 def test_equals_the_full_search_for_features_of_any_length(small, scale, by_product):
     lengths = torch.rand(300, 1, generator=torch.Generator().manual_seed(1)) * scale

@@ -23,6 +23,18 @@ def test_directions_are_those_of_the_singular_values():
     assert (principal_directions(features, 6) == directions).all()
 
 
+@pytest.mark.parametrize("scale", [1e-18, 1e18])
+def test_directions_are_the_same_at_any_scale(scale):
+    features = made(300, 40, power=2.0)
+    found, expected = principal_directions(scale * features, 6), principal_directions(features, 6)
+    torch.testing.assert_close((found * expected).sum(dim=0).abs(), torch.ones(6), rtol=0, atol=1e-3)
+
+
+def test_directions_of_zeros_are_orthonormal():
+    directions = principal_directions(torch.zeros(20, 10), 3)
+    torch.testing.assert_close(directions.T @ directions, torch.eye(3), rtol=0, atol=1e-5)
+
+
 def test_directions_leave_the_random_state_alone():
     state = torch.get_rng_state()
     principal_directions(made(20, 10, 1.0), 3)

@@ -32,6 +32,8 @@ def principal_directions(features: torch.Tensor, count: int) -> torch.Tensor:
     evenly spaced images. The same features give the same directions. ``count`` is at most D.
     """
     sample = spread(features, SAMPLED_IMAGES)
+    # The scale of the features changes no direction, but products of four large features would overflow.
+    sample = sample / sample.abs().max().clamp(min=torch.finfo(sample.dtype).tiny)
     random = torch.Generator().manual_seed(0)
     directions = torch.randn(features.shape[1], count, generator=random).to(features)
     for _ in range(ROUNDS):
