@@ -6,6 +6,7 @@ from mgre.evaluation.bounded_search import find_reduction, search_bounded
 from mgre.evaluation.neighbours import nearest_neighbours
 from mgre.evaluation.pairs import pair_products
 from mgre.evaluation.products import squared_norms
+from scipy import sparse
 from torch.nn import functional as F
 
 
@@ -100,6 +101,28 @@ def test_few_pairs_are_computed_and_each_once(small, monkeypatch):
     rows, columns = (np.concatenate([pairs.tocoo().coords[axis] for pairs in counted]) for axis in (0, 1))
     assert len(counted) > 1 and 0 < rows.size < 0.2 * 400 * 399 / 2
     assert len({tuple(sorted(pair)) for pair in zip(rows.tolist(), columns.tolist(), strict=True)}) == rows.size
+
+
+def test_an_image_that_is_near_to_very_many_takes_no_more_room_than_others(small, monkeypatch):
+    features = clustered(400)
+    features[7] = 10 * features.mean(dim=0)  # by the product it is the nearest of most
+    rooms, pad = [], F.pad
+    monkeypatch.setattr(
+        bounded_search.F, "pad", lambda array, room, **value: rooms.append(room) or pad(array, room, **value)
+    )
+    found, expected = both(features, 3, by_product=True)
+    np.testing.assert_array_equal(found, expected)
+    assert rooms and max(room[1] for room in rooms) == 3
+
+
+def test_the_largest_entries_of_each_row_stay():
+    generator = np.random.default_rng(0)
+    dense = generator.permutation(200).reshape(10, 20) * (generator.random((10, 20)) < 0.4)
+    dense[3] = 0
+    found = bounded_search._largest_of_each_row(sparse.csr_array(dense), 5).toarray()
+    for row, values in zip(found, dense, strict=True):
+        largest = sorted(values[values > 0], reverse=True)[:5]
+        np.testing.assert_array_equal(row, values * np.isin(values, largest))
 
 
 @pytest.mark.parametrize(

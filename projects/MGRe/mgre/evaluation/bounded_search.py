@@ -12,15 +12,16 @@ from scipy import sparse
 from torch.nn import functional as F
 
 from mgre.evaluation.bounds import MARGIN, principal_directions, reduce_to, spread
-from mgre.evaluation.pairs import pair_products
+from mgre.evaluation.pairs import pair_products, row_numbers
 from mgre.evaluation.products import squared_norms
 
 # With fewer images than these the search does not pay for its preparation.
 MIN_IMAGES = 8192
 # Numbers of directions to choose from, and images whose neighbours are found by all products to choose with.
 DIRECTIONS, SAMPLED_ROWS = (64, 128, 256), 64
-# Images of a block, whose products, 4 MiB, stay in the cache. Pairs that are gathered before their products are
-# computed: some 50 MB with all that is computed from them.
+# Images of a block, whose products, 4 MiB, stay in the cache. Pairs after which the gathered ones' products are
+# computed. The last two blocks can add as many again as a block has products. With all that is computed from it, a pair
+# takes some 170 bytes at most, so all of them 0.36 GB.
 BLOCK, PAIRS = 1024, 1 << 20
 # What a pair that the bound leaves costs, in multiplications of the bound. Measured: one of its D multiplications takes
 # as long as 23 of a matrix product, because its features have to come from memory; and while the neighbours are
@@ -136,6 +137,20 @@ def _similar_together(features: torch.Tensor) -> torch.Tensor:
     return closeness.argmax(dim=1).argsort(stable=True)
 
 
+def _largest_of_each_row(array: sparse.csr_array, count: int) -> sparse.csr_array:
+    """The array without the entries of a row that are not among its ``count`` largest."""
+    rows = row_numbers(array)
+    crowded = np.flatnonzero(np.diff(array.indptr)[rows] > count)
+    if not crowded.size:
+        return array
+    rows_of_crowded = rows[crowded]  # in ascending order, which the sorting keeps
+    order = crowded[np.lexsort((-array.data[crowded], rows_of_crowded))]
+    rank = np.arange(order.size) - np.searchsorted(rows_of_crowded, rows_of_crowded)
+    keep = np.ones(array.nnz, dtype=bool)
+    keep[order[rank >= count]] = False
+    return sparse.coo_array((array.data[keep], (rows[keep], array.indices[keep])), shape=array.shape).tocsr()
+
+
 class _Nearest:
     """The K nearest images so far.
 
@@ -175,9 +190,11 @@ class _Nearest:
         images = np.concatenate((rows[nearer_to_row], columns[nearer_to_column]))
         others = np.concatenate((columns[nearer_to_row], rows[nearer_to_column]))
 
-        new = sparse.coo_array((closeness, (images, others)), shape=shape).tocsr()
-        counts = np.diff(new.indptr)
-        images = np.repeat(np.arange(len(half_squares)), counts)
+        # No image has room for more than K, so that an image that is near to very many does not fill the memory.
+        new = _largest_of_each_row(
+            sparse.coo_array((closeness, (images, others)), shape=shape).tocsr(), self.closeness.shape[1]
+        )
+        counts, images = np.diff(new.indptr), row_numbers(new)
         places = np.arange(new.nnz) - np.repeat(new.indptr[:-1], counts) + self.closeness.shape[1]
         for block in self._blocks:
             room = (0, int(counts[block].max()))

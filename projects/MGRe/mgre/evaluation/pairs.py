@@ -16,6 +16,11 @@ from mgre.system.foreign_messages import SPARSE_TENSORS_ARE_BETA
 BLOCK_SIZE = 1 << 26
 
 
+def row_numbers(array: sparse.csr_array) -> np.ndarray:
+    """The row of each entry, in the order of the entries."""
+    return np.repeat(np.arange(array.shape[0]), np.diff(array.indptr))
+
+
 def pair_products(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray:
     """x_i . x_j of the features (N, D) for each entry (i, j) of the sparse array ``pairs`` (N, N), in their order."""
     with true_float32(features.device):
@@ -36,8 +41,8 @@ def _pairs_on_cpu(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray
 
 def _pairs_on_device(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray:
     """Rows are copied and multiplied, ``BLOCK_SIZE`` numbers at a time; a GPU does that at its memory's speed."""
-    rows = np.repeat(np.arange(pairs.shape[0]), np.diff(pairs.indptr))
-    rows, columns = (torch.from_numpy(a.astype(np.int64)).to(features.device) for a in (rows, pairs.indices))
+    both = row_numbers(pairs), pairs.indices
+    rows, columns = (torch.from_numpy(numbers.astype(np.int64)).to(features.device) for numbers in both)
     products = features.new_empty(len(rows))
     step = max(1, BLOCK_SIZE // features.shape[1])
     for start in range(0, len(rows), step):
@@ -49,5 +54,4 @@ def _pairs_on_device(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndar
 def squared_distances(features: torch.Tensor, pairs: sparse.csr_array) -> np.ndarray:
     """|x_i - x_j|^2 for each entry (i, j) of the sparse array ``pairs`` (N, N), in the order of the entries."""
     squares = squared_norms(features).cpu().numpy()
-    rows = np.repeat(np.arange(len(squares)), np.diff(pairs.indptr))
-    return squares[rows] + squares[pairs.indices] - 2 * pair_products(features, pairs)
+    return squares[row_numbers(pairs)] + squares[pairs.indices] - 2 * pair_products(features, pairs)

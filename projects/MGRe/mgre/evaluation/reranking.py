@@ -14,7 +14,7 @@ from scipy import sparse
 from mgre.errors import DataError
 from mgre.evaluation.distances import DistanceRows
 from mgre.evaluation.neighbours import indicator, nearest_neighbours
-from mgre.evaluation.pairs import squared_distances
+from mgre.evaluation.pairs import row_numbers, squared_distances
 
 # Number of queries that are compared with the gallery at a time. A query shares some ten thousand entries with it.
 NUM_QUERIES = 256
@@ -95,7 +95,7 @@ def compare(queries: sparse.csr_array, gallery: sparse.csr_array) -> DistanceRow
         counts = num_holders[part.indices]
         at = np.arange(counts.sum()) + np.repeat(by_member.indptr[part.indices] - counts.cumsum() + counts, counts)
         minima = np.minimum(np.repeat(part.data, counts), by_member.data[at])
-        query = np.repeat(_row_numbers(part), counts)
+        query = np.repeat(row_numbers(part), counts)
         shape = part.shape[0], gallery.shape[0]
         return sparse.coo_array((minima, (query, by_member.indices[at])), shape=shape).tocsr()
 
@@ -105,15 +105,10 @@ def compare(queries: sparse.csr_array, gallery: sparse.csr_array) -> DistanceRow
             minima = overlap(queries[first : min(first + NUM_QUERIES, stop)])
             # Each encoding sums to 1, so sum of maxima = 2 - sum of minima. Rounding can give a negative distance.
             nearer = (1 - minima.data / (2 - minima.data)).clip(min=0)
-            distances[first - start + _row_numbers(minima), minima.indices] = nearer
+            distances[first - start + row_numbers(minima), minima.indices] = nearer
         return distances
 
     return DistanceRows((queries.shape[0], gallery.shape[0]), rows)
-
-
-def _row_numbers(array: sparse.csr_array) -> np.ndarray:
-    """The row of each entry, in the order of the entries."""
-    return np.repeat(np.arange(array.shape[0]), np.diff(array.indptr))
 
 
 def _reciprocal(neighbours: np.ndarray) -> sparse.csr_array:
