@@ -3,6 +3,7 @@ import pytest
 import torch
 from mgre.evaluation import bounded_search, neighbours
 from mgre.evaluation.bounded_search import find_reduction, search_bounded
+from mgre.evaluation.bounds import MARGIN, principal_directions, reduce_to
 from mgre.evaluation.neighbours import nearest_neighbours
 from mgre.evaluation.pairs import pair_products
 from mgre.evaluation.products import squared_norms
@@ -47,6 +48,27 @@ def assert_same_but_for_equal_distances(features: torch.Tensor, found: np.ndarra
     np.testing.assert_allclose(
         np.take_along_axis(distances, found, 1), np.take_along_axis(distances, expected, 1), rtol=0, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("rank", [3, 64])
+@pytest.mark.parametrize("powers", [0, 2])
+@pytest.mark.parametrize("by_product", [False, True])
+def test_the_compared_product_is_above_the_true_one_by_a_margin(rank, powers, by_product):
+    """A rank of 3 leaves no rest, and lengths from 1e-2 to 1e2 in one set leave the rests' margin small."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(200, rank, generator=generator) @ torch.randn(rank, 64, generator=generator)
+    features = F.normalize(features, dim=1) * 10 ** (powers * (2 * torch.rand(200, 1, generator=generator) - 1))
+    squares = squared_norms(features)
+    half_squares = torch.zeros(200) if by_product else squares / 2
+    reduced = reduce_to(features @ principal_directions(features, 8), squares)
+    left, right = bounded_search._sides(features, half_squares, reduced)
+
+    x, h, both_squares = features.double(), half_squares.double(), squares.double()[:, None] + squares.double()
+    true = x @ x.T - h[:, None] - h
+    bound = (left @ right.T).double()
+    assert (bound >= true + MARGIN / 2 * both_squares).all()
+    if rank == 3:  # and not needlessly far above
+        assert (bound <= true + 2 * MARGIN * both_squares).all()
 
 
 @pytest.mark.parametrize("by_product", [False, True])

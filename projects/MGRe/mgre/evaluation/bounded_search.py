@@ -95,10 +95,7 @@ def search_bounded(
     blocks = [slice(start, stop) for start, stop in pairwise(ends)]
     nearest = _Nearest(features, half_squares, blocks, k)
 
-    # Both images' h, less the margin, are two more numbers of the products.
-    lowered = half_squares - MARGIN * squared_norms(features)
-    own = torch.stack((torch.ones(num_images), -lowered), dim=1)
-    left, right = torch.cat((reduced, own), dim=1), torch.cat((reduced, own.flip(1)), dim=1)
+    left, right = _sides(features, half_squares, reduced)
     del reduced
 
     bounds, thresholds = torch.empty(2, BLOCK * BLOCK)
@@ -121,6 +118,18 @@ def search_bounded(
     closeness, neighbours = torch.empty_like(nearest.closeness), torch.empty_like(nearest.neighbours)
     closeness[order], neighbours[order] = nearest.closeness, order[nearest.neighbours]
     return closeness, neighbours
+
+
+def _sides(
+    features: torch.Tensor, half_squares: torch.Tensor, reduced: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two arrays (N, d + 3). The product of a row i of one and a row j of the other is at least x_i . x_j - h_i - h_j.
+
+    Both images' h, less the margin for rounding, are two more numbers of the products.
+    """
+    lowered = half_squares - MARGIN * squared_norms(features)
+    own = torch.stack((torch.ones(len(features)), -lowered), dim=1)
+    return torch.cat((reduced, own), dim=1), torch.cat((reduced, own.flip(1)), dim=1)
 
 
 def _take(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
