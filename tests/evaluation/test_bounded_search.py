@@ -100,6 +100,16 @@ def test_duplicates(small, copies):
     assert_same_but_for_equal_distances(features, *both(features, 9))
 
 
+def test_exactly_equal_distances_are_in_the_order_of_the_numbers(small):
+    """Each product of these whole numbers is exact, however it is computed. All images of a group fit."""
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.randint(-4, 5, (100, 64), generator=generator).float() * (torch.arange(64) < 8)
+    features = groups.repeat(3, 1)
+    found, _ = both(features, 3)
+    expected = torch.arange(100).repeat(3)[:, None] + torch.tensor([0, 100, 200])
+    np.testing.assert_array_equal(found, expected.numpy())
+
+
 def test_zero_vectors(small):
     features = clustered(300)
     features[5:40] = 0

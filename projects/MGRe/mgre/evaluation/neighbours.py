@@ -38,8 +38,9 @@ def nearest_neighbours(features: torch.Tensor, k: int, *, by_product: bool = Fal
         by_product: order by the inner product instead, the largest first.
 
     Returns:
-        (N, K), int64. With torch, images at equal distances are in ascending order. If not all images at the K-th
-        distance fit, which of them are returned is arbitrary.
+        (N, K), int64. Images at equal distances are in any order, because their computed distances can differ by
+        rounding; with torch, those at computed distances that are equal are in ascending order. If not all images at
+        the K-th distance fit, which of them are returned is arbitrary.
     """
     k = min(k, len(features))
     if placement().search == "faiss" and (faiss := _load_faiss()) is not None:
