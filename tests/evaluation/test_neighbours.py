@@ -24,6 +24,15 @@ def search_on_device(features: torch.Tensor, k: int, by_product: bool = False) -
     return neighbours._in_order(*neighbours._search_on_device(features, half_squares, k)).numpy()
 
 
+@pytest.fixture(autouse=True)
+def forget_faiss():
+    for function in (neighbours._load_faiss, neighbours._warn_once):
+        function.cache_clear()
+    yield
+    for function in (neighbours._load_faiss, neighbours._warn_once):
+        function.cache_clear()
+
+
 @pytest.fixture
 def gpu_faiss(monkeypatch):
     """What faiss-gpu offers, by the CPU's search of the same interface; the calls are counted."""
@@ -114,6 +123,10 @@ def missing(name):
     raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
+def part_missing(name):
+    raise ModuleNotFoundError("No module named 'faiss._swigfaiss'", name="faiss._swigfaiss")
+
+
 def broken(name):
     raise ImportError("libcudart.so.12:\ncannot open shared object file")
 
@@ -130,6 +143,7 @@ def cpu_build(name):
     ("load", "problem"),
     [
         (missing, r"faiss is not installed \(pip install faiss-gpu\)"),
+        (part_missing, "faiss cannot be loaded (No module named 'faiss._swigfaiss')"),
         (broken, r"faiss cannot be loaded \(libcudart.so.12: cannot open shared object file\)"),
         (no_cuda, "faiss sees no GPU"),
         (cpu_build, "faiss sees no GPU"),
@@ -141,10 +155,26 @@ def test_where_faiss_cannot_search_one_line_says_so_and_torch_searches(monkeypat
     monkeypatch.setattr(neighbours.importlib, "import_module", load)
     with place(search="faiss"), caplog.at_level("WARNING"):
         found = nearest_neighbours(features, 6)
+        nearest_neighbours(features, 5)
     np.testing.assert_array_equal(found, expected)
     assert len(caplog.records) == 1 and "\n" not in caplog.text.strip()
     assert caplog.records[0].getMessage().startswith("TEST.RERANK.SEARCH is faiss, but ")
     caplog.records[0].getMessage().index(problem.replace("\\", ""))
+
+
+def test_torch_searches_more_neighbours_than_faiss_can(monkeypatch, gpu_faiss, caplog):
+    assert neighbours.MOST_OF_FAISS == 2048
+    monkeypatch.setattr(neighbours, "MOST_OF_FAISS", 6)
+    features = random_features(40)
+    expected = nearest_neighbours(features, 7)
+    with place(search="faiss"), caplog.at_level("WARNING"):
+        nearest_neighbours(features, 6)
+        assert len(gpu_faiss) == 1 and not caplog.records
+        np.testing.assert_array_equal(nearest_neighbours(features, 7), expected)
+        nearest_neighbours(features, 7)
+    assert len(gpu_faiss) == 1
+    (record,) = caplog.records
+    assert "faiss finds at most 6 neighbours on a GPU, not the 7" in record.getMessage()
 
 
 def test_faiss_is_not_loaded_where_it_is_not_chosen(monkeypatch):

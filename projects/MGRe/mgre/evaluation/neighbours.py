@@ -6,6 +6,7 @@ x_i . x_j - |x_j|^2 / 2 = (|x_i|^2 - |x_i - x_j|^2) / 2, which orders the j of a
 
 import importlib
 import logging
+from functools import cache
 from types import ModuleType
 
 import numpy as np
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 BLOCK = 2048
 # Products in a block on another device: 1 GiB in float32. ``topk`` takes about as much again.
 DEVICE_BLOCK_SIZE = 1 << 28
+# The most neighbours that faiss finds on a GPU: its limit for the largest numbers of a row.
+MOST_OF_FAISS = 2048
 
 
 def nearest_neighbours(features: torch.Tensor, k: int, *, by_product: bool = False) -> np.ndarray:
@@ -43,7 +46,7 @@ def nearest_neighbours(features: torch.Tensor, k: int, *, by_product: bool = Fal
         the K-th distance fit, which of them are returned is arbitrary.
     """
     k = min(k, len(features))
-    if placement().search == "faiss" and (faiss := _load_faiss()) is not None:
+    if placement().search == "faiss" and (faiss := _faiss_for(k)) is not None:
         vectors = np.ascontiguousarray(features.cpu().numpy())
         metric = faiss.METRIC_INNER_PRODUCT if by_product else faiss.METRIC_L2
         return faiss.knn_gpu(faiss.StandardGpuResources(), vectors, vectors, k, metric=metric)[1]
@@ -58,19 +61,35 @@ def nearest_neighbours(features: torch.Tensor, k: int, *, by_product: bool = Fal
     return _in_order(*found).cpu().numpy()
 
 
+def _faiss_for(k: int) -> ModuleType | None:
+    """faiss, or None and a warning where it cannot search K neighbours on a GPU."""
+    if k > MOST_OF_FAISS:
+        _warn_once(f"finds at most {MOST_OF_FAISS} neighbours on a GPU, not the {k} that the config asks for")
+        return None
+    return _load_faiss()
+
+
+@cache
 def _load_faiss() -> ModuleType | None:
-    """faiss, or None and a warning where it is not installed, cannot be loaded, or sees no GPU."""
+    """faiss, or None and a warning where it is not installed, cannot be loaded, or sees no GPU; tried once."""
     try:
         faiss = importlib.import_module("faiss")
         if faiss.get_num_gpus() > 0 and hasattr(faiss, "knn_gpu"):
             return faiss
         problem = "sees no GPU"
-    except ModuleNotFoundError:
-        problem = "is not installed (pip install faiss-gpu)"
-    except (ImportError, OSError) as error:  # its CUDA libraries are missing or of another version
-        problem = f"cannot be loaded ({' '.join(str(error).split())})"
-    logger.warning("TEST.RERANK.SEARCH is faiss, but faiss %s: torch searches instead", problem)
+    except (ImportError, OSError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "faiss":
+            problem = "is not installed (pip install faiss-gpu)"
+        else:  # a part of it is missing, or its CUDA libraries are, or they are of another version
+            problem = f"cannot be loaded ({' '.join(str(error).split())})"
+    _warn_once(problem)
     return None
+
+
+@cache
+def _warn_once(problem: str) -> None:
+    """A query expansion or an evaluation during a training would else repeat it."""
+    logger.warning("TEST.RERANK.SEARCH is faiss, but faiss %s: torch searches instead", problem)
 
 
 def _search_on_device(features: torch.Tensor, half_squares: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
