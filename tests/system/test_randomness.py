@@ -20,10 +20,11 @@ def switches() -> tuple:
         torch.backends.cudnn.deterministic,
         os.environ.get(CUBLAS_VARIABLE),
         inductor.deterministic,
+        torch.utils.deterministic.fill_uninitialized_memory,
     )
 
 
-ON = (True, False, False, True, ":4096:8", True)
+ON = (True, False, False, True, ":4096:8", True, False)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def start(monkeypatch):
 
 def test_switches_are_set_within_the_block_and_restored():
     before = switches()
-    assert before == (False, False, True, False, None, False)
+    assert before == (False, False, True, False, None, False, True)
     with deterministic(True):
         assert switches() == ON
         with deterministic(True):  # an evaluation within a training
@@ -59,6 +60,19 @@ def test_a_caller_who_only_wants_warnings_gets_them_back():
         assert switches()[:2] == (True, True)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("fill", [True, False])
+def test_new_tensors_are_not_written_twice_and_the_callers_choice_comes_back(fill):
+    torch_own = torch.utils.deterministic
+    before = torch_own.fill_uninitialized_memory
+    torch_own.fill_uninitialized_memory = fill
+    try:
+        with deterministic(True):
+            assert not torch_own.fill_uninitialized_memory
+        assert torch_own.fill_uninitialized_memory == fill
+    finally:
+        torch_own.fill_uninitialized_memory = before
 
 
 def test_nothing_changes_where_it_is_off():

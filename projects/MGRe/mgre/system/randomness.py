@@ -110,13 +110,17 @@ def deterministic(enabled: bool) -> Iterator[None]:
             f"{CUBLAS_VARIABLE} is '{workspace}' in the environment, with which DETERMINISTIC True cannot hold; "
             f"allowed: not set, {' or '.join(CUBLAS_WORKSPACES)}"
         )
-    cudnn = torch.backends.cudnn
+    cudnn, empty = torch.backends.cudnn, torch.utils.deterministic
     before = cudnn.benchmark, cudnn.deterministic
+    fill = empty.fill_uninitialized_memory
     algorithms = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
     os.environ[CUBLAS_VARIABLE] = workspace or CUBLAS_WORKSPACES[0]
     cudnn.benchmark, cudnn.deterministic = False, True
     torch.use_deterministic_algorithms(True)
+    # torch would write each new tensor twice, to show code that reads what nobody wrote. That costs time, and no bit
+    # of a result.
+    empty.fill_uninitialized_memory = False
     try:
         yield
     except RuntimeError as error:
@@ -133,6 +137,7 @@ def deterministic(enabled: bool) -> Iterator[None]:
         raise
     finally:
         cudnn.benchmark, cudnn.deterministic = before
+        empty.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(algorithms, warn_only=only_warns)
         if workspace is None:
             del os.environ[CUBLAS_VARIABLE]
