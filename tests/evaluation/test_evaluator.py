@@ -1,5 +1,6 @@
 """The evaluation in one pass, against the toolbox's evaluator and a second pass for the regions."""
 
+import gc
 import json
 import logging
 from collections import Counter
@@ -14,7 +15,9 @@ from mgre.data import build_test_loader
 from mgre.engine import trainer as trainer_module
 from mgre.engine.trainer import Trainer
 from mgre.errors import DataError
+from mgre.evaluation import reranking
 from mgre.evaluation.evaluator import OnePassEvaluator, RegionIoU, evaluate, has_regions
+from mgre.evaluation.neighbours import nearest_neighbours
 from mgre.evaluation.placement import Placement, placement
 from mgre.geometry import boxes_from_keypoints
 from mgre.regions import TABLE1
@@ -256,6 +259,34 @@ def test_distances_are_computed_where_the_model_is(load, monkeypatch, num_proces
     assert there == Placement(torch.device("cpu"), "faiss") and nowhere == Placement(None, "faiss") and none == []
     assert predictions[0]["feats"].dtype == torch.float32 and set(predictions[0]) == {"feats", "pids", "camids"}
     assert placement() == Placement()
+
+
+@pytest.mark.parametrize(("metric", "copies"), [("cosine", 4), ("euclidean", 3)])
+def test_copies_of_the_features_while_neighbours_are_found(load, monkeypatch, metric, copies):
+    """As many as docs/evaluation.md says."""
+    num_images, dim = 60, 512
+    evaluator = OnePassEvaluator(load("TEST.RERANK.ENABLED", "True", "TEST.METRIC", metric), 20)
+    seen = []
+
+    def storages():
+        gc.collect()
+        tensors = [each.untyped_storage() for each in gc.get_objects() if type(each) is torch.Tensor]
+        return {storage.data_ptr(): storage.nbytes() for storage in tensors}
+
+    def count(features, *args, **options):
+        new = {pointer: size for pointer, size in storages().items() if pointer not in before}
+        seen.append(sum(new.values()) / (4 * num_images * dim))
+        return nearest_neighbours(features, *args, **options)
+
+    monkeypatch.setattr(reranking, "nearest_neighbours", count)
+    features = torch.randn(num_images, dim, generator=torch.Generator().manual_seed(0))
+    for start in range(0, num_images, 10):
+        batch = {"targets": torch.arange(10), "camids": torch.full((10,), int(start >= 20)), "img_paths": ["a"] * 10}
+        evaluator.process(batch, features[start : start + 10].clone())
+    kept = {batch["feats"].data_ptr() for batch in evaluator._batches}
+    before = storages().keys() - kept
+    evaluator.evaluate()
+    assert len(seen) == 1 and copies <= seen[0] < copies + 0.3
 
 
 @pytest.mark.gpu
