@@ -3,7 +3,7 @@ import pytest
 import torch
 from mgre.evaluation import bounded_search, neighbours
 from mgre.evaluation.bounded_search import find_reduction, search_bounded
-from mgre.evaluation.bounds import MARGIN, principal_directions, reduce_to
+from mgre.evaluation.bounds import MARGIN, MOST_NUMBERS, principal_directions, reduce_to
 from mgre.evaluation.neighbours import nearest_neighbours
 from mgre.evaluation.pairs import pair_products
 from mgre.evaluation.products import squared_norms
@@ -171,6 +171,19 @@ def test_the_largest_entries_of_each_row_stay():
 def test_where_the_bound_does_not_pay_all_products_are_computed(small, monkeypatch, features, k):
     monkeypatch.setattr(bounded_search, "COST_OF_LEFT", 100)
     assert find_reduction(features, squared_norms(features) / 2, k) is None
+
+
+@pytest.mark.parametrize(("k", "dim", "taken"), [(12, 64, True), (13, 64, False), (5, 9, True), (5, 8, False)])
+def test_the_bound_is_taken_up_to_a_fourth_of_a_block_and_for_enough_numbers(small, k, dim, taken):
+    features = clustered(400, dim)
+    assert (find_reduction(features, squared_norms(features) / 2, k) is not None) == taken
+
+
+def test_features_with_more_numbers_than_the_margin_covers_get_all_products(small):
+    assert MOST_NUMBERS * 2.0**-24 == 2 * MARGIN
+    for more, taken in ((0, True), (1, False)):
+        features = F.pad(clustered(100), (0, MOST_NUMBERS - 64 + more))
+        assert (find_reduction(features, squared_norms(features) / 2, 5) is not None) == taken
 
 
 def test_the_share_that_is_left_chooses_the_directions(small, monkeypatch):

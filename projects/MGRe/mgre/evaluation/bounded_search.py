@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 from torch.nn import functional as F
 
-from mgre.evaluation.bounds import MARGIN, principal_directions, reduce_to, spread
+from mgre.evaluation.bounds import MARGIN, MOST_NUMBERS, principal_directions, reduce_to, spread
 from mgre.evaluation.pairs import pair_products, row_numbers
 from mgre.evaluation.products import squared_norms
 
@@ -33,7 +33,9 @@ def find_reduction(features: torch.Tensor, half_squares: torch.Tensor, k: int) -
     """[p, |r|] (N, d + 1) of :mod:`mgre.evaluation.bounds` for the search, or None where all products cost less.
 
     A sample of images decides, by the share of all images that the bound leaves for them. Features without principal
-    directions, like random ones, get None, and so do features of which most are equal, K near N, and few images.
+    directions, like random ones, get None, and so do features of which most are equal. So do, before the sample is
+    taken: fewer than ``MIN_IMAGES`` images, K above a fourth of ``BLOCK``, D at most twice the fewest ``DIRECTIONS`` or
+    above ``MOST_NUMBERS``, and features that are not finite or whose squared norms are not.
 
     Args:
         features: (N, D), float32, on the CPU.
@@ -42,7 +44,9 @@ def find_reduction(features: torch.Tensor, half_squares: torch.Tensor, k: int) -
     """
     num_images, dim = features.shape
     squares = squared_norms(features)
-    if num_images < MIN_IMAGES or dim <= 2 * DIRECTIONS[0] or k > BLOCK // 4 or not squares.isfinite().all():
+    if num_images < MIN_IMAGES or not 2 * DIRECTIONS[0] < dim <= MOST_NUMBERS or k > BLOCK // 4:
+        return None
+    if not squares.isfinite().all():
         return None
     counts = [count for count in DIRECTIONS if count <= dim // 2]
     parts = features @ principal_directions(features, counts[-1])

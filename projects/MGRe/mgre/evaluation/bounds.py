@@ -13,7 +13,10 @@ tight. |r_x|^2 is |x|^2 - |p_x|^2, and a number larger than |r_x| is right as we
 
 Rounding: the computed product of D float32 numbers differs from x . y by at most D 2^-24 |x| |y|, and mostly by some
 hundred times less. ``MARGIN`` (|x|^2 + |y|^2) >= 2 ``MARGIN`` |x| |y| is added wherever a bound is compared with a
-computed product: at D = 2048 that is four times the most that one product can be wrong.
+computed product: at D = 2048 that is four times the most that one product can be wrong. With more than ``MOST_NUMBERS``
+it could be wrong by more than the margin. V's columns are not quite orthonormal, and p is rounded too. No worst case
+is claimed for these. At D = 2048 and d = 256 the largest errors measured were 3e-6 for V (of V^T V, spectral norm) and
+2e-6 |x| for p, of a margin of 2.4e-4.
 
 Legend: N images, D the features' dimension, d directions.
 """
@@ -21,6 +24,8 @@ Legend: N images, D the features' dimension, d directions.
 import torch
 
 MARGIN = 2.0**-12
+# The largest D with D 2^-24 <= 2 MARGIN.
+MOST_NUMBERS = int(2 * MARGIN * 2**24)
 # Images from which principal directions are computed, and rounds of subspace iteration.
 SAMPLED_IMAGES, ROUNDS = 4096, 3
 
