@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from faiss import gpu_wrappers
+from mgre.config.keys import KEYS
 from mgre.errors import ConfigError
 from mgre.evaluation import neighbours
 from mgre.evaluation.neighbours import nearest_neighbours
-from mgre.evaluation.placement import place
+from mgre.evaluation.placement import SEARCHES, place
 from mgre.evaluation.products import squared_norms
 
 
@@ -180,6 +181,11 @@ def test_torch_searches_more_neighbours_than_faiss_can(monkeypatch, gpu_faiss, c
 def test_faiss_is_not_loaded_where_it_is_not_chosen(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)  # an import would fail
     assert nearest_neighbours(random_features(9), 2).shape == (9, 2)
+
+
+def test_the_choices_are_those_of_the_config():
+    (key,) = (key for key in KEYS if key.name == "TEST.RERANK.SEARCH")
+    assert key.allowed.names == SEARCHES
 
 
 def test_a_choice_ends_with_its_context_and_a_wrong_one_is_told(gpu_faiss):

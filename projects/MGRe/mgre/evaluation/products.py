@@ -15,10 +15,9 @@ def true_float32(device: torch.device) -> Iterator[None]:
 
     Whatever the user has set is set again afterwards.
     """
-    # Newer versions of torch have a setting for each backend beside the general one, and refuse to read the general one
-    # where they disagree. Then the user has set a backend's.
-    backends = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
-    backends = [backend for backend in backends if hasattr(backend, "fp32_precision")]
+    # torch has a setting for each backend beside the general one, and refuses to read the general one where they
+    # disagree. Then the user has set a backend's.
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
     own = [backend.fp32_precision for backend in backends]
     try:
         general = torch.get_float32_matmul_precision()
