@@ -250,8 +250,9 @@ KEYS = (
     Key(
         "DETERMINISTIC",
         False,
-        "On one GPU, trainings with the same SEED end in the same bits, and so does one that was cut and resumed. "
-        "Slower: it takes deterministic kernels, and overrides CUDNN_BENCHMARK. On a CPU that holds without it.",
+        "On one GPU, trainings with the same SEED (0 or more) end in the same bits, and so does one that was cut and "
+        "resumed. Slower: it takes deterministic kernels, and overrides CUDNN_BENCHMARK. On a CPU that holds without "
+        "it.",
     ),
 )
 
