@@ -184,7 +184,12 @@ def test_a_renamed_key_is_checked_like_others(monkeypatch):
 
 
 def test_values_that_mgres_keys_allow():
-    for overrides in (["DATASETS.PART.SEED", "4294967295"], ["MODEL.MGRE.STAGES", "()"], ["MODEL.MGRE.LAMBDA", "0"], ["DETERMINISTIC", "True", "SEED", "0"]):
+    for overrides in (
+        ["DATASETS.PART.SEED", "4294967295"],
+        ["MODEL.MGRE.STAGES", "()"],
+        ["MODEL.MGRE.LAMBDA", "0"],
+        ["DETERMINISTIC", "True", "SEED", "0"],
+    ):
         load(*overrides)
     for key, value, allowed in (
         ("DATASETS.PART.NUM_TRAIN_IDS", "-1", r"0 \(all\) or more"),
