@@ -151,7 +151,9 @@ KEYS = (
         "DATASETS.DOUBTFUL_KEYPOINTS",
         "stop",
         "Treatment of a key point file whose points cannot be those of its images, such as normalised ones, or joints "
-        'in another order than COCO\'s. "stop": an error. "warn": a warning, for images where people do not stand.',
+        'in another order than COCO\'s. "stop": an error in training, evaluation and import. "warn": a warning, for '
+        "images where people do not stand. An evaluation needs no key points, but for MODEL.MGRE.BOXES keypoints: "
+        "TEST.REGION_IOU.ENABLED False leaves the file out.",
         choice("stop", "warn"),
     ),
     Key(
