@@ -128,7 +128,8 @@ KEYS = (
     Key(
         "MODEL.CHANNELS_LAST",
         True,
-        "Maps and weights lie channels-last in memory: the same numbers to rounding, faster on processors and GPUs.",
+        "Maps and weights lie channels-last in memory: the same numbers to rounding, faster on the CPU it was "
+        "measured on.",
     ),
     Key(
         "MODEL.COMPILE",
