@@ -4,7 +4,7 @@
 # make torture:    a small training killed at 30 random moments and resumed, compared with an undisturbed one
 # make gpu-check:  on a machine with a GPU, in at most eight minutes: tests, speed, determinism, training, re-ranking
 #                  PYTHON=python3 make gpu-check uses that Python as it is, and makes no .venv; OUTPUT is a folder, ARGS="--tiny --device cpu" a try
-# Each makes .venv and installs what it needs when that is not there yet.
+# Each, but for gpu-check with a PYTHON, makes .venv and installs what it needs when that is not there yet.
 
 PYTHON ?= python3
 # The NVIDIA driver brings nvidia-smi; faiss and onnxruntime come in one build with CUDA and one without.

@@ -35,6 +35,8 @@ MSMT17 = (11659, 82161)  # queries, gallery images
 MARKET = "Market-1501-v15.09.15"
 # The table's files, without their endings.
 NAME = "gpu-check"
+# The names of the parts, in their order.
+PARTS = ("tests", "speed", "determinism", "training", "reranking", "compiled")
 # Figures of the training that are shown.
 FIGURES = ("mAP", "Rank-1", "IoU/mean")
 EAGER_CELLS = (
@@ -293,7 +295,9 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("logs/gpu-check"), help="a folder (default: %(default)s)")
     parser.add_argument("--device", default="cuda", help="cuda or cpu (default: %(default)s)")
-    parser.add_argument("--parts", nargs="+", metavar="PART", help="only these (default: all)")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, metavar="PART", help=f"only these of: {', '.join(PARTS)} (default: all)"
+    )
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--rerank", type=Path, help=argparse.SUPPRESS)  # the part's own process
     args = parser.parse_args(words)

@@ -73,8 +73,8 @@ def test_the_table_has_all_parts_whatever_fails(tool, tmp_path, monkeypatch, cap
         tool,
         "parts_of",
         lambda args: [
-            tool.Part("first", ["-c", "raise SystemExit(3)"], 30, lambda: iter(())),
-            tool.Part("second", ["-c", ""], 30, lambda: iter([tool.Row("second", "mAP", "81.8", "| in a cell")])),
+            tool.Part("tests", ["-c", "raise SystemExit(3)"], 30, lambda: iter(())),
+            tool.Part("speed", ["-c", ""], 30, lambda: iter([tool.Row("speed", "mAP", "81.8", "| in a cell")])),
         ],
     )
     assert tool.run(tool.parse_args(["--device", "cpu", "--output", str(tmp_path / "out")])) == 1
@@ -82,11 +82,11 @@ def test_the_table_has_all_parts_whatever_fails(tool, tmp_path, monkeypatch, cap
         rows = list(csv.reader(file))
     assert rows[0] == ["part", "what", "result", "note"]
     assert [(row[0], row[1]) for row in rows[1:]] == [
-        *(("first", "FAILED"), ("first", "time")),
-        *(("second", "mAP"), ("second", "time")),
+        *(("tests", "FAILED"), ("tests", "time")),
+        *(("speed", "mAP"), ("speed", "time")),
     ]
     assert "no GPU" in (tmp_path / "out" / "gpu-check.md").read_text()
-    assert tool.run(tool.parse_args(["--device", "cpu", "--output", str(tmp_path / "out"), "--parts", "second"])) == 0
+    assert tool.run(tool.parse_args(["--device", "cpu", "--output", str(tmp_path / "out"), "--parts", "speed"])) == 0
 
 
 def test_results_of_an_earlier_check_are_not_read(tool, make_part, tmp_path):
@@ -113,9 +113,27 @@ def test_a_machine_without_a_gpu_is_told(tool, tmp_path):
 def test_all_parts_together_take_less_than_eight_minutes(tool):
     parts = tool.parts_of(tool.parse_args([]))
     assert sum(part.seconds for part in parts) <= 480
-    assert len({part.name for part in parts}) == len(parts) == 6
+    assert tuple(part.name for part in parts) == tool.PARTS
     for part in parts:
         assert part.command[0] == "-m" or Path(part.command[0]).is_file()
+
+
+def test_a_part_that_is_none_is_told_with_the_names_before_anything_is_made(tool, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        tool.run(
+            tool.parse_args(["--device", "cpu", "--output", str(tmp_path / "out"), "--parts", "speed", "nonsense"])
+        )
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    names = [part.name for part in tool.parts_of(tool.parse_args([]))]
+    assert "nonsense" in line and all(name in line for name in names)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        tool.parse_args(["--help"])
+    words = capsys.readouterr().out.split("--parts")[-1].replace(",", " ").split()
+    assert set(names) <= set(words)
+    for name in names:
+        assert tool.parse_args(["--parts", name]).parts == [name]
 
 
 def test_failed_tests_are_named(tool, tmp_path):

@@ -64,6 +64,9 @@ def test_configs_come_from_the_folder_of_the_file(tmp_path):
         (["TEST.RERANK.ENABLED", "true"], "TEST.RERANK.ENABLED is 'true' in .*; allowed: True or False$"),
         (["SOLVER.BASE_LR", "small"], "SOLVER.BASE_LR is 'small'.*; allowed: a number, like 0.00035"),
         (["DATASETS.NAMES", "CustomReID"], r"""allowed: a tuple in quotes, like "\('CustomReID',\)\"$"""),
+        (["DATASETS.NAMES", "('market1501')"], r"""allowed: a tuple in quotes, like "\('market1501',\)\"$"""),
+        (["DATASETS.NAMES", "(a, 'b'"], r"""allowed: a tuple in quotes, like "\('a', 'b'\)\"$"""),
+        (["DATASETS.NAMES", ","], r"""allowed: a tuple in quotes, like "\('Market1501',\)\"$"""),
         (["INPUT.SIZE_TRAIN", "256x128"], r'allowed: a tuple in quotes, like "\(256, 128\)"$'),
         (["OUTPUT_DIR", "2024"], """allowed: text; .*quotes in quotes, "'2024'\"$"""),
         (["SOLVER.WARMUP_EPOCHS", "240"], "SOLVER.WARMUP_EPOCHS is 240.0; allowed: 0, or at most 239"),
@@ -99,6 +102,7 @@ def test_configs_come_from_the_folder_of_the_file(tmp_path):
         (["MODEL.HEADS.NAME", "EmbeddingHead"], "MODEL.HEADS.NAME MGReHead"),
         (["MODEL.HEADS.NAME", "ClasHead"], "MODEL.HEADS.NAME MGReHead"),
         (["MODEL.META_ARCHITECTURE", "Baseline"], "build_mgre_backbone gives four maps"),
+        (["DETERMINISTIC", "True"], "SEED is -1; allowed: 0 or more where DETERMINISTIC is True: a random seed"),
         (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE is 'gpu'; allowed: cpu, cuda"),
         (["MODEL.BACKBONE.DEPTH", "18x", "MODEL.BACKBONE.WITH_NL", "True"], "WITH_NL is True; allowed: False"),
         (["MODEL.MGRE.BACKBONE", "build_mgre_backbone"], "name another one"),
@@ -180,7 +184,12 @@ def test_a_renamed_key_is_checked_like_others(monkeypatch):
 
 
 def test_values_that_mgres_keys_allow():
-    for overrides in (["DATASETS.PART.SEED", "4294967295"], ["MODEL.MGRE.STAGES", "()"], ["MODEL.MGRE.LAMBDA", "0"]):
+    for overrides in (
+        ["DATASETS.PART.SEED", "4294967295"],
+        ["MODEL.MGRE.STAGES", "()"],
+        ["MODEL.MGRE.LAMBDA", "0"],
+        ["DETERMINISTIC", "True", "SEED", "0"],
+    ):
         load(*overrides)
     for key, value, allowed in (
         ("DATASETS.PART.NUM_TRAIN_IDS", "-1", r"0 \(all\) or more"),

@@ -148,6 +148,10 @@ def test_trust_needs_the_least_score_and_more_than_zero(tmp_path):
     [
         ("{", "is not JSON .*write or copy it again"),
         ("[]", "is not COCO key point JSON: it has no list 'images'"),
+        (
+            "[]",
+            r"; convert it with tools/extract_keypoints.py --import, .* --import coco FILE, or write an object with",
+        ),
         ({"images": []}, "no list 'annotations'"),
         (
             coco([], [{"id": 1, "file_name": "a.jpg"}]),

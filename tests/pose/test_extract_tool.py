@@ -268,7 +268,9 @@ def test_a_config_of_training_then_a_check(extract, tmp_path, small_run, write_p
     assert "is accepted" in extract(*config, "--check", *own).out
     (tmp_path / "own" / "keypoints.json").write_text('{"images": [], "annotations": []}')
     refused = extract(*config, "--check", *own, status=1).out
-    assert "error: 16 of 16 images" in refused and "is refused" in refused
+    assert "error: 16 of 16 images" in refused and refused.endswith(
+        " is refused\n"
+    )  # DOUBTFUL_KEYPOINTS is no help here
 
 
 def test_key_points_one_has(extract, tmp_path, small_run):
@@ -372,7 +374,11 @@ def test_what_a_check_refuses_import_and_training_refuse_too(extract, tmp_path, 
     own = tmp_path / "own"
     content = damage(json.loads((own / "keypoints.json").read_text()))
     (own / "keypoints.json").write_text(json.dumps(content))
-    assert message in extract("--images", own, "--check", status=1).out
+    refused = extract("--images", own, "--check", status=1).out
+    assert message in refused
+    assert refused.endswith(
+        " is refused (training takes it with DATASETS.DOUBTFUL_KEYPOINTS warn, if the points are right)\n"
+    )
     trained = train(
         default_argument_parser().parse_args(["--config-file", "configs/MGRe/Base-MGRe.yml", *small_run]), capsys
     )
@@ -501,7 +507,7 @@ def test_a_wrong_batch_size_says_what_is_allowed(tool, capsys, value):
         (["--images", "{crops}", "--import", "boxmot", "{crops}"], "metadata.json' does not exist; give BoxMOT's"),
         (["--images", "{crops}", "--import", "kpr", "{crops}/0000.png"], "is one file; name the folder that has"),
         (["--images", "{crops}", "--check", "--output", "{crops}"], "crops' is a folder; name the file in it"),
-        (["--images", "{crops}", "--check"], "keypoints.json' does not exist"),
+        (["--images", "{crops}", "--check"], "make it by the same command without --check, or set"),
         (["--images", "{crops}", "MODEL.MGRE.STAGE", "1"], "nearest: MODEL.MGRE.STAGES"),
     ],
 )

@@ -112,7 +112,8 @@ def _check_lists(cfg: CfgNode) -> None:
 
 
 def _check_training(cfg: CfgNode) -> None:
-    """Check the warm-up against the length of the training, and the seed against the number of processes."""
+    """Check the warm-up against the length of the training, and the seed against the number of processes and
+    DETERMINISTIC."""
     solver = cfg.SOLVER
     require(
         solver.WARMUP_EPOCHS == 0 or 0 < solver.WARMUP_EPOCHS <= solver.MAX_EPOCH - 1,
@@ -128,6 +129,12 @@ def _check_training(cfg: CfgNode) -> None:
     )
     num_processes = comm.get_world_size()  # each process has a seed of its own: SEED + rank
     require(-1 <= cfg.SEED <= 2**32 - num_processes, "SEED", cfg.SEED, f"-1, or 0 to 2^32 - {num_processes}")
+    require(
+        not cfg.DETERMINISTIC or cfg.SEED >= 0,
+        "SEED",
+        cfg.SEED,
+        "0 or more where DETERMINISTIC is True: a random seed gives another training each time",
+    )
 
 
 def _check_mgre(cfg: CfgNode) -> None:

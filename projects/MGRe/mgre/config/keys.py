@@ -128,7 +128,8 @@ KEYS = (
     Key(
         "MODEL.CHANNELS_LAST",
         True,
-        "Maps and weights lie channels-last in memory: the same numbers to rounding, faster on processors and GPUs.",
+        "Maps and weights lie channels-last in memory: the same numbers to rounding, faster on the CPU it was "
+        "measured on.",
     ),
     Key(
         "MODEL.COMPILE",
@@ -151,7 +152,9 @@ KEYS = (
         "DATASETS.DOUBTFUL_KEYPOINTS",
         "stop",
         "Treatment of a key point file whose points cannot be those of its images, such as normalised ones, or joints "
-        'in another order than COCO\'s. "stop": an error. "warn": a warning, for images where people do not stand.',
+        'in another order than COCO\'s. "stop": an error in training, evaluation and import. "warn": a warning, for '
+        "images where people do not stand. An evaluation needs no key points, but for MODEL.MGRE.BOXES keypoints: "
+        "TEST.REGION_IOU.ENABLED False leaves the file out.",
         choice("stop", "warn"),
     ),
     Key(
@@ -250,8 +253,9 @@ KEYS = (
     Key(
         "DETERMINISTIC",
         False,
-        "On one GPU, trainings with the same SEED end in the same bits, and so does one that was cut and resumed. "
-        "Slower: it takes deterministic kernels, and overrides CUDNN_BENCHMARK. On a CPU that holds without it.",
+        "On one GPU, trainings with the same SEED (0 or more) end in the same bits, and so does one that was cut and "
+        "resumed. Slower: it takes deterministic kernels, and overrides CUDNN_BENCHMARK. On a CPU that holds without "
+        "it.",
     ),
 )
 

@@ -126,5 +126,9 @@ def _describe_type(default: Any, value: Any) -> str:
         return f"a {'whole ' if isinstance(default, int) else ''}number, like {default}"
     if isinstance(default, str):
         return f"text; what looks like something else takes quotes in quotes, {shell_word(repr(str(value)))}"
-    names = not default or isinstance(default[0], str)
-    return f"a tuple in quotes, like {shell_word(str((value,) if names else tuple(default)))}"
+    example = tuple(default)
+    if not default or isinstance(default[0], str):
+        # What was meant is most often the names themselves, with a bracket, a quote or a comma missing.
+        names = (name.strip("()[]'\" ") for name in str(value).split(","))
+        example = tuple(name for name in names if name) or example
+    return f"a tuple in quotes, like {shell_word(str(example))}"

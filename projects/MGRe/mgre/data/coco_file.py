@@ -28,6 +28,9 @@ from mgre.system.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
+# What to do where a file does not exist.
+USE_ANOTHER = "set DATASETS.KEYPOINTS to the file you have"
+
 
 def load_keypoints(path: str, *, min_score: float = 0.3) -> dict[str, ImageKeypoints]:
     """Read a COCO key point JSON.
@@ -83,8 +86,11 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def read_people(path: str) -> tuple[list[str], list[tuple[str, float, ImageKeypoints]]]:
+def read_people(path: str, *, remedy: str = USE_ANOTHER) -> tuple[list[str], list[tuple[str, float, ImageKeypoints]]]:
     """All images and annotations of a COCO key point JSON, in the file's order.
+
+    Args:
+        remedy: what to do where the file does not exist.
 
     Returns:
         The ``file_name`` of each image; and of each annotation the image's ``file_name``, the person's score and the
@@ -93,7 +99,7 @@ def read_people(path: str) -> tuple[list[str], list[tuple[str, float, ImageKeypo
     Raises:
         DataError: the file is missing or malformed. The places of the points are not checked.
     """
-    content = _read_coco(path)
+    content = _read_coco(path, remedy)
     images = _read_images(content["images"], path)
     parsed = _parse_all(content["annotations"])
     people = []
@@ -157,7 +163,7 @@ def write_keypoints(
         ) from error
 
 
-def read_json(path: str, *, remedy: str = "set DATASETS.KEYPOINTS to the file you have") -> Any:
+def read_json(path: str, *, remedy: str = USE_ANOTHER) -> Any:
     """The content of a JSON file.
 
     Args:
@@ -179,12 +185,13 @@ def read_json(path: str, *, remedy: str = "set DATASETS.KEYPOINTS to the file yo
         raise DataError(f"Key point file '{path}' is not JSON ({error}); write or copy it again") from error
 
 
-def _read_coco(path: str) -> dict[str, Any]:
-    content = read_json(path)
+def _read_coco(path: str, remedy: str) -> dict[str, Any]:
+    content = read_json(path, remedy=remedy)
     for key in ("images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(
                 f"Key point file '{path}' is not COCO key point JSON: it has no list '{key}'; "
+                "convert it with tools/extract_keypoints.py --import, for a list of results --import coco FILE, or "
                 "write an object with the lists 'images' and 'annotations'"
             )
     return content

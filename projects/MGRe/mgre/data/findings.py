@@ -20,10 +20,12 @@ class Finding:
     Attributes:
         level: "error" (the file is refused) or "warning" (the file is accepted, the user is told).
         message: one line.
+        in_doubt: whether DATASETS.DOUBTFUL_KEYPOINTS decides if training stops at this error.
     """
 
     level: str
     message: str
+    in_doubt: bool = False
 
     def __str__(self) -> str:
         return f"{self.level}: {self.message}"

@@ -76,7 +76,7 @@ def check_points(keypoints: Mapping[str, ImageKeypoints], min_score: float) -> l
         keypoints: by ``file_name``, with their scores as in the file, also those outside their image.
         min_score: points of a lower score are not trusted.
     """
-    return [*check_places(keypoints, min_score), *_check_scores(keypoints, min_score)]
+    return [*check_places(keypoints, min_score), *check_scores(keypoints, min_score)]
 
 
 def check_places(keypoints: Mapping[str, ImageKeypoints], min_score: float) -> list[Finding]:
@@ -140,7 +140,8 @@ class _Crops:
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _check_scores(keypoints: Mapping[str, ImageKeypoints], min_score: float) -> Iterator[Finding]:
+def check_scores(keypoints: Mapping[str, ImageKeypoints], min_score: float) -> Iterator[Finding]:
+    """Find faults in the scores of the points; see :func:`check_points`."""
     if not keypoints:
         return
     crops = _Crops(keypoints, min_score)

@@ -10,10 +10,11 @@ of the entries. Where all crops have one size and the entries moved as a whole, 
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from mgre.data.coco_file import best_people, read_people
+from mgre.data.coco_file import USE_ANOTHER, best_people, read_people
 from mgre.data.findings import ERROR, MOST, WARNING, Finding, share_of
-from mgre.data.keypoint_checks import check_entries, check_points
+from mgre.data.keypoint_checks import check_entries, check_places, check_scores
 from mgre.data.keypoints import ImageKeypoints, file_name_of
 from mgre.errors import DataError
 from mgre.pose.images import image_size
@@ -40,7 +41,7 @@ def check_keypoints(
         Errors first, then warnings. A file that cannot be read at all gives one finding.
     """
     try:
-        names, people = read_people(path)
+        names, people = read_people(path, remedy=f"make it by the same command without --check, or {USE_ANOTHER}")
     except DataError as error:
         return [Finding(ERROR, str(error))]
     keypoints = best_people(people)
@@ -48,12 +49,13 @@ def check_keypoints(
     train_names = (
         set(paths) if train_paths is None else {file_name_of(train_path, folder) for train_path in train_paths}
     )
+    in_doubt = [*check_entries(names, people), *check_places(keypoints, min_score)]
     findings = [
         *_check_names(keypoints, paths, train_names, min_score),
         *_check_sizes(keypoints, paths),
         *_check_repeated(Counter(name for name, _, _ in people)),
-        *check_entries(names, people),
-        *check_points(keypoints, min_score),
+        *(replace(finding, in_doubt=True) for finding in in_doubt),
+        *check_scores(keypoints, min_score),
     ]
     return sorted(findings, key=lambda finding: (ERROR, WARNING).index(finding.level))
 
