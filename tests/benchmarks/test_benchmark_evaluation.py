@@ -57,7 +57,7 @@ def test_the_spectrum_of_real_features(tool):
     energies = torch.linalg.svdvals(features.double()).square()
     energies = energies.cumsum(0) / energies.sum()
     expected = tool.make_spectrum(512, "real").cumsum(0)
-    # The 238 identities have centres in fewer than 512 directions, so the first ones have a little more than their share.
+    # The centres of 238 identities lie in fewer than 512 directions, so the first ones have a little more.
     np.testing.assert_allclose(energies[[63, 127, 255]], expected[[63, 127, 255]], rtol=0, atol=0.04)
     assert tool.make_spectrum(16, "flat").tolist() == pytest.approx([1 / 16] * 16)
     assert float(tool.make_spectrum(16, "real").sum()) == pytest.approx(1)
