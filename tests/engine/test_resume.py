@@ -349,6 +349,7 @@ def test_a_failed_last_evaluation_leaves_the_final_checkpoint(train, tmp_path, m
     fail_in_evaluation(monkeypatch, 2, DataError("no query has a match"))
     with pytest.raises(DataError, match=r"no query has a match$"):
         train("cut", "TEST.EVAL_PERIOD", "2")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert train("cut", "TEST.EVAL_PERIOD", "2", flags=("--resume",)) == metrics
     straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
     assert_same(straight, cut)

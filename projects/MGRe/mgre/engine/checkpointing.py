@@ -266,6 +266,10 @@ class StopOnSignal(HookBase):
             self._leave_if_asked(steps=self.trainer.iter, epochs=self.trainer.epoch + 1)
 
     def after_train(self) -> None:
+        self.restore_handlers()
+
+    def restore_handlers(self) -> None:
+        """Let the signals do again what they did before the training."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 

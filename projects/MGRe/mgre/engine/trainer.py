@@ -124,7 +124,8 @@ class Trainer(DefaultTrainer):
         hooks = [SaveBeforeEvaluation(period, checkpoints), *hooks, EvaluationHook(period, self.evaluate), checkpoints]
         if comm.is_main_process():
             hooks = [ProgressBar(), *hooks, MetricsWriter(writers, STEPS_BETWEEN_WRITES)]
-        return [*hooks, ReportUnreadable(), StopOnSignal(checkpoints)]
+        self._stop_on_signal = StopOnSignal(checkpoints)
+        return [*hooks, ReportUnreadable(), self._stop_on_signal]
 
     def build_writers(self) -> list[EventWriter]:
         others = [writer for writer in super().build_writers() if not isinstance(writer, CommonMetricPrinter)]
@@ -317,8 +318,11 @@ class Trainer(DefaultTrainer):
             self._complete_final_checkpoint()
             logger.info("All %d epochs are done: evaluating the last checkpoint", self.max_epoch)
             return self.evaluate()
-        with deterministic(self.cfg.DETERMINISTIC):
-            return super().train()
+        try:
+            with deterministic(self.cfg.DETERMINISTIC):
+                return super().train()
+        finally:  # where the last evaluation fails, no hook comes after it
+            self._stop_on_signal.restore_handlers()
 
     def _complete_final_checkpoint(self) -> None:
         """Save ``model_final`` from the state that was resumed, where that is of another file.
