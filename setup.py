@@ -1,5 +1,8 @@
 """Install the package ``mgre`` from projects/MGRe."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 # The toolbox reads CUHK03's MATLAB release with these.
@@ -9,11 +12,12 @@ REPRODUCE = ["captum>=0.9", "matplotlib>=3.7"]
 
 setup(
     name="mgre",
-    version="0.1.0",
+    version=re.search(r'VERSION = "(.+)"', Path("projects/MGRe/mgre/version.py").read_text())[1],
     description="MGRe (Neurocomputing 2021) for the person re-identification toolbox fast-reid",
     license="Apache-2.0",
     package_dir={"": "projects/MGRe"},
     packages=find_packages("projects/MGRe"),
+    entry_points={"console_scripts": ["mgre = mgre_cli.main:main"]},
     python_requires=">=3.10,<3.14",  # < 3.14: the toolbox's worker start-up needs fork or a re-imported main
     install_requires=[
         "torch>=2.9",  # the release torchvision 0.24 is built for

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from mgre.commands.main import main
-from mgre.data.images import load_image
 from mgre.data.synthetic.files import SyntheticSpec, ensure_drawn
 from mgre.errors import ConfigError
 from mgre.pose import ImageSet, extract_keypoints, find_images, open_journals
 from mgre.pose.hrnet import WIDTHS, HRNetPose, HRNetPoseModel
+from mgre.reading.images import load_image
 from mgre_cli.arguments import positive
 from tabulate import tabulate
 

@@ -11,8 +11,8 @@ SOURCE = Path("projects/MGRe")
 FILES = sorted(SOURCE.glob("mgre*/**/*.py"))
 # From the top down: a folder imports those after it.
 FLOORS = (
-    *("commands", "reproduction", "engine", "evaluation", "pose", "config"),
-    *("data", "modeling", "geometry", "regions", "system", "errors"),
+    *("commands", "inference", "reproduction", "engine", "evaluation", "pose", "config"),
+    *("data", "modeling", "geometry", "regions", "reading", "system", "record", "errors", "version"),
 )
 # Longer files are data tables, or have two subjects.
 MOST_LINES = 350

@@ -17,10 +17,10 @@ from fastreid.engine import default_argument_parser
 from mgre.config import load_config
 from mgre.data.coco_file import load_keypoints
 from mgre.data.csv_list import read_csv
-from mgre.data.images import load_image
 from mgre.engine.checkpointing import TrainingCheckpointer
 from mgre.engine.run import setup
 from mgre.errors import ConfigError, DataError, MGReError, WeightsError, printable
+from mgre.reading.images import load_image
 from mgre.system.weight_files import read_state_dict
 from PIL import Image
 from torch import nn

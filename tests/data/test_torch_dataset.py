@@ -9,11 +9,11 @@ import pytest
 import torch
 from fastreid.data.common import CommDataset
 from fastreid.data.transforms import build_transforms
-from mgre.data.images import ImageError, UnreadableImageError, load_image
 from mgre.data.keypoints import ImageKeypoints
 from mgre.data.torch_dataset import KeypointDataset, ReIDDataset
 from mgre.data.transforms import build_keypoint_transforms
 from mgre.errors import DataError
+from mgre.reading.images import ImageError, UnreadableImageError, load_image
 from PIL import Image
 from torch.utils.data import DataLoader
 

@@ -12,7 +12,6 @@ from fastreid.utils.events import EventStorage
 from mgre.commands.main import main
 from mgre.data import torch_dataset as dataset_module
 from mgre.data import unreadable as checks
-from mgre.data.images import ImageError
 from mgre.data.keypoints import ImageKeypoints
 from mgre.data.torch_dataset import KeypointDataset, ReIDDataset
 from mgre.engine.run import run
@@ -23,6 +22,7 @@ from mgre.modeling.location import LocationModule
 from mgre.modeling.losses import location_loss
 from mgre.modeling.mgre import MGRe
 from mgre.modeling.sampling import sample_boxes
+from mgre.reading.images import ImageError
 from mgre.regions import get_regions
 
 BASE = "configs/MGRe/Base-MGRe.yml"

@@ -1,9 +1,9 @@
 import os
 
 import pytest
-from mgre.data.images import load_image
 from mgre.errors import DataError
 from mgre.pose.images import find_images, image_size, name_fault, size_fault
+from mgre.reading.images import load_image
 from PIL import Image
 
 

@@ -12,8 +12,8 @@ import pytest
 from damage import damages, with_points
 from mgre.commands import extract_keypoints
 from mgre.data.coco_file import load_keypoints
-from mgre.data.images import load_image
 from mgre.pose import POSE_MODELS
+from mgre.reading.images import load_image
 from mgre_cli.extract_keypoints import parse_args
 from PIL import Image
 

@@ -1,10 +1,24 @@
-"""MGRe for fast-reid: importing this package registers its components with the toolbox."""
+"""MGRe for fast-reid: importing this package registers its components with the toolbox.
 
-from mgre import compat
+Where the toolbox is not installed, or MGRE_INFERENCE_ONLY is set, nothing is registered: exported models need neither
+torch nor the toolbox.
+"""
 
-compat.apply()  # before anything imports fastreid
+import importlib.util
+import os
 
-from mgre import data, modeling  # noqa: E402
-from mgre.config import add_mgre_config  # noqa: E402
+from mgre.version import VERSION as __version__
 
-__all__ = ["add_mgre_config", "compat", "data", "modeling"]
+__all__ = ["Description", "Model", "__version__", "load"]
+
+if "MGRE_INFERENCE_ONLY" not in os.environ and importlib.util.find_spec("fastreid"):
+    from mgre import compat
+
+    compat.apply()  # before anything imports fastreid
+
+    from mgre import data, modeling
+    from mgre.config import add_mgre_config
+
+    __all__ += ["add_mgre_config", "compat", "data", "modeling"]
+
+from mgre.inference import Description, Model, load

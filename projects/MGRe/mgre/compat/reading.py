@@ -18,14 +18,14 @@ from PIL import Image
 from mgre.compat.patching import Overlay, adapt
 from mgre.data.cuhk03 import check_matlab_files
 from mgre.data.custom import SPLIT_FOLDERS
-from mgre.data.image_files import describe_other_contents, list_image_files, list_image_files_below
-from mgre.data.images import load_image
-from mgre.data.text_files import read_lines
 from mgre.errors import DataError, shell_word
+from mgre.reading.image_files import describe_other_contents, list_image_files, list_image_files_below
+from mgre.reading.images import load_image
+from mgre.reading.text_files import read_lines
 
 
 def decode_by_own_decoder() -> None:
-    """``read_image`` is :func:`mgre.data.images.load_image`.
+    """``read_image`` is :func:`mgre.reading.images.load_image`.
 
     The toolbox's clips 16 bits at white, shows the hidden colours of transparent pixels, and keeps a fourth channel.
     """

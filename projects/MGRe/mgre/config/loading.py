@@ -31,6 +31,28 @@ def load_config(config_file: str = "", overrides: Sequence[str] = ()) -> CfgNode
     add_mgre_config(cfg)
     if config_file:
         _merge_file(cfg, config_file)
+    return _finish(cfg, overrides)
+
+
+def parse_config(text: str, overrides: Sequence[str], source: str) -> CfgNode:
+    """Like :func:`load_config`, from the ``text`` of a file that needs no other.
+
+    Args:
+        text: YAML.
+        overrides: ``KEY VALUE`` pairs.
+        source: where the text is from, for messages.
+    """
+    cfg = get_cfg()
+    add_mgre_config(cfg)
+    try:
+        loaded = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    _merge_values(cfg, loaded, source)
+    return _finish(cfg, overrides)
+
+
+def _finish(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
     _merge_overrides(cfg, list(overrides))
     for node in (cfg.MODEL.BACKBONE, cfg.MODEL.HEADS):
         if node.NORM == "SyncBN":  # the name of the toolbox's "syncBN" in detectron2 and in papers
@@ -74,11 +96,15 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
         raise ConfigError(
             f"config file '{config_file}' is not a YAML mapping of keys: {' '.join(str(error).split())}"
         ) from error
+    _merge_values(cfg, loaded, f"config file '{config_file}'")
+
+
+def _merge_values(cfg: CfgNode, loaded: Any, source: str) -> None:
     if not isinstance(loaded, dict):
-        raise ConfigError(f"config file '{config_file}' is not a YAML mapping of keys: {str(loaded)[:60]!r}")
+        raise ConfigError(f"{source} is not a YAML mapping of keys: {str(loaded)[:60]!r}")
     if _is_larger_than(MAX_VALUES, loaded):
-        raise ConfigError(f"config file '{config_file}' has more than {MAX_VALUES} values, its aliases written out")
-    _merge(cfg, dict(leaves(loaded)), f"config file '{config_file}'")
+        raise ConfigError(f"{source} has more than {MAX_VALUES} values, its aliases written out")
+    _merge(cfg, dict(leaves(loaded)), source)
 
 
 def _merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mgre.data.text_files import read_text
 from mgre.data.torch_dataset import Item
 from mgre.errors import DataError, printable
+from mgre.reading.text_files import read_text
 
 COLUMNS = ("path", "identity", "camera", "split")
 SPLITS = ("train", "query", "gallery")

@@ -10,9 +10,9 @@ from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.datasets.bases import ImageDataset
 
 from mgre.data.csv_list import BACKGROUND, JUNK, read_csv
-from mgre.data.image_files import list_image_files
 from mgre.data.torch_dataset import Item
 from mgre.errors import ConfigError, DataError
+from mgre.reading.image_files import list_image_files
 
 SPLIT_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 

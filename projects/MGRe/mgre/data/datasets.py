@@ -15,12 +15,12 @@ from fastreid.utils import comm
 from fastreid.utils.logger import log_first_n
 
 from mgre.data.custom import SPLIT_FOLDERS
-from mgre.data.image_files import IMAGE_SUFFIXES, describe_other_contents
 from mgre.data.part import DatasetPart
 from mgre.data.published import PUBLISHED_SETS, count_differences
 from mgre.data.torch_dataset import Item
 from mgre.data.validation_split import ValidationSplit, base_of_validation
 from mgre.errors import ConfigError, DataError, MGReError, SetupError, nearest
+from mgre.reading.image_files import IMAGE_SUFFIXES, describe_other_contents
 from mgre.system.file_kinds import ARCHIVE_SUFFIXES, archive_fault
 from mgre.system.foreign_messages import MARKET1501_LAYOUT_IS_OLD, is_missing_file
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from mgre.data.epoch_sampler import Draw
-from mgre.data.images import ImageError, UnreadableImageError, load_image
 from mgre.data.keypoints import NUM_KEYPOINTS, ImageKeypoints
 from mgre.data.transforms import KeypointTransforms
+from mgre.reading.images import ImageError, UnreadableImageError, load_image
 from mgre.system.foreign_messages import dead_worker_pids
 from mgre.system.randomness import seeded
 

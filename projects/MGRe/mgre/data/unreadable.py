@@ -12,9 +12,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mgre.data.images import ImageError, UnreadableImageError, has_more_than_8_bits, load_image
 from mgre.data.torch_dataset import ReIDDataset
 from mgre.errors import DataError, first_names, printable
+from mgre.reading.images import ImageError, UnreadableImageError, has_more_than_8_bits, load_image
 from mgre.system.files import write_atomically
 
 logger = logging.getLogger(__name__)

@@ -21,6 +21,7 @@ from fastreid.utils import comm
 
 from mgre.data.epoch_sampler import epoch_sampler
 from mgre.engine.safe_checkpointer import SafeCheckpointer
+from mgre.engine.training_record import make_record
 from mgre.errors import DamagedFileError, TrainingError, WeightsError
 from mgre.system.collectives import highest_of_all
 from mgre.system.files import unfinished_files
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 # "model_final" is the toolbox's name.
 FINAL, INTERRUPTED = "model_final", "model_interrupted"
 BEFORE_EVALUATION = "model_before_evaluation"
+# The metrics that a checkpoint's record holds, where they have been measured.
+RECORDED_FIGURES = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "IoU/mean")
 # A second signal within this time, in seconds, is an echo of the first: a terminal or a scheduler signals every
 # process, and the launching process passes its signal on to the others.
 ECHO_TIME = 1.0
@@ -138,7 +141,8 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
     """The toolbox's hook on all processes, which also saves the progress of the training.
 
     The progress is ``iteration``, the number of finished steps; ``iters_per_epoch``; ``metric`` of the last evaluation,
-    or -1; ``best_metric``; ``random_states`` of each process; and, with a loader of mgre.data, ``sampler_seed``.
+    or -1; ``best_metric``; ``random_states`` of each process; ``record``, the text of the
+    :class:`mgre.record.ModelRecord`; and, with a loader of mgre.data, ``sampler_seed``.
 
     Weights that are NaN or infinite are never saved: the training ends with a :class:`TrainingError`.
     """
@@ -216,8 +220,14 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
             "best_metric": self.best_metric,
             "metric": self.trainer.storage.latest().get(self.metric_name, (-1, 0))[0],
             "random_states": comm.all_gather(states or random_states()),
+            "record": make_record(self.trainer.cfg, self._figures()).to_json(),
             **({"sampler_seed": sampler.seed} if sampler else {}),
         }
+
+    def _figures(self) -> dict[str, float]:
+        """The metrics of the last evaluation that has been logged, as far as a model's record names them."""
+        latest = self.trainer.storage.latest()
+        return {name: latest[name][0] for name in RECORDED_FIGURES if name in latest}
 
 
 class SaveBeforeEvaluation(HookBase):

@@ -19,7 +19,6 @@ from torch import nn
 
 from mgre.data import build_test_loader, build_train_loader
 from mgre.data.epoch_sampler import epoch_sampler
-from mgre.data.images import ImageError
 from mgre.data.torch_dataset import name_dead_workers
 from mgre.engine.checkpointing import (
     BEFORE_EVALUATION,
@@ -41,6 +40,7 @@ from mgre.engine.schedule import scale_warmup
 from mgre.engine.step import TrainingStep
 from mgre.errors import ConfigError, DataError, LossError, MGReError, TrainingError, WeightsError
 from mgre.evaluation.evaluator import OnePassEvaluator, evaluate
+from mgre.reading.images import ImageError
 from mgre.system.files import make_output_dir
 from mgre.system.precision import amp_dtype
 from mgre.system.randomness import deterministic, random_states

@@ -65,8 +65,28 @@ class MGReHead(nn.Module):
             By stage: in evaluation f_i (B, EMBEDDING_DIM), in training the output dict of the toolbox's
             ``EmbeddingHead``.
         """
-        outputs = {}
-        for stage, maps in regions.items():
-            pooled = torch.cat([pool(m) for pool, m in zip(self.pools[stage], maps, strict=True)], dim=1)
-            outputs[stage] = self.embeddings[stage](pooled, targets)
-        return outputs
+        pooled = {stage: self._pool(stage, maps) for stage, maps in regions.items()}
+        return {stage: self.embeddings[stage](torch.cat(p, dim=1), targets) for stage, p in pooled.items()}
+
+    def terms(self, regions: dict[str, list[torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """In evaluation f_i is linear in the pooled vectors, so it is a sum of one vector for each region and a
+        constant.
+
+        Args:
+            regions: as in :meth:`forward`.
+
+        Returns:
+            By stage (B, R_i + 1, EMBEDDING_DIM): the regions' vectors, and last the constant. They add up to f_i.
+        """
+        return {stage: self._stage_terms(stage, self._pool(stage, maps)) for stage, maps in regions.items()}
+
+    def _pool(self, stage: str, maps: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [pool(m) for pool, m in zip(self.pools[stage], maps, strict=True)]
+
+    def _stage_terms(self, stage: str, pooled: list[torch.Tensor]) -> torch.Tensor:
+        bottleneck = self.embeddings[stage].bottleneck
+        zeros = [torch.zeros_like(p) for p in pooled]
+        constant = bottleneck(torch.cat(zeros, dim=1))
+        # One region's vector at a time, with zeros in the place of the others.
+        alone = [torch.cat([*zeros[:i], p, *zeros[i + 1 :]], dim=1) for i, p in enumerate(pooled)]
+        return torch.stack([*(bottleneck(p) - constant for p in alone), constant], dim=1)[..., 0, 0]

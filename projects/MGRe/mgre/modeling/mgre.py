@@ -161,12 +161,19 @@ class MGRe(Baseline):
             The boxes (B, R, 4), normalised, by stage. In evaluation the final feature of Eq. (6), in training what the
             heads give each stage's losses.
         """
+        boxes, extracted = self._extract(images, stages, given)
+        outputs = self.heads(extracted, targets)
+        return boxes, outputs if self.training else final_feature(outputs, self.stage_weights)
+
+    def _extract(
+        self, images: torch.Tensor, stages: tuple[str, ...], given: dict[str, torch.Tensor] | None
+    ) -> tuple[dict[str, torch.Tensor], dict[str, list[torch.Tensor]]]:
+        """From images to the regions' maps, each by stage; see :meth:`network`."""
         maps = self.backbone(images, [self.sources[stage] for stage in stages])
         boxes = given or {stage: self.location[stage](maps[self.sources[stage]]) for stage in stages}  # Eq. (1)-(2)
         samples = {stage: module(maps[self.sources[stage]], boxes[stage]) for stage, module in self.sampling.items()}
         samples["stage4"] = [maps["stage4"]]
-        outputs = self.heads({stage: self.extraction[stage](samples[stage]) for stage in samples}, targets)
-        return boxes, outputs if self.training else final_feature(outputs, self.stage_weights)
+        return boxes, {stage: self.extraction[stage](samples[stage]) for stage in samples}
 
     @torch.no_grad()
     def predict_boxes(self, batched_inputs: dict) -> dict[str, torch.Tensor]:
@@ -189,6 +196,21 @@ class MGRe(Baseline):
         given = self._given_boxes(batched_inputs, stages)
         boxes, features = self.network(self.preprocess_image(batched_inputs), stages, given)
         return features, self._by_region(boxes)
+
+    @torch.no_grad()
+    def explain(self, batched_inputs: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """What the features of :meth:`forward` are made of. The model has to be in evaluation mode.
+
+        Returns:
+            The features (B, D); the boxes (B, 4) by region, see :meth:`predict_boxes`; and by stage the vectors of its
+            regions and its constant (B, R_i + 1, D_i), which add up to f_i of Eq. (6).
+        """
+        stages = tuple(self.regions)
+        given = self._given_boxes(batched_inputs, stages)
+        boxes, extracted = self._extract(self.preprocess_image(batched_inputs), stages, given)
+        terms = self.heads.terms(extracted)
+        features = final_feature({stage: term.sum(dim=1) for stage, term in terms.items()}, self.stage_weights)
+        return features, self._by_region(boxes), terms
 
     def _by_region(self, boxes: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {r.name: boxes[stage][:, i] for stage, rs in self.regions.items() for i, r in enumerate(rs)}

@@ -11,12 +11,12 @@ from typing import Any
 from tqdm import tqdm
 
 from mgre.data.coco_file import trust_inside
-from mgre.data.images import ImageError
 from mgre.data.keypoint_checks import check_points
 from mgre.data.keypoints import ImageKeypoints, file_name_of
 from mgre.errors import DataError
 from mgre.pose.base import FoundKeypoints
 from mgre.pose.images import image_size, load_crop, name_fault, size_fault
+from mgre.reading.images import ImageError
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import ExifTags, Image
 
-from mgre.data.image_files import is_hidden, is_image_name
-from mgre.data.images import ImageError, load_image
 from mgre.errors import DataError
+from mgre.reading.image_files import is_hidden, is_image_name
+from mgre.reading.images import ImageError, load_image
 
 # An image with a side of fewer pixels cannot show a person.
 MIN_SIDE = 2

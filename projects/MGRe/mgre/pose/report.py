@@ -9,10 +9,10 @@ from PIL import Image, PngImagePlugin
 from tabulate import tabulate
 from torchvision.transforms.functional import pil_to_tensor, resize
 
-from mgre.data.images import ImageError, load_image
 from mgre.data.keypoints import COCO_KEYPOINTS, ImageKeypoints
 from mgre.errors import DataError, SetupError
 from mgre.geometry import boxes_from_keypoints
+from mgre.reading.images import ImageError, load_image
 from mgre.regions import Region
 from mgre.system.files import write_atomically
 from mgre.visualization import contact_sheet, draw_regions, draw_skeleton

@@ -1,14 +1,14 @@
 """The image files of a folder, against lists written by hand."""
 
 import pytest
-from mgre.data.image_files import (
+from mgre.errors import DataError
+from mgre.pose.images import find_images
+from mgre.reading.image_files import (
     IMAGE_SUFFIXES,
     describe_other_contents,
     list_image_files,
     list_image_files_below,
 )
-from mgre.errors import DataError
-from mgre.pose.images import find_images
 from PIL import Image
 
 HIDDEN = ("._a.jpg", ".DS_Store", "Thumbs.db", "thumbs.db", "Desktop.ini", ".a.jpg.swp")

@@ -1,13 +1,14 @@
 """The image files of a folder, for every reader: by suffix, in any case, without the files that systems hide."""
 
+import functools
 import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from fastreid.utils.logger import log_first_n
-
 from mgre.errors import DataError, printable
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # Besides names that begin with a dot (._*, .DS_Store): Windows, archives made on a Mac, network disks of Synology.
@@ -98,6 +99,6 @@ def _entries(folder: str) -> tuple[list[str], list[str]]:
     return [name for name, is_folder in entries if not is_folder], [name for name, is_folder in entries if is_folder]
 
 
+@functools.cache  # once, although each evaluation reads the folder again
 def _warn(message: str) -> None:
-    # Once, although each process and each evaluation reads the folder again.
-    log_first_n(logging.WARNING, message, name=__name__, key="message")
+    logger.warning(message)

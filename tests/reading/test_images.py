@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from fastreid.data.data_utils import read_image
-from mgre.data.images import ImageError, UnreadableImageError, load_image
 from mgre.data.unreadable import check_headers
 from mgre.errors import DataError
+from mgre.reading.images import ImageError, UnreadableImageError, load_image
 from PIL import Image
 
 # A picture with 8 bits, and the same one with 16: v / 255 = 257 v / 65535.

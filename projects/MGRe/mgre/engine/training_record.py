@@ -1,0 +1,66 @@
+"""The record of a model in training, for its checkpoints."""
+
+import importlib.metadata
+from collections.abc import Mapping
+
+import torch
+from fastreid.config import CfgNode
+
+from mgre.record import ModelRecord
+from mgre.regions import get_regions
+from mgre.version import VERSION
+
+# Keys that hold paths of the machine that trains.
+_PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.BACKBONE.PRETRAIN_PATH", "DATASETS.CUSTOM.ROOT")
+
+
+def make_record(cfg: CfgNode, figures: Mapping[str, float]) -> ModelRecord:
+    """The record of the config's model.
+
+    Args:
+        cfg: of the training.
+        figures: of the last evaluation, by name.
+    """
+    size, crop = cfg.INPUT.SIZE_TEST, cfg.INPUT.CROP
+    return ModelRecord(
+        architecture=cfg.MODEL.META_ARCHITECTURE,
+        input_size=tuple(size),
+        center_crop=_pair(crop.SIZE) if crop.ENABLED else None,
+        pixel_mean=tuple(cfg.MODEL.PIXEL_MEAN),
+        pixel_std=tuple(cfg.MODEL.PIXEL_STD),
+        config=_without_paths(cfg),
+        regions=_regions(cfg),
+        stage_weights={f"stage{i}": float(w) for i, w in enumerate(cfg.MODEL.MGRE.STAGE_WEIGHTS, start=1)},
+        trained_on=list(cfg.DATASETS.NAMES),
+        figures=dict(figures),
+        versions={"mgre": VERSION, "torch": torch.__version__, "fastreid": _toolbox_version()},
+        licence="not stated; weights are bound by the terms of the images they were trained on",
+    )
+
+
+def _regions(cfg: CfgNode) -> dict[str, list[str]]:
+    mgre = cfg.MODEL.MGRE
+    if cfg.MODEL.META_ARCHITECTURE != "MGRe":
+        return {}
+    regions = get_regions(mgre.REGIONS, mgre.STAGES) if mgre.REGION_FEATURES else {}
+    return {stage: [r.name for r in members] for stage, members in regions.items()} | {"stage4": ["whole_image"]}
+
+
+def _without_paths(cfg: CfgNode) -> str:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.MGRE.pop("COMPUTED_CHANNELS", None)
+    for key in _PATHS:
+        cfg.merge_from_list([key, ""])
+    return cfg.dump()
+
+
+def _pair(size: int | list[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[-1])
+
+
+def _toolbox_version() -> str:
+    try:
+        return importlib.metadata.version("fastreid")
+    except importlib.metadata.PackageNotFoundError:  # a git clone
+        return "unknown"

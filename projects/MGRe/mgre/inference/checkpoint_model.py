@@ -1,0 +1,96 @@
+"""A checkpoint as a :class:`mgre.inference.model.Model`, by torch."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mgre.config import load_config
+from mgre.config.loading import parse_config
+from mgre.engine.load_model import load_model
+from mgre.engine.training_record import make_record
+from mgre.errors import WeightsError, shell_word
+from mgre.inference.model import Description, Model
+from mgre.modeling import MGRe
+from mgre.modeling.fitting_keys import classifiers
+from mgre.record import ModelRecord
+from mgre.system.weight_files import read_weights
+
+
+class CheckpointModel(Model):
+    """A model of MGRe or of any architecture of the toolbox.
+
+    Attributes:
+        network: the model itself, in evaluation mode.
+    """
+
+    def __init__(self, network: nn.Module, record: ModelRecord, path: str) -> None:
+        super().__init__(record, path)
+        self.network = network.eval()
+
+    @classmethod
+    def load(cls, path: str, *, config_file: str, overrides: Sequence[str], device: str) -> "CheckpointModel":
+        """See :func:`mgre.inference.load`."""
+        record = read_record(path)
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        own = [*overrides, "MODEL.DEVICE", device, "MODEL.WEIGHTS", path]
+        if config_file:
+            cfg = load_config(config_file, own)
+        elif record is not None:
+            cfg = parse_config(record.config, own, f"the record of '{path}'")
+        else:
+            raise WeightsError(
+                f"checkpoint '{path}' has no record of its model: name the config that it was trained with, "
+                f"--config-file path/to/config.yml (model {shell_word(path)})"
+            )
+        if record is None or config_file or overrides:
+            known = record or make_record(cfg, {})
+            fresh = make_record(cfg, known.figures)
+            record = ModelRecord(**{**vars(fresh), "calibration": known.calibration, "licence": known.licence})
+        return cls(load_model(cfg), record, path)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        unused = classifiers(self.network)
+        for name, tensor in sorted(self.network.state_dict().items()):
+            if name not in unused and not name.endswith("num_batches_tracked"):
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        facts = (self.record.input_size, self.record.center_crop, self.record.interpolation, self.record.stage_weights)
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+        return digest.hexdigest()[:32]
+
+    @torch.inference_mode()
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        return self.network(self._batch(pixels)).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def describe_pixels(self, pixels: np.ndarray) -> Description:
+        if not isinstance(self.network, MGRe):
+            return Description(self.embed_pixels(pixels), {}, {})
+        features, boxes, terms = self.network.explain(self._batch(pixels))
+        return Description(
+            features.float().cpu().numpy(),
+            {name: box.float().cpu().numpy() for name, box in boxes.items()},
+            {stage: term.float().cpu().numpy() for stage, term in terms.items()},
+        )
+
+    def _batch(self, pixels: np.ndarray) -> dict[str, Any]:
+        return {"images": torch.from_numpy(pixels).to(self.network.device).float()}
+
+
+def read_record(path: str) -> ModelRecord | None:
+    """The record in a checkpoint; None where it has none.
+
+    Raises:
+        WeightsError: the file is missing or damaged, or the record is.
+    """
+    content = read_weights(path)
+    text = content.get("record") if isinstance(content, dict) else None
+    return ModelRecord.from_json(text, path) if isinstance(text, str) else None

@@ -1,0 +1,32 @@
+"""``mgre.load``: from a file to a model, by the kind of the file."""
+
+import os
+from collections.abc import Sequence
+
+from mgre.errors import WeightsError
+from mgre.inference.model import Model
+
+
+def load(
+    path: str | os.PathLike, *, config_file: str = "", overrides: Sequence[str] = (), device: str = "auto"
+) -> Model:
+    """Load a trained model for inference.
+
+    Args:
+        path: a checkpoint of MGRe or of any architecture of the toolbox (.pth, .safetensors).
+        config_file: of the training, for checkpoints without a record: those of the toolbox, and of older releases.
+        overrides: ``KEY VALUE`` pairs to the config, as on a command line.
+        device: "cpu", "cuda", or "auto": CUDA where there is a GPU.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of another architecture, or has no record.
+        ConfigError: the config is wrong.
+        SetupError: the device is not there, or a package is missing.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise WeightsError(f"model '{path}' is {'a folder' if os.path.isdir(path) else 'not there'}: name its file")
+    # Only here, because it imports torch, which exported models do without.
+    from mgre.inference.checkpoint_model import CheckpointModel
+
+    return CheckpointModel.load(path, config_file=config_file, overrides=overrides, device=device)

@@ -1,0 +1,125 @@
+"""A trained model, for inference: the same methods whatever kind of file it comes from.
+
+Legend: N images, D numbers of a feature, R regions, of which R_i are stage i's; D_i numbers of stage i's vector.
+"""
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from mgre.errors import SetupError
+from mgre.inference.preparation import ImageLike, crop, prepare
+from mgre.record import ModelRecord
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model says of N images.
+
+    Attributes:
+        features: (N, D) float32, as in the evaluation: Eq. (6), and not normalised.
+        boxes: (N, 4), (x_min, y_min, x_max, y_max), normalised by the image's width and height, by region. They may
+            reach beyond the image. Empty for models without boxes.
+        terms: by stage, (N, R_i + 1, D_i): a vector for each of the record's regions, and last the stage's constant.
+            They add up to the stage's vector f_i, before Eq. (6). Empty for models without regions.
+    """
+
+    features: np.ndarray
+    boxes: dict[str, np.ndarray]
+    terms: dict[str, np.ndarray]
+
+
+class Model(ABC):
+    """A trained model. :func:`mgre.load` makes it from a file.
+
+    Attributes:
+        record: what the file says of the model.
+        path: of the file.
+    """
+
+    def __init__(self, record: ModelRecord, path: str) -> None:
+        self.record = record
+        self.path = path
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the weights that are used in inference and of the pixels' preparation: features of models with
+        one fingerprint can be compared."""
+
+    @abstractmethod
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """The features (N, D) float32 of one batch of images as :func:`mgre.inference.preparation.prepare` gives them,
+        (N, 3, H, W) uint8."""
+
+    def describe_pixels(self, pixels: np.ndarray) -> Description:
+        """The :class:`Description` of one batch, see :meth:`embed_pixels`."""
+        raise SetupError(f"'{self.path}' gives features only, no boxes and no regions' vectors")
+
+    @functools.cached_property
+    def dim(self) -> int:
+        """D."""
+        height, width = self.record.center_crop or self.record.input_size
+        return self.embed_pixels(np.zeros((1, 3, height, width), dtype=np.uint8)).shape[1]
+
+    def embed(self, images: Iterable[ImageLike], *, batch_size: int = BATCH_SIZE, flip: bool = False) -> np.ndarray:
+        """The features of images.
+
+        Args:
+            images: paths, Pillow images, or arrays (H, W, 3) of uint8, RGB. One is read after the other.
+            batch_size: how many go through the model together.
+            flip: take the mean of the features of the image and its mirror image, as TEST.FLIP does.
+
+        Returns:
+            (N, D) float32, as in the evaluation: not normalised. ``mgre.similarity`` compares them.
+
+        Raises:
+            ImageError: a file cannot be read.
+        """
+        parts = []
+        for pixels in self._batches(images, batch_size):
+            features = self.embed_pixels(pixels)
+            if flip:
+                features = (features + self.embed_pixels(np.ascontiguousarray(pixels[..., ::-1]))) / 2
+            parts.append(features)
+        return np.concatenate(parts) if parts else np.empty((0, self.dim), dtype=np.float32)
+
+    def embed_boxes(
+        self, frame: ImageLike, boxes: np.ndarray | Sequence[Sequence[float]], *, batch_size: int = BATCH_SIZE
+    ) -> np.ndarray:
+        """The features of boxes in a frame, such as the ``xyxy`` of a detector: (N, D) float32.
+
+        Args:
+            frame: the whole picture.
+            boxes: (N, 4), (x_min, y_min, x_max, y_max), in pixels of the frame.
+            batch_size: how many crops go through the model together.
+
+        Raises:
+            DataError: a box is empty or lies outside the frame.
+        """
+        return self.embed(crop(frame, boxes), batch_size=batch_size)
+
+    def describe(self, images: Iterable[ImageLike], *, batch_size: int = BATCH_SIZE) -> Description:
+        """The features of images with the boxes and vectors of their regions.
+
+        Raises:
+            ImageError: a file cannot be read.
+            SetupError: the file of the model gives features only.
+        """
+        parts = [self.describe_pixels(pixels) for pixels in self._batches(images, batch_size)]
+        return Description(
+            features=np.concatenate([part.features for part in parts]),
+            boxes={name: np.concatenate([part.boxes[name] for part in parts]) for name in parts[0].boxes},
+            terms={stage: np.concatenate([part.terms[stage] for part in parts]) for stage in parts[0].terms},
+        )
+
+    def _batches(self, images: Iterable[ImageLike], size: int) -> Iterator[np.ndarray]:
+        rest = iter(images)
+        while batch := list(islice(rest, size)):
+            yield np.stack([prepare(image, self.record) for image in batch])

@@ -1,0 +1,38 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from mgre.version import VERSION
+from mgre_cli.main import COMMANDS, main
+
+
+def test_help_lists_the_commands(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_its_help_and_its_tool(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: mgre {name}" in capsys.readouterr().out
+    assert os.path.exists(f"tools/{'train_net' if name == 'train' else name.replace('-', '_')}.py")
+
+
+def test_an_unknown_command_is_one_line(capsys):
+    assert main(["serach"]) == 2
+    assert capsys.readouterr().err == f"error: 'serach' is no command of mgre; there are {', '.join(COMMANDS)}\n"
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mgre {VERSION}\n"
+
+
+def test_help_imports_no_torch():
+    code = "import sys; from mgre_cli.main import main; main([]); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
