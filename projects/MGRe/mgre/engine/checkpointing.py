@@ -23,6 +23,7 @@ from mgre.data.epoch_sampler import epoch_sampler
 from mgre.engine.safe_checkpointer import SafeCheckpointer
 from mgre.engine.training_record import make_record
 from mgre.errors import DamagedFileError, TrainingError, WeightsError
+from mgre.record import ModelRecord
 from mgre.system.collectives import highest_of_all
 from mgre.system.files import unfinished_files
 from mgre.system.randomness import random_states, set_random_states
@@ -227,7 +228,10 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
     def _figures(self) -> dict[str, float]:
         """The metrics of the last evaluation that has been logged, as far as a model's record names them."""
         latest = self.trainer.storage.latest()
-        return {name: latest[name][0] for name in RECORDED_FIGURES if name in latest}
+        earlier = (self.checkpointer.resumed or {}).get("record")
+        # Until this process evaluates, the last evaluation is that of the training which it resumes.
+        figures = dict(ModelRecord.from_json(earlier, self.checkpointer.resumed_from).figures) if earlier else {}
+        return figures | {name: latest[name][0] for name in RECORDED_FIGURES if name in latest}
 
 
 class SaveBeforeEvaluation(HookBase):
