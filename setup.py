@@ -15,8 +15,19 @@ setup(
     version=re.search(r'VERSION = "(.+)"', Path("projects/MGRe/mgre/version.py").read_text())[1],
     description="MGRe (Neurocomputing 2021) for the person re-identification toolbox fast-reid",
     license="Apache-2.0",
-    package_dir={"": "projects/MGRe"},
-    packages=find_packages("projects/MGRe"),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    # The shipped configs are a part of the package where it is installed, and stand in configs/ here.
+    package_dir={"": "projects/MGRe", "mgre.shipped_configs": "configs"},
+    packages=[*find_packages("projects/MGRe"), "mgre.shipped_configs"],
+    package_data={"mgre": ["py.typed"], "mgre.shipped_configs": ["MGRe/*.yml", "MGRe/ablations/*.yml"]},
+    license_files=["LICENSE"],
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
     entry_points={"console_scripts": ["mgre = mgre_cli.main:main"]},
     python_requires=">=3.10,<3.14",  # < 3.14: the toolbox's worker start-up needs fork or a re-imported main
     install_requires=[

@@ -2,6 +2,15 @@
 
 import argparse
 import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+
+# What the commands import that train, evaluate or read checkpoints, and how it is installed.
+STACK = {
+    "torch": "pip install torch torchvision, or see https://pytorch.org for a build for your GPU",
+    "fastreid": "pip install --no-deps fastreid==1.4.0 (without --no-deps it would bring torch 1.13)",
+}
 
 
 def start(command: str, args: argparse.Namespace) -> int:
@@ -9,7 +18,15 @@ def start(command: str, args: argparse.Namespace) -> int:
 
     The module is imported only here, after the options have been parsed: that imports torch, which takes seconds.
     """
+    return call(lambda: importlib.import_module(f"mgre.commands.{command}").run(args))
+
+
+def call(function: Callable[[], object]) -> int:
+    """Call a function that imports the training stack; the exit status. A missing package is one line on stderr."""
+    for package, remedy in STACK.items():
+        if importlib.util.find_spec(package) is None:
+            print(f"error: {package} is not installed: {remedy}", file=sys.stderr)
+            return 1
     from mgre.commands.main import main as run_command
 
-    run = importlib.import_module(f"mgre.commands.{command}").run
-    return run_command(lambda: run(args))
+    return run_command(function)

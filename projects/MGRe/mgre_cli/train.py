@@ -8,16 +8,20 @@ Examples:
 """
 
 import argparse
-import os
 from pathlib import Path
 
-CONFIGS = Path(__file__).parents[3] / "configs/MGRe"  # where this is a checkout of the repository
+from mgre_cli.start import call
+
+# In the repository, and in an installed package; mgre.config has the same, but imports torch.
+CONFIGS = (Path(__file__).parents[3] / "configs/MGRe", Path(__file__).parents[1] / "mgre/shipped_configs/MGRe")
 
 
 def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     """The options of the toolbox's ``default_argument_parser``, before, between and after the overrides."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", metavar="FILE", help="needed: one of configs/MGRe, or your own")
+    parser.add_argument(
+        "--config-file", metavar="FILE", help="needed: your own, or a shipped one such as mgre://market.yml"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="do not train: evaluate MODEL.WEIGHTS")
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs of each machine; on the CPU, processes")
@@ -31,8 +35,8 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     )
     args = parser.parse_intermixed_args(words)
     if not args.config_file:
-        shipped = ", ".join(os.path.relpath(path) for path in sorted(CONFIGS.glob("*.yml")))
-        parser.error(f"--config-file is needed: a config of your own, or one of {shipped}")
+        shipped = ", ".join(f"mgre://{path.name}" for folder in CONFIGS for path in sorted(folder.glob("*.yml")))
+        parser.error(f"--config-file is needed: a config of your own, or a shipped one: {shipped}")
     if args.num_machines > 1 and args.dist_url == "auto":
         parser.error("--num-machines needs --dist-url tcp://host:port of machine 0, the same on all machines")
     return args
@@ -40,8 +44,11 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
 
 def main(words: list[str] | None = None) -> int:
     args = parse_args(words)
-    # Imported only after the options have been parsed: these import torch, which takes seconds.
-    from mgre.commands.main import main as run_command
+    return call(lambda: _launch(args))
+
+
+def _launch(args: argparse.Namespace) -> None:
+    # Imported only after the options have been parsed: this imports torch, which takes seconds.
     from mgre.engine.run import launch, run
 
-    return run_command(lambda: launch(run, args))
+    launch(run, args)

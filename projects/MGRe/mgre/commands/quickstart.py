@@ -14,7 +14,7 @@ from mgre.engine.trainer import Trainer
 from mgre.system.packages import describe_build
 from mgre.visualization import contact_sheet, draw_regions
 
-CONFIG = Path(__file__).parents[4] / "configs/MGRe/quickstart.yml"
+CONFIG = "mgre://quickstart.yml"
 METRICS = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
 # The loggers that the console shows; the log file has all of them.
 SHOWN = ("fastreid.utils.events", "mgre")
@@ -22,9 +22,8 @@ SHOWN = ("fastreid.utils.events", "mgre")
 
 def run(args: argparse.Namespace) -> None:
     start = time.monotonic()
-    config_file = str(CONFIG)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    words = ["--config-file", config_file, "MODEL.DEVICE", device, *args.opts]
+    words = ["--config-file", CONFIG, "MODEL.DEVICE", device, *args.opts]
     cfg = setup(default_argument_parser().parse_args(words), shown=SHOWN)
 
     trainer = Trainer(cfg)

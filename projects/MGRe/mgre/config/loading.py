@@ -11,6 +11,7 @@ from fastreid.utils.logger import log_first_n
 
 from mgre.config.checks import check_config
 from mgre.config.keys import add_mgre_config
+from mgre.config.shipped import SCHEME, config_path, shipped_names
 from mgre.errors import ConfigError, nearest, shell_word
 
 # Most values of a config file: far more than there are keys, far fewer than a few lines of YAML aliases can stand for.
@@ -86,8 +87,10 @@ def leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _merge_file(cfg: CfgNode, config_file: str) -> None:
+    given, config_file = config_file, config_path(config_file)
     if not os.path.isfile(config_file):
-        raise ConfigError(f"config file '{config_file}' does not exist (working directory {os.getcwd()}); see configs/")
+        near = nearest(given, shipped_names()) if given.startswith(SCHEME) else f" (working directory {os.getcwd()})"
+        raise ConfigError(f"config file '{given}' does not exist{near}; see configs/, or mgre train --help")
     try:
         loaded = CfgNode.load_yaml_with_base(config_file)
     except FileNotFoundError as error:

@@ -13,6 +13,7 @@ from typing import Literal
 from fastreid.config import CfgNode
 from tabulate import tabulate
 
+from mgre.config.shipped import config_path
 from mgre.errors import ConfigError, DataError, SetupError, first_names, shell_word
 from mgre.reproduction.jobs import first_difference, leaves_of, load_planned
 from mgre.reproduction.tables import METRICS
@@ -102,11 +103,12 @@ def expected_of(rows: Sequence[Expected], config_file: str, overrides: Sequence[
         ConfigError: there are none, or a config is wrong.
     """
     asked = leaves_of(load_planned(config_file, overrides))
-    path = Path(config_file).resolve()
+    path = Path(config_path(config_file)).resolve()
     found = [
         row
         for row in rows
-        if Path(row.config).resolve() == path and not first_difference(leaves_of(_load(row)), asked, ignored=RUN_KEYS)
+        if Path(config_path(row.config)).resolve() == path
+        and not first_difference(leaves_of(_load(row)), asked, ignored=RUN_KEYS)
     ]
     if not found:
         known = dict.fromkeys(" ".join(filter(None, (row.config, row.overrides))) for row in rows)

@@ -20,13 +20,14 @@ from fastreid.config import CfgNode, get_cfg
 from tqdm import tqdm
 
 from mgre.config import add_mgre_config, leaves, load_config
+from mgre.config.shipped import SHIPPED
 from mgre.engine.run import EVALUATION_FILE, RESULTS_FILE
-from mgre.errors import ConfigError, DataError, SetupError
+from mgre.errors import ConfigError, DataError
 from mgre.reproduction.experiments import Training
 from mgre.system.signals import handle_signals
 
-ABLATIONS = "configs/MGRe/ablations"
-TRAIN_NET, SELECT_WEIGHTS = "tools/train_net.py", "tools/select_weights.py"
+# Command lines of the package, which run in any folder; tools/train_net.py and tools/select_weights.py are the same.
+TRAIN, SELECT_WEIGHTS = ("-m", "mgre_cli", "train"), ("-m", "mgre_cli", "select-weights")
 # These change where and how fast a training runs, not its result; the last two are found out by the training itself.
 FREE_KEYS = (
     *("OUTPUT_DIR", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS", "TEST.IMS_PER_BATCH", "SOLVER.CHECKPOINTS_KEPT"),
@@ -42,7 +43,7 @@ class Job:
 
     Attributes:
         title: for the progress.
-        words: the tool and its options, without the interpreter.
+        words: the command and its options, without the interpreter.
         folder: its OUTPUT_DIR.
         result: the file in it that is written last.
         after: a job that has to be finished before.
@@ -102,29 +103,29 @@ def train(training: Training, config_file: str, *, seed: int, overrides: Sequenc
     _check_same(folder, load_planned(config_file, words))
     return Job(
         f"{Path(config_file).stem}, {training.title}, seed {seed}",
-        (TRAIN_NET, "--config-file", config_file, "--resume", *words, "OUTPUT_DIR", str(folder)),
+        (*TRAIN, "--config-file", config_file, "--resume", *words, "OUTPUT_DIR", str(folder)),
         folder,
     )
 
 
 def evaluate(trained: Job, *overrides: str, name: str) -> Job:
     """An evaluation of a training's last checkpoint under other settings, in the folder ``name`` of its own."""
-    tool, *words = trained.words
+    words = trained.words[len(TRAIN) :]
     folder = trained.folder / name
     options = [word for word in words if word != "--resume"]
     extra = ("MODEL.WEIGHTS", trained.checkpoint, *overrides, "OUTPUT_DIR", str(folder))
     return Job(
-        f"{trained.title}, {name}", (tool, "--eval-only", *options, *extra), folder, EVALUATION_FILE, after=trained
+        f"{trained.title}, {name}", (*TRAIN, "--eval-only", *options, *extra), folder, EVALUATION_FILE, after=trained
     )
 
 
 def select_weights(trained: Job) -> Job:
     """The choice of the final feature's weights by a training's last checkpoint."""
-    _, *words = trained.words
+    words = trained.words[len(TRAIN) :]
     options = [word for word in words if word != "--resume"]
     return Job(
         f"{trained.title}, weights",
-        (SELECT_WEIGHTS, *options, "MODEL.WEIGHTS", trained.checkpoint),
+        (*SELECT_WEIGHTS, *options, "MODEL.WEIGHTS", trained.checkpoint),
         trained.folder,
         "stage_weights.yml",
         after=trained,
@@ -137,16 +138,10 @@ def load_planned(config_file: str, overrides: Sequence[str]) -> CfgNode:
 
 
 def ablation_overrides(name: str) -> list[str]:
-    """The keys of an ablation's config, and of those of the same folder that it is based on, as KEY VALUE words.
-
-    Raises:
-        SetupError: it is not below the working directory.
-    """
+    """The keys of an ablation's config, and of those of the same folder that it is based on, as KEY VALUE words."""
     if not name:
         return []
-    path = Path(ABLATIONS, f"{name}.yml")
-    if not path.is_file():
-        raise SetupError(f"'{path}' is not here ({os.getcwd()}): start the tool in the root of the repository")
+    path = SHIPPED / "MGRe/ablations" / f"{name}.yml"
     keys = yaml.safe_load(path.read_text())
     base = Path(keys.pop("_BASE_"))
     keys.pop("OUTPUT_DIR", None)

@@ -1,0 +1,82 @@
+"""The wheel, in a folder of its own and outside the repository: package, configs and commands."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy, because a build leaves its folders beside setup.py."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("projects", "configs"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(REPOSITORY / name, source / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "..", "."]
+    subprocess.run(command, cwd=source, check=True)
+    return next(source.parent.glob("mgre-*.whl"))
+
+
+@pytest.fixture
+def run_installed(wheel, tmp_path):
+    """Run ``mgre`` of the unpacked wheel in an empty folder."""
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    empty.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
+        env = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", **environment}
+        command = [sys.executable, "-m", "mgre_cli", *words]
+        return subprocess.run(command, cwd=empty, env=env, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_the_wheel_trains_and_evaluates_a_shipped_config_in_any_folder(run_installed, small_run, tmp_path):
+    done = run_installed("train", "--config-file", "mgre://quickstart.yml", *small_run)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "model_final.pth").exists()
+    again = run_installed(
+        *("train", "--config-file", "mgre://quickstart.yml", "--eval-only", *small_run),
+        *("MODEL.WEIGHTS", str(tmp_path / "out" / "model_final.pth")),
+    )
+    assert again.returncode == 0 and "mAP" in again.stdout
+
+
+def test_the_wheel_plans_the_papers_tables_in_any_folder(run_installed):
+    done = run_installed("reproduce", "table5", "--config-file", "mgre://custom.yml", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "-m mgre_cli train" in line]
+    assert len(lines) == 3 and all("mgre://custom.yml" in line for line in lines)
+
+
+def test_the_wheel_has_every_config_and_the_command(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        entry_points = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
+    shipped = {path.relative_to("configs").as_posix() for path in Path("configs").glob("**/*.yml")}
+    assert {name.removeprefix("mgre/shipped_configs/") for name in names if name.endswith(".yml")} == shipped
+    assert "mgre = mgre_cli.main:main" in entry_points
+    assert "mgre/py.typed" in names and any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_every_import_is_a_requirement():
+    """Each package that a module of ours imports at its top is named in setup.py, or is the toolbox."""
+    setup = Path("setup.py").read_text()
+    required = {name.lower() for name in re.findall(r'"([A-Za-z][\w-]*)>=', setup)}
+    packages = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}
+    own = {"mgre", "mgre_cli", "fastreid", *sys.stdlib_module_names}
+    for path in Path("projects/MGRe").glob("mgre*/**/*.py"):
+        for module in re.findall(r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE):
+            assert module in own or packages.get(module, module) in required, f"{path} imports {module}"
