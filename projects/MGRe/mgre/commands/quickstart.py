@@ -21,6 +21,7 @@ SHOWN = ("fastreid.utils.events", "mgre")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Train, evaluate with and without re-ranking, and print the figures and where the files are."""
     start = time.monotonic()
     config_file = str(CONFIG)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -30,6 +30,7 @@ from mgre.evaluation.stage_weights import (
 
 
 def run(args: argparse.Namespace) -> None:
+    """Rank the validation set with many weights, and write the scores, the curves and the config with the best."""
     cfg = load_config(args.config_file, args.opts)
     _check(cfg)
     name = args.dataset or _validation_set(cfg)
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def plot(path: str, score: Score, curves: dict[str, list[Weights]], fixed: Weights, title: str) -> None:
+    """Draw mAP against each weight, or say that the picture cannot be made: the other files do not need it."""
     points = {stage: [(w[index], score(w)) for w in curve] for index, (stage, curve) in enumerate(curves.items())}
     try:
         plot_curves(path, points, dict(zip(curves, fixed, strict=True)), title=title)

@@ -47,7 +47,7 @@ class EpochSampler(Sampler[Draw]):
             steps_per_epoch: steps of an epoch.
         """
         self.sampler = sampler
-        self.seed = sampler._seed
+        self.seed = sampler._seed  # noqa: SLF001 (the toolbox takes a seed, and gives it back nowhere else)
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
         self._first_step = 0
@@ -66,8 +66,9 @@ class EpochSampler(Sampler[Draw]):
         num_draws = self.steps_per_epoch * self.batch_size
         # All processes take their shares out of the same stream of indices, so its seed is the same on all of them. The
         # seeds of the augmentation differ between the processes.
-        self.sampler._seed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
-        with seeded(self.sampler._seed):
+        seed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
+        self.sampler._seed = seed  # noqa: SLF001
+        with seeded(seed):
             indices = list(islice(self.sampler, num_draws))
         seeds = np.random.default_rng((self.seed, epoch, comm.get_rank())).integers(2**32, size=num_draws)
         return [Draw(index, seed) for index, seed in zip(indices, seeds.tolist(), strict=True)]

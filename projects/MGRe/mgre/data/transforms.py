@@ -22,13 +22,14 @@ from mgre.errors import ConfigError
 # Augmentations of the toolbox that move or paste pixels by rules the key points cannot follow.
 PIXEL_ONLY_KEYS = ("AUTOAUG", "AUGMIX", "RPT")
 
+Pixels = Image.Image | Tensor
+Transformed = tuple[Pixels, KeyPoints, Tensor]
+
 
 class KeypointStep(Protocol):
     """One augmentation: image (PIL or (C, H, W) tensor), (17, 2) points, (17,) trust -> the same three."""
 
-    def __call__(
-        self, image: Image.Image | Tensor, points: KeyPoints, trusted: Tensor
-    ) -> tuple[Image.Image | Tensor, KeyPoints, Tensor]: ...
+    def __call__(self, image: Pixels, points: KeyPoints, trusted: Tensor) -> Transformed: ...
 
 
 class KeypointTransforms:
@@ -65,7 +66,7 @@ class Follow:
     def __init__(self, transform: v2.Transform) -> None:
         self.transform = transform
 
-    def __call__(self, image, points, trusted):
+    def __call__(self, image: Pixels, points: KeyPoints, trusted: Tensor) -> Transformed:
         image, points = self.transform(image, points)
         return image, points, trusted
 
@@ -79,7 +80,7 @@ class RandomFlip:
         for left, right in FLIP_PAIRS:
             self.mirrored[left], self.mirrored[right] = right, left
 
-    def __call__(self, image, points, trusted):
+    def __call__(self, image: Pixels, points: KeyPoints, trusted: Tensor) -> Transformed:
         if torch.rand(()) >= self.prob:
             return image, points, trusted
         # Not torchvision's flip of points, which takes x for a pixel's index (W - 1 - x); its resize and affine do not.
@@ -99,7 +100,7 @@ class Pad:
         self.size = size
         self.mode = mode
 
-    def __call__(self, image, points, trusted):
+    def __call__(self, image: Pixels, points: KeyPoints, trusted: Tensor) -> Transformed:
         return F.pad(image, self.size, padding_mode=self.mode), F.pad(points, self.size), trusted
 
 
@@ -110,7 +111,7 @@ class RandomErasing:
         self.prob = prob
         self.erasing = v2.RandomErasing(value=value)
 
-    def __call__(self, image, points, trusted):
+    def __call__(self, image: Pixels, points: KeyPoints, trusted: Tensor) -> Transformed:
         if torch.rand(()) >= self.prob:
             return image, points, trusted
         box = self.erasing.make_params([image])

@@ -59,7 +59,7 @@ def _join_torchrun(function: Run, args: argparse.Namespace) -> None:
         function(args)
         return
     # Looked up at the call, because mgre.compat.engine replaces this function.
-    worker = sys.modules["fastreid.engine.launch"]._distributed_worker
+    worker = sys.modules["fastreid.engine.launch"]._distributed_worker  # noqa: SLF001
     worker(local_rank, Follower(function), world_size, local_size, rank // local_size, "env://", (args,))
 
 

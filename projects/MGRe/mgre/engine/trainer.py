@@ -112,7 +112,7 @@ class Trainer(DefaultTrainer):
         hooks, writers = [], []
         for hook in super().build_hooks():
             if isinstance(hook, PeriodicWriter):
-                writers = hook._writers
+                writers = hook._writers  # noqa: SLF001 (of the hook that is replaced below)
             elif isinstance(hook, LRScheduler):
                 hooks.append(LearningRateHook(self.optimizer, self.scheduler))
             elif not isinstance(hook, EvalHook | PeriodicCheckpointer):

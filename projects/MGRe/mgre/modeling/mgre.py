@@ -1,6 +1,7 @@
 """MGRe: the meta-architecture that wires the parts."""
 
 import functools
+from typing import Any
 
 import torch
 from fastreid.config import CfgNode, configurable
@@ -49,7 +50,7 @@ class MGRe(Baseline):
         stage_weights: dict[str, float],
         stage_loss_weight: float,
         location_loss_weight: float,
-        **baseline,
+        **baseline: Any,
     ) -> None:
         """
         Args:

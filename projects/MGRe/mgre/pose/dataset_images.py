@@ -25,6 +25,7 @@ NUM_THREADS = 2
 
 
 def source_fault(source: str, fault: str) -> DataError:
+    """The error for what is wrong in a key point file."""
     return DataError(f"Key point file '{source}': {fault}")
 
 

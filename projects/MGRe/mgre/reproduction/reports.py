@@ -275,6 +275,7 @@ class Balance(Experiment):
 
 
 def make_experiment(name: str, plan: Plan) -> Experiment:
+    """The experiment of this name: a figure or table with a report of its own, or one of the plan's other tables."""
     others = {"table8": Table8, "figure4": Figure4, "figure5": Figure5, "figure6": Figure6, "balance": Balance}
     return others.get(name, TableExperiment)(name, plan)
 

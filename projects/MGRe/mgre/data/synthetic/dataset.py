@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fastreid.config import CfgNode, configurable
 from fastreid.data.datasets import DATASET_REGISTRY
@@ -38,7 +39,7 @@ class SyntheticPedestrians(ImageDataset):
         num_cameras: int = 4,
         images_per_camera: int = 3,
         size: Sequence[int] = (128, 64),
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         """
         Args:
@@ -67,7 +68,7 @@ class SyntheticPedestrians(ImageDataset):
         super().__init__(train, _read(folder / QUERY), _read(folder / GALLERY), **kwargs)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, *, root: str = "datasets", **kwargs) -> dict[str, object]:
+    def from_config(cls, cfg: CfgNode, *, root: str = "datasets", **kwargs: Any) -> dict[str, object]:
         synthetic = cfg.DATASETS.SYNTHETIC
         return {
             "root": root,

@@ -93,10 +93,11 @@ class Details:
 
     def num_differences(self, other: "Details") -> int:
         """The number of visible attributes in which the two persons differ."""
-        mine, theirs = self._visible(), other._visible()
+        mine, theirs = self.visible(), other.visible()
         return sum(mine[name] != theirs[name] for name in mine)
 
-    def _visible(self) -> dict[str, object]:
+    def visible(self) -> dict[str, object]:
+        """The attributes by name; None for those that cannot be seen on this person."""
         visible = {field.name: getattr(self, field.name) for field in fields(self)}
         visible["hat"] = self.hat if self.hair_style in ("cap", "beanie") else None
         visible["hair"] = self.hair if self.hair_style != "bald" else None
