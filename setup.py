@@ -51,7 +51,6 @@ setup(
         "dev": [
             *("onnx>=1.16", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.6"),
             "mypy>=2.4,<2.5",  # each minor version finds other faults
-            "types-PyYAML>=6.0",  # PyYAML's annotations
             *CUHK03,
             *REPRODUCE,
         ],

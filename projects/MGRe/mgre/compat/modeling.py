@@ -35,7 +35,7 @@ def leave_batches_alone() -> None:
     The toolbox's models subtract the mean in the caller's batch, so the second use of a batch normalises it twice.
     """
 
-    def make_preprocess(preprocess_image: Callable) -> Callable:
+    def make_preprocess(preprocess_image: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(preprocess_image)
         def preprocessed(model: nn.Module, batched_inputs: dict[str, Any] | torch.Tensor) -> torch.Tensor:
             images = batched_inputs["images"] if isinstance(batched_inputs, dict) else batched_inputs
@@ -46,7 +46,7 @@ def leave_batches_alone() -> None:
 
         return preprocessed
 
-    def make_baseline_forward(forward: Callable) -> Callable:
+    def make_baseline_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
         def classified(model: Baseline, batched_inputs: dict[str, Any] | torch.Tensor) -> Any:
             features = model.backbone(model.preprocess_image(batched_inputs))
@@ -59,7 +59,7 @@ def leave_batches_alone() -> None:
 
         return classified
 
-    def make_forward(forward: Callable) -> Callable:
+    def make_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
         def moved(model: nn.Module, batched_inputs: dict[str, Any] | torch.Tensor) -> Any:
             if isinstance(batched_inputs, dict) and "targets" in batched_inputs:
@@ -77,7 +77,7 @@ def leave_batches_alone() -> None:
 def set_execution() -> None:
     """``build_model`` heeds MODEL.CHANNELS_LAST and MODEL.COMPILE, for every architecture."""
 
-    def make(build_model: Callable) -> Callable:
+    def make(build_model: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(build_model)
         def built(cfg: CfgNode) -> nn.Module:
             # Not at the top: mgre.modeling uses the toolbox, which is being adapted when this module is imported.
@@ -100,7 +100,7 @@ def set_execution() -> None:
 def find_regnet_configs() -> None:
     """RegNet and EfficientNet find their configs; the toolbox searches for these files below the working directory."""
 
-    def make(merge_from_file: Callable) -> Callable:
+    def make(merge_from_file: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(merge_from_file)
         def merged(path: str) -> None:
             merge_from_file(path if os.path.exists(path) else os.path.join(_TOOLBOX_PARENT, path))
@@ -165,7 +165,7 @@ def compare_across_processes() -> None:
     than one process with the images of both. The gradients fit DistributedDataParallel's mean over the processes.
     """
 
-    def make(loss: Callable) -> Callable:
+    def make(loss: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(loss)
         def compared(embedding: torch.Tensor, targets: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
             return loss(_of_all_processes(embedding), _of_all_processes(targets), *args, **kwargs)

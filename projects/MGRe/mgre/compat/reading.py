@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from fastreid.data import data_utils
 from fastreid.data.datasets import CUHK03, PRID, Shinpuhkan
@@ -30,7 +31,7 @@ def decode_by_own_decoder() -> None:
     The toolbox's clips 16 bits at white, shows the hidden colours of transparent pixels, and keeps a fourth channel.
     """
 
-    def make(read_image: Callable) -> Callable:
+    def make(read_image: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(read_image)
         def decoded(file_name: str, format: str | None = None) -> Image.Image:
             image = load_image(PathManager.get_local_path(str(file_name)))
@@ -211,7 +212,7 @@ def read_lists_by_line() -> None:
     """
     for name, (form, example) in _LINE_FORMS.items():
 
-        def open_list(path: str, mode: str = "r", form: re.Pattern = form, example: str = example) -> io.StringIO:
+        def open_list(path: str, mode: str = "r", form: re.Pattern[str] = form, example: str = example) -> io.StringIO:
             return io.StringIO("".join(f"{line}\n" for line in read_lines(path, form, example)))
 
         adapt(_module(name), "open", lambda original, replacement=open_list: replacement)
@@ -223,7 +224,7 @@ def check_before_extraction() -> None:
     The toolbox extracts for minutes before it opens the last of the files, which may be a web page or cut short.
     """
 
-    def make(preprocess_split: Callable) -> Callable:
+    def make(preprocess_split: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(preprocess_split)
         def checked(dataset: CUHK03) -> None:
             kinds = ("classic_detected", "classic_labeled", "new_detected", "new_labeled")

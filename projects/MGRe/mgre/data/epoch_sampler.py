@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import count, islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ class EpochSampler(Sampler[Draw]):
         return [Draw(index, seed) for index, seed in zip(indices, seeds.tolist(), strict=True)]
 
 
-def draw_by_epoch(loader: DataLoader) -> DataLoader:
+def draw_by_epoch(loader: DataLoader[Any]) -> DataLoader[Any]:
     """Let a training loader of the toolbox draw through an :class:`EpochSampler` (see :func:`epoch_sampler`)."""
     batches: BatchSampler = loader.batch_sampler
     steps = len(loader.dataset) // (batches.batch_size * comm.get_world_size())
@@ -86,7 +87,7 @@ def draw_by_epoch(loader: DataLoader) -> DataLoader:
     return loader
 
 
-def epoch_sampler(loader: DataLoader) -> EpochSampler | None:
+def epoch_sampler(loader: DataLoader[Any]) -> EpochSampler | None:
     """The sampler that :func:`draw_by_epoch` has put into ``loader``; None for a loader that it has not changed."""
     sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
     return sampler if isinstance(sampler, EpochSampler) else None

@@ -44,7 +44,9 @@ class ReIDDataset(CommDataset):
     skip_unreadable = False
     leave_out_unreadable = False
 
-    def __init__(self, img_items: Sequence[Item], transform: Callable | None = None, relabel: bool = True) -> None:
+    def __init__(
+        self, img_items: Sequence[Item], transform: Callable[..., Any] | None = None, relabel: bool = True
+    ) -> None:
         super().__init__(img_items, transform, relabel)
         # Shared with the workers, which have copies of all else.
         self._unreadable = torch.zeros(len(img_items), dtype=torch.bool).share_memory_()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from fastreid.utils import comm
 from PIL import Image
@@ -54,7 +55,7 @@ def check_headers(paths: Sequence[str], cache_folder: str) -> None:
     comm.synchronize()
 
 
-def count_readable_queries(dataset: Dataset, num_query: int) -> int:
+def count_readable_queries(dataset: Dataset[Any], num_query: int) -> int:
     """The number of query images that the pass over a test set has read; says which test images it left out.
 
     All processes call it, after each of them has passed over its share of the images.

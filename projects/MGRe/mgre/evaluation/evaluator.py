@@ -35,8 +35,8 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 def evaluate(
-    cfg: CfgNode, model: nn.Module, loader: DataLoader, evaluator: "OnePassEvaluator", name: str
-) -> OrderedDict:
+    cfg: CfgNode, model: nn.Module, loader: DataLoader[Any], evaluator: "OnePassEvaluator", name: str
+) -> OrderedDict[str, Any]:
     """Evaluate the model on one test set; all processes call it.
 
     Args:
@@ -137,7 +137,7 @@ class OnePassEvaluator(ReidEvaluator):
         )
         self._paths += inputs["img_paths"]
 
-    def leave_out_unreadable(self, loader: DataLoader) -> None:
+    def leave_out_unreadable(self, loader: DataLoader[Any]) -> None:
         """After the pass: warn of the images that ``loader`` has left out, and count the queries without them.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from functools import partial
+from typing import Any
 
 import torch
 from fastreid.config import CfgNode
@@ -66,7 +67,7 @@ class StagedBackbone(nn.Module):
             module.register_forward_hook(partial(self._keep, stage))
         self.channels = {stage: c.shape[1] for stage, c in self._probe().items()}
 
-    def _keep(self, stage: str, module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+    def _keep(self, stage: str, module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
         self._maps[stage] = output
 
     @torch.no_grad()

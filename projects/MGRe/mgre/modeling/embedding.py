@@ -1,6 +1,7 @@
 """Embedding operations: one feature for each stage, from its regions (Fig. 3)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from fastreid.config import CfgNode, configurable
@@ -34,7 +35,7 @@ class MGReHead(nn.Module):
         self.embeddings = nn.ModuleDict(embeddings)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         channels = cfg.MODEL.MGRE.get("COMPUTED_CHANNELS")
         if channels is None:
             raise ConfigError(
@@ -55,7 +56,7 @@ class MGReHead(nn.Module):
             },
         }
 
-    def forward(self, regions: dict[str, list[torch.Tensor]], targets: torch.Tensor | None = None) -> dict:
+    def forward(self, regions: dict[str, list[torch.Tensor]], targets: torch.Tensor | None = None) -> dict[str, Any]:
         """
         Args:
             regions: by stage, a map (B, C_i, N_r, M_r) for each region.

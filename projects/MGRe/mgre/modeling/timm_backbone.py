@@ -4,6 +4,7 @@ timm is imported where it is used, because it takes its time and most models hav
 """
 
 import logging
+from typing import Any
 
 import torch
 from fastreid.config import CfgNode
@@ -76,7 +77,7 @@ class TimmBackbone(nn.Module):
         return dict(zip(self.channels, self.body(images)[-4:], strict=True))
 
 
-def _create_published(name: str, options: dict) -> nn.Module:
+def _create_published(name: str, options: dict[str, Any]) -> nn.Module:
     import timm
 
     try:
@@ -90,7 +91,7 @@ def _create_published(name: str, options: dict) -> nn.Module:
     return body
 
 
-def _create_from_file(name: str, options: dict, path: str) -> nn.Module:
+def _create_from_file(name: str, options: dict[str, Any], path: str) -> nn.Module:
     import timm
 
     # timm maps a published state dict to the feature stages. It gets the content of the file, which is read safely

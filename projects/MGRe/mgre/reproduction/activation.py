@@ -199,10 +199,12 @@ def _hooks(model: nn.Module) -> Iterator[tuple[dict[str, torch.Tensor], dict[str
     features: dict[str, torch.Tensor] = {}
     taps = {stage: nn.Identity() for stage in STAGES} if isinstance(model.backbone, MGReBackbone) else {}
 
-    def keep(heads: nn.Module, inputs: tuple, output: torch.Tensor | dict[str, torch.Tensor]) -> None:
+    def keep(heads: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor | dict[str, torch.Tensor]) -> None:
         features.update(output if isinstance(output, dict) else {LAST: output})
 
-    def pass_through(backbone: nn.Module, inputs: tuple, maps: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def pass_through(
+        backbone: nn.Module, inputs: tuple[Any, ...], maps: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         return {stage: taps[stage](feature_map) for stage, feature_map in maps.items()}
 
     handles = [model.heads.register_forward_hook(keep)]

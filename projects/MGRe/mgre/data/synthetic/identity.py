@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def _sample_look(rng: np.random.Generator, upper: str, lower: str) -> Look:
 
 
 def _sample_details(rng: np.random.Generator, look: Look) -> Details:
-    def one_of(options: tuple) -> object:
+    def one_of(options: tuple[Any, ...]) -> object:
         return options[rng.integers(len(options))]
 
     def maybe(probability: float, background: Colour) -> Colour | None:
