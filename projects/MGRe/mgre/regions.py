@@ -33,7 +33,7 @@ class Region:
     size: tuple[float, float]
     keypoints: tuple[int, ...]
 
-    def sample_size(self, map_size: tuple[int, int]) -> tuple[int, int]:
+    def sample_size(self, map_size: Sequence[int]) -> tuple[int, int]:
         """N x M on a map of ``map_size`` (H, W): Table 1's at 256 x 128, in proportion elsewhere.
 
         >>> REGION_SETS["table1"][0].sample_size((64, 32)), REGION_SETS["table1"][0].sample_size((96, 32))

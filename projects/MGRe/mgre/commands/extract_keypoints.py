@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from fastreid.config import CfgNode
@@ -172,7 +172,7 @@ def write_imported(args: argparse.Namespace, cfg: CfgNode, image_sets: list[Imag
     return worst(statuses)
 
 
-def tell_left(image_sets: list[ImageSet], written: list[ImageSet] | dict[ImageSet, object]) -> None:
+def tell_left(image_sets: list[ImageSet], written: Collection[ImageSet]) -> None:
     """Print which key point files stay as they are."""
     for image_set in image_sets:
         if image_set not in written:

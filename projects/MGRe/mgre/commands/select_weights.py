@@ -4,6 +4,7 @@ import argparse
 import functools
 import os
 import sys
+from typing import cast
 
 from fastreid.config import CfgNode
 from tabulate import tabulate
@@ -27,6 +28,7 @@ from mgre.evaluation.stage_weights import (
     write_config,
     write_scores,
 )
+from mgre.modeling import MGRe
 
 
 def run(args: argparse.Namespace) -> None:
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     cfg.freeze()
 
     loader, num_query = build_test_loader(cfg, name)
-    distances = measure_stages(load_model(cfg), loader, num_query)
+    distances = measure_stages(cast(MGRe, load_model(cfg)), loader, num_query)
     stages = tuple(distances.by_stage)
     configured = {f"stage{i}": float(weight) for i, weight in enumerate(cfg.MODEL.MGRE.STAGE_WEIGHTS, start=1)}
     named = {

@@ -111,8 +111,12 @@ def expand_by_neighbours() -> None:
         ) -> tuple[torch.Tensor, torch.Tensor]:
             from mgre.evaluation.query_expansion import expand  # here, because it imports scipy
 
-            features = (feats.to(placement().device or feats.device) for feats in (query_feat, gallery_feat))
-            return expand(*features, *args, **kwargs)
+            device = placement().device
+            query_feat, gallery_feat = (
+                query_feat.to(device or query_feat.device),
+                gallery_feat.to(device or gallery_feat.device),
+            )
+            return expand(query_feat, gallery_feat, *args, **kwargs)
 
         return expanded
 

@@ -27,12 +27,14 @@ from mgre.errors import ConfigError, DataError
 class _HostLoader(DataLoader[Any]):
     """A plain loader, whose batches arrive unpacked."""
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # torch names its own iterator's class
         return map(_unpacked, super().__iter__())
 
 
 class _DataLoader(data_utils.DataLoaderX):
-    def __new__(cls, local_rank: int, **kwargs: Any) -> DataLoader[Any]:
+    batch: Any
+
+    def __new__(cls, local_rank: int, **kwargs: Any) -> DataLoader[Any]:  # type: ignore[misc]  # or a plain one
         if torch.cuda.is_available():
             return super().__new__(cls)
         return _HostLoader(**_with_lasting_workers(kwargs | {"pin_memory": False}))

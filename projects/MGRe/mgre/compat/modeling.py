@@ -4,7 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import fastreid
 import torch
@@ -37,7 +37,7 @@ def leave_batches_alone() -> None:
 
     def make_preprocess(preprocess_image: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(preprocess_image)
-        def preprocessed(model: nn.Module, batched_inputs: dict[str, Any] | torch.Tensor) -> torch.Tensor:
+        def preprocessed(model: Baseline | MGN, batched_inputs: dict[str, Any] | torch.Tensor) -> torch.Tensor:
             images = batched_inputs["images"] if isinstance(batched_inputs, dict) else batched_inputs
             if isinstance(images, torch.Tensor):
                 dtype = images.dtype if images.is_floating_point() else model.pixel_mean.dtype
@@ -54,14 +54,14 @@ def leave_batches_alone() -> None:
                 return model.heads(features)
             # The toolbox's asks whether targets are negative, as those of precise batch norm can be: the host waits for
             # the GPU to answer. To clamp them needs no answer.
-            targets = batched_inputs["targets"].to(model.device).clamp(min=0)
+            targets = cast(dict[str, Any], batched_inputs)["targets"].to(model.device).clamp(min=0)
             return model.losses(model.heads(features, targets), targets)
 
         return classified
 
     def make_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
-        def moved(model: nn.Module, batched_inputs: dict[str, Any] | torch.Tensor) -> Any:
+        def moved(model: MGN, batched_inputs: dict[str, Any] | torch.Tensor) -> Any:
             if isinstance(batched_inputs, dict) and "targets" in batched_inputs:
                 batched_inputs = batched_inputs | {"targets": batched_inputs["targets"].to(model.device)}
             return forward(model, batched_inputs)

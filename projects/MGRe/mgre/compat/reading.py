@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from fastreid.data import data_utils
 from fastreid.data.datasets import CUHK03, PRID, Shinpuhkan
@@ -60,6 +60,11 @@ _GLOB_FUNCTIONS = (
 _FLAT = ("cuhk_sysu", "dukemtmcreid", "market1501", "veri")
 
 
+def _always(replacement: Any) -> Callable[[Any], Any]:
+    """A function of one argument that gives ``replacement`` whatever it is called with."""
+    return lambda original: replacement
+
+
 def _images_by_pattern(pattern: str) -> list[str]:
     """The images of the folder of a pattern like ``folder/*.jpg``, of whatever suffix."""
     folder = os.path.dirname(pattern)
@@ -94,9 +99,9 @@ def take_all_suffixes() -> None:
     """
     for name in _GLOB_MODULES:
         find = _images_of_flat_folder if name in _FLAT else _images_by_pattern
-        adapt(_module(name), "glob", lambda original, find=find: Overlay(glob, glob=find))
+        adapt(_module(name), "glob", _always(Overlay(glob, glob=find)))
     for name in _GLOB_FUNCTIONS:
-        adapt(_module(name), "glob", lambda original: _images_by_pattern)
+        adapt(_module(name), "glob", _always(_images_by_pattern))
 
 
 def _read_prid(dataset: PRID, train_path: str) -> list[list[str]]:
@@ -116,10 +121,15 @@ def _read_shinpuhkan(dataset: Shinpuhkan, train_path: str) -> list[tuple[str, ..
     return items
 
 
+def _in_the_guise_of(read: Callable[..., Any]) -> Callable[[Any], Any]:
+    """A function that gives ``read`` the name and the documentation of what it is called with."""
+    return lambda original: functools.wraps(original)(read)
+
+
 def take_all_suffixes_below() -> None:
     """PRID and Shinpuhkan, which walk through folders, take all images too; theirs take hidden files for images."""
     for reader, read in ((PRID, _read_prid), (Shinpuhkan, _read_shinpuhkan)):
-        adapt(reader, "process_train", lambda original, read=read: functools.wraps(original)(read))
+        adapt(reader, "process_train", _in_the_guise_of(read))
 
 
 # -- Names ----------------------------------------------------------------------------------------
@@ -159,7 +169,7 @@ class _NameForm:
             self._refuse(path, f"its camera is {camera}")
         return match
 
-    def _refuse(self, path: str, fault: str) -> None:
+    def _refuse(self, path: str, fault: str) -> NoReturn:
         spans = (("identities", self.identities), ("cameras", self.cameras))
         published = " and ".join(f"{what} {span[0]} to {span[1]}" for what, span in spans if span)
         raise DataError(
@@ -188,7 +198,7 @@ def read_whole_numbers() -> None:
     whole path, which may be in the name of a folder. An assertion says neither which image nor what is allowed.
     """
     for name, form in _NAME_FORMS.items():
-        adapt(_module(name), "re", lambda original, form=form: Overlay(re, compile=lambda pattern: form))
+        adapt(_module(name), "re", _always(Overlay(re, compile=_always(form))))
 
 
 # -- Lists ----------------------------------------------------------------------------------------
@@ -215,7 +225,7 @@ def read_lists_by_line() -> None:
         def open_list(path: str, mode: str = "r", form: re.Pattern[str] = form, example: str = example) -> io.StringIO:
             return io.StringIO("".join(f"{line}\n" for line in read_lines(path, form, example)))
 
-        adapt(_module(name), "open", lambda original, replacement=open_list: replacement)
+        adapt(_module(name), "open", _always(open_list))
 
 
 def check_before_extraction() -> None:

@@ -1,8 +1,8 @@
 """The images that a training draws, and the seeds of their augmentation: a function of seed, epoch and position."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from itertools import count, islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ class Draw(int):
         draw.seed = seed
         return draw
 
-    def __getnewargs__(self) -> tuple[int, int]:
+    def __getnewargs__(self) -> tuple[int, int]:  # type: ignore[override]  # an int alone has one
         return int(self), self.seed
 
 
@@ -40,7 +40,7 @@ class EpochSampler(Sampler[Draw]):
         seed: of all epochs, the same on all processes.
     """
 
-    def __init__(self, sampler: Sampler[int], *, batch_size: int, steps_per_epoch: int) -> None:
+    def __init__(self, sampler: Any, *, batch_size: int, steps_per_epoch: int) -> None:
         """
         Args:
             sampler: a training sampler of the toolbox.
@@ -77,8 +77,8 @@ class EpochSampler(Sampler[Draw]):
 
 def draw_by_epoch(loader: DataLoader[Any]) -> DataLoader[Any]:
     """Let a training loader of the toolbox draw through an :class:`EpochSampler` (see :func:`epoch_sampler`)."""
-    batches: BatchSampler = loader.batch_sampler
-    steps = len(loader.dataset) // (batches.batch_size * comm.get_world_size())
+    batches = cast(BatchSampler, loader.batch_sampler)
+    steps = len(cast(Sized, loader.dataset)) // (batches.batch_size * comm.get_world_size())
     # At least 1: a training set that does not fill one batch is refused later, with the trainer's schedule.
     batches.sampler = EpochSampler(batches.sampler, batch_size=batches.batch_size, steps_per_epoch=max(steps, 1))
     # The loader draws a seed for its workers at each start. From a generator of its own, these draws do not change the

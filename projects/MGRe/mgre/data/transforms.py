@@ -6,7 +6,7 @@ are erased, loses it and never gets it back.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from fastreid.config import CfgNode
@@ -22,12 +22,13 @@ from mgre.errors import ConfigError
 # Augmentations of the toolbox that move or paste pixels by rules the key points cannot follow.
 PIXEL_ONLY_KEYS = ("AUTOAUG", "AUGMIX", "RPT")
 
-Pixels = Image.Image | Tensor
+# A PIL image at the beginning of a chain, a (C, H, W) tensor at its end; each step takes what its place gives it.
+Pixels = Any
 Transformed = tuple[Pixels, KeyPoints, Tensor]
 
 
 class KeypointStep(Protocol):
-    """One augmentation: image (PIL or (C, H, W) tensor), (17, 2) points, (17,) trust -> the same three."""
+    """One augmentation: image, (17, 2) points, (17,) trust -> the same three."""
 
     def __call__(self, image: Pixels, points: KeyPoints, trusted: Tensor) -> Transformed: ...
 
@@ -51,13 +52,14 @@ class KeypointTransforms:
             [0, 1] by its width and height, and 1.0 where the point is trusted, else 0.0.
         """
         points = KeyPoints(points_px, canvas_size=(image.height, image.width), dtype=torch.float32)
+        pixels: Pixels = image
         trusted = trusted & _inside(points)
         for step in self.steps:
-            image, points, trusted = step(image, points, trusted)
+            pixels, points, trusted = step(pixels, points, trusted)
             trusted = trusted & _inside(points)
         height, width = points.canvas_size
         points_norm = points.as_subclass(Tensor) / torch.tensor([width, height])
-        return image, torch.cat([points_norm, trusted[:, None].float()], dim=1)
+        return pixels, torch.cat([points_norm, trusted[:, None].float()], dim=1)
 
 
 class Follow:

@@ -95,7 +95,7 @@ def _find_faults(paths: Sequence[str], cache_folder: str) -> dict[str, ImageErro
         bar = tqdm(results, total=len(unknown), unit="image", desc="checking header", disable=None, leave=False)
         faults = {path: fault for path, fault in zip(unknown, bar, strict=True) if fault is not None}
     if unknown and cache_folder:
-        content[CHECK] = known | {path: state for path, state in states.items() if path not in faults}
+        content[CHECK] = known | {path: state for path, state in states.items() if state and path not in faults}
         with write_atomically(str(cache)) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
             json.dump(content, file)
     return faults

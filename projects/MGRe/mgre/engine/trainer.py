@@ -61,6 +61,9 @@ class Trainer(DefaultTrainer):
     """
 
     first_iter = 0
+    cfg: CfgNode
+    start_iter: int
+    _trainer: TrainingStep
 
     def __init__(self, cfg: CfgNode) -> None:
         if comm.is_main_process() and cfg.OUTPUT_DIR:  # the toolbox leaves that to default_setup

@@ -21,7 +21,6 @@ is claimed for these. At D = 2048 and d = 256 the largest errors measured were 3
 Legend: N images, D the features' dimension, d directions.
 """
 
-
 import torch
 
 MARGIN = 2.0**-12

@@ -149,7 +149,7 @@ class MGRe(Baseline):
         stages: tuple[str, ...],
         given: dict[str, torch.Tensor] | None = None,
         targets: torch.Tensor | None = None,
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | dict[str, dict[str, Any]]]:
+    ) -> tuple[dict[str, torch.Tensor], Any]:
         """From images to features: what MODEL.COMPILE compiles.
 
         Args:
@@ -240,7 +240,7 @@ class MGRe(Baseline):
 
     def _reid_losses(self, outputs: dict[str, dict[str, Any]], targets: torch.Tensor) -> dict[str, torch.Tensor]:
         """The toolbox's losses of each stage, weighted by Eq. (9)."""
-        losses = {}
+        losses: dict[str, torch.Tensor] = {}
         for stage, output in outputs.items():
             # Distances of half precision are differences of large numbers: too coarse to find the hardest example.
             with get_event_storage().name_scope(stage), torch.autocast(self.device.type, enabled=False):

@@ -41,9 +41,9 @@ class TimmBackbone(nn.Module):
 
         super().__init__()
         check_timm_name(name)
-        options = {"features_only": True} | ({"output_stride": 16} if last_stride == 1 else {})
+        options: dict[str, Any] = {"features_only": True} | ({"output_stride": 16} if last_stride == 1 else {})
         try:
-            body = timm.create_model(name, **options)
+            body: Any = timm.create_model(name, **options)
         except (RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
             raise ConfigError(
                 f"MODEL.TIMM.NAME '{name}' gives no feature maps with MODEL.BACKBONE.LAST_STRIDE {last_stride} "

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, fields
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from mgre.data.synthetic import difficulty
+
+_T = TypeVar("_T")
 
 
 class Colour(NamedTuple):
@@ -151,7 +153,7 @@ def _sample_look(rng: np.random.Generator, upper: str, lower: str) -> Look:
 
 
 def _sample_details(rng: np.random.Generator, look: Look) -> Details:
-    def one_of(options: tuple[Any, ...]) -> object:
+    def one_of(options: tuple[_T, ...]) -> _T:
         return options[rng.integers(len(options))]
 
     def maybe(probability: float, background: Colour) -> Colour | None:
