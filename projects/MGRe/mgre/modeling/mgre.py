@@ -199,7 +199,9 @@ class MGRe(Baseline):
         return features, self._by_region(boxes)
 
     @torch.no_grad()
-    def explain(self, batched_inputs: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def explain(
+        self, batched_inputs: dict[str, Any]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """What the features of :meth:`forward` are made of. The model has to be in evaluation mode.
 
         Returns:
