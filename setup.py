@@ -59,6 +59,11 @@ setup(
         "pose-gpu": ["onnxruntime-gpu>=1.18"],
         "cuhk03": CUHK03,
         "reproduce": REPRODUCE,
-        "dev": ["onnx>=1.16", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", *CUHK03, *REPRODUCE],
+        "dev": [
+            *("onnx>=1.16", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.6"),
+            "mypy>=2.4,<2.5",  # each minor version finds other faults
+            *CUHK03,
+            *REPRODUCE,
+        ],
     },
 )

@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import mgre  # noqa: F401  (before fastreid: it makes fastreid importable)
 import numpy as np
@@ -139,7 +139,7 @@ class Stopwatch:
         self.seconds = 0.0
 
     def wrap(self, function: Callable) -> Callable:
-        def timed(*args, **kwargs):
+        def timed(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             result = function(*args, **kwargs)
             self.seconds += time.perf_counter() - start
@@ -170,18 +170,18 @@ def measure(
     else:
         compute_dist.index_init_cpu = _timed_index(search)
 
-    before = _resident("VmRSS")
-    _forget_peak()
+    before = resident("VmRSS")
+    forget_peak()
     start = time.perf_counter()
     if distances is None:
-        distances = (_toolbox_distances if side == "toolbox" else _our_distances)(task, images)
+        distances = (_toolbox_distances if side == "toolbox" else our_distances)(task, images)
     results = metrics(distances, *images.labels, MAX_RANK) if task != "jaccard" else None
-    seconds, memory = time.perf_counter() - start, _resident("VmHWM") - before
+    seconds, memory = time.perf_counter() - start, resident("VmHWM") - before
     results = results or eval_market1501(distances, *images.labels, MAX_RANK)
     return Measurement(seconds, search.seconds, memory, 100 * float(np.mean(results[1])))
 
 
-def _our_distances(task: str, images: Images) -> DistanceRows | np.ndarray:
+def our_distances(task: str, images: Images) -> DistanceRows | np.ndarray:
     if task == "blocks":
         return cosine_rows(*images.halves)
     jaccard = reranking.jaccard_rows(images.features, images.num_query, k1=K1, k2=K2)
@@ -231,7 +231,7 @@ def _toolbox_metrics(compiled: str) -> Callable:
 def _timed_index(search: Stopwatch) -> Callable:
     build = compute_dist.index_init_cpu
 
-    def timed(dim: int):
+    def timed(dim: int) -> Any:
         index = build(dim)
         index.search = search.wrap(index.search)
         return index
@@ -239,13 +239,13 @@ def _timed_index(search: Stopwatch) -> Callable:
     return timed
 
 
-def _resident(field: str) -> float:
+def resident(field: str) -> float:
     """This process's memory now ("VmRSS") or at most ("VmHWM"), in MiB."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith(field))
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
 

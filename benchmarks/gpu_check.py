@@ -63,6 +63,8 @@ TINY_CELLS = {
 
 @dataclass(frozen=True)
 class Row:
+    """A line of the report."""
+
     part: str
     what: str
     result: str
@@ -212,14 +214,14 @@ def rerank(report: Path, device: str, *, tiny: bool) -> None:
         torch.zeros(1, device=device)  # CUDA starts
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
-    before = evaluation._resident("VmRSS")
-    evaluation._forget_peak()
+    before = evaluation.resident("VmRSS")
+    evaluation.forget_peak()
     start = time.perf_counter()
-    distances = evaluation._our_distances("reranked", images)
+    distances = evaluation.our_distances("reranked", images)
     results = evaluation.eval_market1501(distances, *images.labels, evaluation.MAX_RANK)
     rows = {"{} queries x {} images".format(*size): f"{time.perf_counter() - start:.2f} s"}
     rows["mAP"] = f"{100 * statistics.mean(map(float, results[1])):.2f} %"
-    rows["memory of the host, above the features"] = f"{(evaluation._resident('VmHWM') - before) / 1024:.1f} GiB"
+    rows["memory of the host, above the features"] = f"{(evaluation.resident('VmHWM') - before) / 1024:.1f} GiB"
     if on_gpu:
         rows["memory of the GPU, with the features"] = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
     report.write_text(json.dumps(rows))

@@ -69,6 +69,8 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Cell:
+    """What is measured: a task at a batch size, in a precision, in a mode."""
+
     task: str
     batch: int
     precision: str

@@ -109,7 +109,7 @@ def start_training(words: Sequence[str]) -> None:
         of_headers = Cost(time.perf_counter() - before.wall, time.process_time() - before.cpu)
 
     def begin_step(step: TrainingStep) -> None:
-        next(step._data_loader_iter)
+        next(step._data_loader_iter)  # noqa: SLF001 (the toolbox gives the batch to its own step only)
         wall, cpu = time.perf_counter() - start.wall, time.process_time() - start.cpu
         print("\n" + json.dumps(asdict(Cost(wall - of_headers.wall, cpu - of_headers.cpu))), flush=True)
         shutil.rmtree(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from csv_example import PLAIN
 from fastreid.config import CfgNode
 from mgre.data import build_test_loader
 from mgre.evaluation.ranking import eval_market1501
@@ -33,6 +34,15 @@ def figures(cfg) -> Callable[..., tuple]:
         return num_query, len(pixels) - num_query, float(cmc[0]), float(np.mean(precisions))
 
     return measure
+
+
+@pytest.fixture
+def csv_folder(tmp_path, write_image) -> Path:
+    """A folder with ``list.csv``, which is :data:`csv_example.PLAIN`, and its images."""
+    for name in "abcdefg":
+        write_image(tmp_path / "crops" / f"{name}.jpg")
+    (tmp_path / "list.csv").write_text(PLAIN)
+    return tmp_path
 
 
 @pytest.fixture

@@ -5,26 +5,10 @@ import io
 import zipfile
 
 import pytest
+from csv_example import PLAIN
 from mgre.data.csv_list import read_csv
 from mgre.data.datasets import build_dataset
 from mgre.errors import DataError
-
-PLAIN = """path,identity,camera,split
-crops/a.jpg,anna,hall,train
-crops/b.jpg,ben,yard,train
-crops/c.jpg,zoe,yard,query
-crops/d.jpg,kim,hall,query
-crops/e.jpg,zoe,hall,gallery
-crops/f.jpg,0,yard,gallery
-crops/g.jpg,-1,yard,gallery
-"""
-
-
-@pytest.fixture
-def csv_folder(tmp_path, write_image):
-    for name in "abcdefg":
-        write_image(tmp_path / "crops" / f"{name}.jpg")
-    return tmp_path
 
 
 @pytest.fixture

@@ -5,24 +5,6 @@ from mgre.data.datasets import build_dataset, dataset_folder
 from mgre.errors import ConfigError, DataError
 from PIL import Image
 
-CSV = """path,identity,camera,split
-crops/a.jpg,anna,hall,train
-crops/b.jpg,ben,yard,train
-crops/c.jpg,zoe,yard,query
-crops/d.jpg,kim,hall,query
-crops/e.jpg,zoe,hall,gallery
-crops/f.jpg,0,yard,gallery
-crops/g.jpg,-1,yard,gallery
-"""
-
-
-@pytest.fixture
-def csv_folder(tmp_path, write_image):
-    for name in "abcdefg":
-        write_image(tmp_path / "crops" / f"{name}.jpg")
-    (tmp_path / "list.csv").write_text(CSV)
-    return tmp_path
-
 
 def relative(items, folder):
     return [(path.removeprefix(f"{folder}/"), identity, camera) for path, identity, camera in items]

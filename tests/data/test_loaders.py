@@ -209,6 +209,7 @@ def test_batches_are_those_of_the_toolbox_s_collate_function(mgre_cfg, market, w
     write_keypoints(market / "keypoints.json", points_for(market, "bounding_box_train"))
     mgre_cfg.DATALOADER.NUM_WORKERS = num_workers
     mgre_cfg.INPUT.REA.ENABLED = True
+    np.random.seed(0)  # the sampler takes its seed from here; with one seed in 140 none of the 8 images is erased
     loader = build_train_loader(mgre_cfg)
     draws = [draw for _, draw in zip(range(8), epoch_sampler(loader), strict=False)]
     batches = list(itertools.islice(loader, 2))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,11 @@ from mgre.reproduction.expected import (
 )
 
 QUICK, START = "configs/MGRe/market-quick.yml", "configs/MGRe/quickstart.yml"
-ONE = Expected(QUICK, "", "0", "mAP", 54.3, None, "a GPU", "torch 2", "abc", "a note")
+ONE = Expected(QUICK, "", "0", "mAP", 54.3, None, None, "a GPU", "torch 2", "abc", "a note")
+FLOOR = replace(ONE, floor=40.0)
+OVERLAP = replace(ONE, metric="IoU/mean", mean=0.63)
+# The figures of a quickstart, all of them as expected or higher.
+STARTED = {"mAP": 90.0, "IoU/mean": 0.7, "IoU/whole_body": 0.8}
 THREE = replace(ONE, seeds="0 1 2", mean=83.0, deviation=1.5)
 
 
@@ -36,7 +41,7 @@ def leave(tmp_path):
 
     def write(**figures: float) -> str:
         path = tmp_path / "results.json"
-        path.write_text(json.dumps({name.replace("_", "-"): value for name, value in figures.items()}))
+        path.write_text(json.dumps({name.replace("Rank_", "Rank-"): value for name, value in figures.items()}))
         return str(path)
 
     return write
@@ -54,6 +59,10 @@ def call(tool, *words: str) -> int:
         # Three runs: within two deviations, 80 to 86.
         *((THREE, 80.0, "ok"), (THREE, 79.9, "lower"), (THREE, 86.0, "ok"), (THREE, 86.1, "higher")),
         (replace(THREE, deviation=0.0), 83.1, "higher"),
+        # A floor takes the place of the lower end, and not of the upper one.
+        *((FLOOR, 40.0, "ok"), (FLOOR, 39.9, "lower"), (FLOOR, 56.4, "higher")),
+        # Two points of an IoU are 0.02.
+        *((OVERLAP, 0.61, "ok"), (OVERLAP, 0.6, "lower"), (OVERLAP, 0.65, "ok"), (OVERLAP, 0.66, "higher")),
     ],
 )
 def test_verdicts_by_hand(row, found, verdict):
@@ -62,12 +71,14 @@ def test_verdicts_by_hand(row, found, verdict):
 
 def test_the_table_by_hand():
     ranks = replace(THREE, metric="Rank-1", mean=90.0)
-    table, passed = compare([ONE, ranks], {"mAP": 52.0, "Rank-1": 94.04})
+    overlap = replace(OVERLAP, floor=0.5)
+    table, passed = compare([ONE, ranks, overlap], {"mAP": 52.0, "Rank-1": 94.04, "IoU/mean": 0.504})
     cells = [line.split("  ") for line in table.splitlines()]
     assert [[c.strip() for c in line if c.strip()] for line in (cells[0], *cells[2:])] == [
-        ["metric, %", "expected", "found", "difference", "verdict"],
-        ["mAP", "54.3", "52.0", "-2.3", "lower"],
-        ["Rank-1", "90.0 ± 1.5", "94.0", "+4.0", "higher"],
+        ["metric", "expected", "found", "difference", "verdict"],
+        ["mAP, %", "54.3", "52.0", "-2.3", "lower"],
+        ["Rank-1, %", "90.0 ± 1.5", "94.0", "+4.0", "higher"],
+        ["IoU/mean", "0.63, at least 0.50", "0.50", "-0.13", "ok"],
     ]
     assert not passed
     assert compare([ranks], {"Rank-1": 94.04})[1]
@@ -87,7 +98,7 @@ def test_a_run_that_is_lower(tool, leave, capsys):
 
 
 def test_results_are_looked_for_in_the_output_folder(tool, leave, tmp_path):
-    leave(mAP=90.0)
+    leave(**STARTED)
     assert call(tool, "--config-file", START, "OUTPUT_DIR", str(tmp_path), "SEED", "7", "MODEL.DEVICE", "cuda") == 0
 
 
@@ -96,6 +107,13 @@ def test_no_results(tool, tmp_path, capsys):
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert f"'{tmp_path}/results.json' does not exist: train to the end by tools/train_net.py " in line
     assert f" --config-file {START}, or" in line
+
+
+def test_a_quickstart_that_has_learned_too_little(tool, leave, capsys):
+    """The gate of .ci/run."""
+    assert call(tool, "--config-file", START, "--results", leave(**STARTED | {"IoU/mean": 0.49})) == 1
+    assert re.search(r"IoU/mean +0.63, at least 0.50 +0.49 +-0.14 +lower", capsys.readouterr().out)
+    assert f"tools/compare_results.py --config-file {START}" in Path(".ci/run").read_text()
 
 
 @pytest.mark.parametrize(
@@ -135,12 +153,12 @@ def test_rows_are_found_by_config_and_overrides():
 def test_a_run_with_other_settings_is_refused(tool, leave, tmp_path, capsys):
     cfg = load_config(START, ["MODEL.MGRE.LOCATION.LOSS_WEIGHT", "3.0", "SEED", "5"])
     (tmp_path / "config.yaml").write_text(cfg.dump())
-    assert call(tool, "--config-file", START, "--results", leave(mAP=90.0)) == 1
+    assert call(tool, "--config-file", START, "--results", leave(**STARTED)) == 1
     assert "is of a run with MODEL.MGRE.LOCATION.LOSS_WEIGHT 3.0, and the fig" in capsys.readouterr().err
     (tmp_path / "config.yaml").write_text(load_config(START, ["SEED", "5"]).dump())
-    assert call(tool, "--config-file", START, "--results", leave(mAP=90.0)) == 0
+    assert call(tool, "--config-file", START, "--results", leave(**STARTED)) == 0
     (tmp_path / "config.yaml").write_text("a: [")
-    assert call(tool, "--config-file", START, "--results", leave(mAP=90.0)) == 1
+    assert call(tool, "--config-file", START, "--results", leave(**STARTED)) == 1
     assert "config.yaml' is damaged" in capsys.readouterr().err
 
 
@@ -155,7 +173,7 @@ def test_the_shipped_rows_are_of_shipped_configs():
     assert all((row.deviation is None) == (len(row.seeds.split()) == 1) for row in rows)
 
 
-GOOD = [QUICK, "", "0", "mAP", "54.3", "", "a GPU", "torch 2", "abc", ""]
+GOOD = [QUICK, "", "0", "mAP", "54.3", "", "", "a GPU", "torch 2", "abc", ""]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +184,9 @@ GOOD = [QUICK, "", "0", "mAP", "54.3", "", "a GPU", "torch 2", "abc", ""]
         ("mean", "543", "mean is '543'"),
         ("deviation", "-1", "deviation is '-1'; allowed: a number from 0 to 100, or nothing for one run"),
         ("deviation", "nan", "deviation is 'nan'"),
-        ("metric", "map", "metric is 'map'; allowed: mAP, Rank-1, Rank-5, mINP"),
+        ("metric", "map", "metric is 'map'; allowed: mAP, Rank-1, Rank-5, mINP, IoU/ and a region or mean$"),
+        ("floor", "-1", "floor is '-1'; allowed: a number from 0 to 100, or nothing"),
+        ("metric", "IoU/mean", "mean is '54.3'; allowed: a number from 0 to 1$"),
         ("config", "", "config is empty"),
         ("seeds", "", "seeds is empty"),
     ],
@@ -180,7 +200,7 @@ def test_a_wrong_cell(tmp_path, cell, value, message):
 def test_a_malformed_file(tmp_path):
     path = tmp_path / "results.csv"
     assert read_expected(write_rows(path, COLUMNS, GOOD)) == [replace(ONE, note="")]
-    with pytest.raises(DataError, match="line 3 has 9 cells; it needs 10, one for each column"):
+    with pytest.raises(DataError, match="line 3 has 10 cells; it needs 11, one for each column"):
         read_expected(write_rows(path, COLUMNS, GOOD, GOOD[:-1]))
     with pytest.raises(DataError, match=r"has the columns config, mAP; it needs config, overrides, seeds, metric"):
         read_expected(write_rows(path, ["config", "mAP"], GOOD))

@@ -63,13 +63,14 @@ class ModelRecord:
             WeightsError: it is damaged, or a newer release has written it.
         """
         try:
-            values = json.loads(text)
+            values: dict[str, Any] = json.loads(text)
             if values["format"] > FORMAT:
                 raise WeightsError(
                     f"the record in '{path}' has format {values['format']}, this release reads up to {FORMAT}: "
                     "upgrade mgre"
                 )
             pairs = {"input_size", "center_crop", "pixel_mean", "pixel_std"}
-            return cls(**{name: tuple(v) if name in pairs and v is not None else v for name, v in values.items()})
+            values |= {name: tuple(values[name]) for name in pairs & values.keys() if values[name] is not None}
+            return cls(**values)
         except (ValueError, TypeError, LookupError) as error:
             raise WeightsError(f"the record in '{path}' is damaged ({error}): take another copy of the file") from error

@@ -12,6 +12,7 @@ Ctrl-C (where it was finding key points, the same command goes on from there).
 """
 
 import argparse
+import io
 import sys
 
 from mgre_cli.arguments import positive
@@ -53,7 +54,8 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
 
 def main(words: list[str] | None = None) -> int:
     args = parse_args(words)
-    sys.stdout.reconfigure(errors="backslashreplace")  # a file name may have bytes that are no text
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may have bytes that are no text
     # Imported only after the options have been parsed: this imports torch, which takes seconds.
     from mgre.commands.extract_keypoints import call
 

@@ -1,4 +1,4 @@
-"""Choose the weights lambda_1^F .. lambda_4^F of the final feature, Eq. (6), for a trained MGRe (Fig. 6).
+r"""Choose the weights lambda_1^F .. lambda_4^F of the final feature, Eq. (6), for a trained MGRe (Fig. 6).
 
 Ranks a validation set with many weights, from the distances of the stages' features, which are computed once. Writes to
 the output folder:
@@ -7,9 +7,9 @@ the output folder:
     stage_weights.yml               the config with the chosen weights
 
 Example, after a training on what remains of Market-1501 without the validation identities:
-    tools/train_net.py --config-file configs/MGRe/market.yml DATASETS.NAMES "('Market1501Val',)" \\
+    tools/train_net.py --config-file configs/MGRe/market.yml DATASETS.NAMES "('Market1501Val',)" \
         DATASETS.TESTS "('Market1501Val',)" OUTPUT_DIR logs/MGRe/market-val
-    tools/select_weights.py --config-file configs/MGRe/market.yml DATASETS.NAMES "('Market1501Val',)" \\
+    tools/select_weights.py --config-file configs/MGRe/market.yml DATASETS.NAMES "('Market1501Val',)" \
         MODEL.WEIGHTS logs/MGRe/market-val/model_final.pth OUTPUT_DIR logs/MGRe/market-val
 """
 

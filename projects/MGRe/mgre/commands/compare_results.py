@@ -44,6 +44,6 @@ def run(args: argparse.Namespace) -> int:
     print("\nExpected:", *dict.fromkeys(row.source for row in expected), sep="\n  ")
     print(
         f"ok: within {DEVIATIONS:g} standard deviations of the mean or, where there is one run, within "
-        f"{POINTS:g} points of it"
+        f"{POINTS:g} points of it (0.02 of an IoU); not below the lowest figure where one is given"
     )
     return int(not passed)

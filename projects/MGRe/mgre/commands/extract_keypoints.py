@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from fastreid.config import CfgNode
@@ -50,6 +50,7 @@ def call(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Find, import, check or draw key points, as the options say; the exit status."""
     setup_logger(name="mgre")
     cfg = load(args)
     image_sets = find_image_sets(args, cfg)
@@ -86,6 +87,12 @@ def load(args: argparse.Namespace) -> CfgNode:
 
 
 def find_image_sets(args: argparse.Namespace, cfg: CfgNode) -> list[ImageSet]:
+    """The images to work on by folder, each with the path of its key point file.
+
+    Raises:
+        ConfigError: ``--output`` is one file, and there are several folders.
+        DataError: a folder has no images.
+    """
     listed = list_images(cfg) if args.images is None else {args.images: sorted(find_images(args.images))}
     if args.output and len(listed) > 1:
         raise ConfigError(f"--output is one file, and the config's data sets need {len(listed)}: leave it out")
@@ -99,6 +106,7 @@ def find_image_sets(args: argparse.Namespace, cfg: CfgNode) -> list[ImageSet]:
 
 
 def default_output(args: argparse.Namespace, cfg: CfgNode, folder: str) -> str:
+    """The path of a folder's key point file where ``--output`` names none."""
     if args.images is None or args.check or args.sheets:
         return keypoint_path(cfg.DATASETS.KEYPOINTS, folder)
     # Not keypoint_path: a key point file in the working directory is most likely of other images.
@@ -123,6 +131,7 @@ def require_own_outputs(image_sets: list[ImageSet]) -> None:
 
 
 def write_found(args: argparse.Namespace, cfg: CfgNode, image_sets: list[ImageSet], todo: list[ImageSet]) -> int:
+    """Let the pose model find the key points of the sets in ``todo``, and write them; the exit status."""
     known = [name for name, _ in POSE_MODELS]
     if args.model not in known:
         raise ConfigError(
@@ -140,6 +149,7 @@ def write_found(args: argparse.Namespace, cfg: CfgNode, image_sets: list[ImageSe
 
 
 def write_imported(args: argparse.Namespace, cfg: CfgNode, image_sets: list[ImageSet], todo: list[ImageSet]) -> int:
+    """Write the key points of another program's file for the sets in ``todo``; the exit status."""
     source_format, source = args.source
     if source_format not in IMPORTERS:
         raise ConfigError(f"--import {source_format}: no such format; known ones: {', '.join(sorted(IMPORTERS))}")
@@ -162,7 +172,8 @@ def write_imported(args: argparse.Namespace, cfg: CfgNode, image_sets: list[Imag
     return worst(statuses)
 
 
-def tell_left(image_sets: list[ImageSet], written: list[ImageSet] | dict[ImageSet, object]) -> None:
+def tell_left(image_sets: list[ImageSet], written: Collection[ImageSet]) -> None:
+    """Print which key point files stay as they are."""
     for image_set in image_sets:
         if image_set not in written:
             print(f"'{image_set.output}' is there already: left as it is")
@@ -189,6 +200,7 @@ def report(found: FoundKeypoints, image_set: ImageSet, cfg: CfgNode) -> int:
 
 
 def worst(statuses: Iterable[int]) -> int:
+    """The exit status of several sets: failed before skipped before 0."""
     found = set(statuses)
     return next((status for status in (FAILED, SKIPPED) if status in found), 0)
 

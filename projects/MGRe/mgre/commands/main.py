@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from mgre.errors import MGReError, printable
 

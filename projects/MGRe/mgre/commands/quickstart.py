@@ -3,6 +3,7 @@
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from fastreid.config import CfgNode
@@ -21,6 +22,7 @@ SHOWN = ("fastreid.utils.events", "mgre")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Train, evaluate with and without re-ranking, and print the figures and where the files are."""
     start = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     words = ["--config-file", CONFIG, "MODEL.DEVICE", device, *args.opts]
@@ -28,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
 
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
-    plain = trainer.train()
+    plain = trainer.train() or {}  # None on other processes than the main one, which is alone here
     write_results(Path(cfg.OUTPUT_DIR, RESULTS_FILE), plain)
     cfg.defrost()
     cfg.TEST.RERANK.ENABLED = True
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _save_contact_sheet(cfg: CfgNode, trainer: Trainer, path: Path) -> None:
-    test_set = trainer.build_test_loader(cfg, cfg.DATASETS.TESTS[0])[0].dataset
+    test_set: Any = trainer.build_test_loader(cfg, cfg.DATASETS.TESTS[0])[0].dataset
     picked = torch.linspace(0, len(test_set) - 1, 16).long().tolist()
     samples = [sample for i in picked if (sample := test_set[i]) is not None]  # None: it cannot be read
     images = torch.stack([sample["images"] for sample in samples])

@@ -4,6 +4,7 @@ import argparse
 import functools
 import os
 import sys
+from typing import cast
 
 from fastreid.config import CfgNode
 from tabulate import tabulate
@@ -27,9 +28,11 @@ from mgre.evaluation.stage_weights import (
     write_config,
     write_scores,
 )
+from mgre.modeling import MGRe
 
 
 def run(args: argparse.Namespace) -> None:
+    """Rank the validation set with many weights, and write the scores, the curves and the config with the best."""
     cfg = load_config(args.config_file, args.opts)
     _check(cfg)
     name = args.dataset or _validation_set(cfg)
@@ -40,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     cfg.freeze()
 
     loader, num_query = build_test_loader(cfg, name)
-    distances = measure_stages(load_model(cfg), loader, num_query)
+    distances = measure_stages(cast(MGRe, load_model(cfg)), loader, num_query)
     stages = tuple(distances.by_stage)
     configured = {f"stage{i}": float(weight) for i, weight in enumerate(cfg.MODEL.MGRE.STAGE_WEIGHTS, start=1)}
     named = {
@@ -65,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def plot(path: str, score: Score, curves: dict[str, list[Weights]], fixed: Weights, title: str) -> None:
+    """Draw mAP against each weight, or say that the picture cannot be made: the other files do not need it."""
     points = {stage: [(w[index], score(w)) for w in curve] for index, (stage, curve) in enumerate(curves.items())}
     try:
         plot_curves(path, points, dict(zip(curves, fixed, strict=True)), title=title)

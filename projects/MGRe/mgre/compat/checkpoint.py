@@ -14,7 +14,7 @@ from mgre.system.files import write_atomically
 
 
 @contextmanager
-def _open_atomically(path: str, mode: str) -> Iterator[IO]:
+def _open_atomically(path: str, mode: str) -> Iterator[IO[str]]:
     with write_atomically(path) as unfinished, open(unfinished, mode) as file:
         yield file
 

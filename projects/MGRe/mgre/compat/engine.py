@@ -26,12 +26,12 @@ _cuda_worker = _launch_module._distributed_worker
 
 def _distributed_worker(
     local_rank: int,
-    main_func: Callable,
+    main_func: Callable[..., Any],
     world_size: int,
     num_processes_per_machine: int,
     machine_rank: int,
     dist_url: str,
-    args: tuple,
+    args: tuple[Any, ...],
 ) -> None:
     # A spawned process spawns in turn. Its loaders' workers start as they do in a single process, which is far quicker.
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)

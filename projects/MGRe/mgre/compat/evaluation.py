@@ -24,7 +24,7 @@ def compile_nothing() -> None:
     The toolbox's compiles into site-packages when it is made, and ends the process where that fails.
     """
 
-    def make(compile_dependencies: Callable) -> Callable:
+    def make(compile_dependencies: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(compile_dependencies)
         def skipped(evaluator: reid_evaluation.ReidEvaluator) -> None:
             """:mod:`mgre.evaluation.ranking` needs no compiler."""
@@ -40,7 +40,7 @@ def rank_by_counting() -> None:
     The toolbox's Python loop takes minutes, and ReidEvaluator reads ten ranks from it, which smaller galleries lack.
     """
 
-    def make(eval_market1501: Callable) -> Callable:
+    def make(eval_market1501: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(eval_market1501)
         def ranked(*args: Any, **kwargs: Any) -> tuple[np.ndarray, list[float], list[float]]:
             return ranking.eval_market1501(*args, **kwargs)
@@ -76,14 +76,14 @@ def measure_rows() -> None:
             return jaccard_rows(torch.cat((feat_1, feat_2)).float(), len(feat_1), k1=k1, k2=k2)
         return {"cosine": cosine_rows, "euclidean": euclidean_rows}[metric](feat_1, feat_2)
 
-    def make_array(build_dist: Callable) -> Callable:
+    def make_array(build_dist: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(build_dist)
         def built(*args: Any, **kwargs: Any) -> np.ndarray:
             return np.asarray(build_rows(*args, **kwargs))
 
         return built
 
-    def make_jaccard(compute_jaccard_distance: Callable) -> Callable:
+    def make_jaccard(compute_jaccard_distance: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(compute_jaccard_distance)
         def computed(
             features: torch.Tensor, k1: int = 20, k2: int = 6, search_option: int = 0, fp16: bool = False
@@ -104,15 +104,19 @@ def measure_rows() -> None:
 def expand_by_neighbours() -> None:
     """Query expansion without the toolbox's array of all pairs of images."""
 
-    def make(aqe: Callable) -> Callable:
+    def make(aqe: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(aqe)
         def expanded(
             query_feat: torch.Tensor, gallery_feat: torch.Tensor, *args: Any, **kwargs: Any
         ) -> tuple[torch.Tensor, torch.Tensor]:
             from mgre.evaluation.query_expansion import expand  # here, because it imports scipy
 
-            features = (feats.to(placement().device or feats.device) for feats in (query_feat, gallery_feat))
-            return expand(*features, *args, **kwargs)
+            device = placement().device
+            query_feat, gallery_feat = (
+                query_feat.to(device or query_feat.device),
+                gallery_feat.to(device or gallery_feat.device),
+            )
+            return expand(query_feat, gallery_feat, *args, **kwargs)
 
         return expanded
 
@@ -122,7 +126,7 @@ def expand_by_neighbours() -> None:
 def measure_all_for_roc() -> None:
     """The ROC is made from the whole array of distances, by the toolbox's Python function."""
 
-    def make(evaluate_roc: Callable) -> Callable:
+    def make(evaluate_roc: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(evaluate_roc)
         def evaluated(distmat: np.ndarray | DistanceRows, *args: Any, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
             return evaluate_roc(np.asarray(distmat), *args, **kwargs)

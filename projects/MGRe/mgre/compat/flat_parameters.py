@@ -33,7 +33,7 @@ def flatten_any_layout() -> None:
     The toolbox can flatten contiguous weights only.
     """
 
-    def make(make_params_contiguous: Callable) -> Callable:
+    def make(make_params_contiguous: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(make_params_contiguous)
         def flattened(params: ContiguousParams) -> None:
             for weights, gradients, parts in zip(
@@ -71,7 +71,9 @@ def save_in_one_order(optimizer: torch.optim.Optimizer, params: ContiguousParams
             part.view(flat).copy_(part.contiguous_view(ordered))
         return flat
 
-    def reordered(change: Callable, optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> dict[str, Any]:
+    def reordered(
+        change: Callable[..., Any], optimizer: torch.optim.Optimizer, content: dict[str, Any]
+    ) -> dict[str, Any]:
         sizes = [sum(part.parameter.numel() for part in parts) for parts in groups]
         states = {
             index: {

@@ -53,19 +53,20 @@ def import_toolbox() -> None:
 @contextmanager
 def former_names() -> Iterator[None]:
     """``collections.Mapping`` (gone in Python 3.10) and ``torch._six`` (gone in torch 2), as long as this lasts."""
+    python: Any = collections
     add_mapping = not hasattr(collections, "Mapping")
     add_six = importlib.util.find_spec("torch._six") is None
     if add_mapping:
-        collections.Mapping = collections.abc.Mapping
+        python.Mapping = collections.abc.Mapping
     if add_six:
-        six = ModuleType("torch._six")
+        six: Any = ModuleType("torch._six")
         six.string_classes = (str, bytes)
         sys.modules["torch._six"] = six
     try:
         yield
     finally:
         if add_mapping:
-            del collections.Mapping
+            del python.Mapping
         if add_six:
             del sys.modules["torch._six"]
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from fastreid.layers import batch_norm, pooling
@@ -15,7 +16,7 @@ def keep_channels_last() -> None:
     The toolbox's copies both halves to the other layout, so the rest of a channels-last model computes in that one.
     """
 
-    def make(forward: Callable) -> Callable:
+    def make(forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
         def normalised(ibn: batch_norm.IBN, x: torch.Tensor) -> torch.Tensor:
             if not x.is_contiguous(memory_format=torch.channels_last):
@@ -38,7 +39,7 @@ def pool_by_reduction() -> None:
     Cells of equal value share the gradient; the toolbox's gives it to one of them.
     """
 
-    def make(forward: Callable) -> Callable:
+    def make(forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
         def pooled(pool: pooling.GlobalMaxPool, x: torch.Tensor) -> torch.Tensor:
             return x.amax(dim=(-2, -1), keepdim=True) if pool.output_size in (1, (1, 1)) else forward(pool, x)
@@ -54,7 +55,7 @@ def flatten_any_layout() -> None:
     The toolbox's is a view, which only maps of the other layout allow.
     """
 
-    def make(forward: Callable) -> Callable:
+    def make(forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
         def flattened(flatten: pooling.Flatten, x: torch.Tensor) -> torch.Tensor:
             return x.flatten(1)[..., None, None]

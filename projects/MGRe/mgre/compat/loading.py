@@ -24,15 +24,17 @@ from mgre.compat.patching import Overlay, adapt
 from mgre.errors import ConfigError, DataError
 
 
-class _HostLoader(DataLoader):
+class _HostLoader(DataLoader[Any]):
     """A plain loader, whose batches arrive unpacked."""
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # torch names its own iterator's class
         return map(_unpacked, super().__iter__())
 
 
 class _DataLoader(data_utils.DataLoaderX):
-    def __new__(cls, local_rank: int, **kwargs: Any) -> DataLoader:
+    batch: Any
+
+    def __new__(cls, local_rank: int, **kwargs: Any) -> DataLoader[Any]:  # type: ignore[misc]  # or a plain one
         if torch.cuda.is_available():
             return super().__new__(cls)
         return _HostLoader(**_with_lasting_workers(kwargs | {"pin_memory": False}))
@@ -133,10 +135,10 @@ def raise_loading_errors() -> None:
 def check_identity_batches() -> None:
     """An identity sampler that cannot fill a batch raises an error; the toolbox's samplers search for ever."""
 
-    def make(init: Callable) -> Callable:
+    def make(init: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(init)
         def checked(
-            sampler: Any, data_source: list, mini_batch_size: int, num_instances: int, *args: Any, **kwargs: Any
+            sampler: Any, data_source: list[Any], mini_batch_size: int, num_instances: int, *args: Any, **kwargs: Any
         ) -> None:
             world_size = comm.get_world_size()
             keys = (
@@ -171,7 +173,7 @@ def convert_images() -> None:
     if "ByteStorage" not in functional.to_tensor.__code__.co_names:
         return
 
-    def make(to_tensor: Callable) -> Callable:
+    def make(to_tensor: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(to_tensor)
         def converted(pic: Image.Image | np.ndarray) -> torch.Tensor:
             if isinstance(pic, np.ndarray):

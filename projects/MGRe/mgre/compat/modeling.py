@@ -4,7 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import fastreid
 import torch
@@ -35,9 +35,9 @@ def leave_batches_alone() -> None:
     The toolbox's models subtract the mean in the caller's batch, so the second use of a batch normalises it twice.
     """
 
-    def make_preprocess(preprocess_image: Callable) -> Callable:
+    def make_preprocess(preprocess_image: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(preprocess_image)
-        def preprocessed(model: nn.Module, batched_inputs: dict[str, Any] | torch.Tensor) -> torch.Tensor:
+        def preprocessed(model: Baseline | MGN, batched_inputs: dict[str, Any] | torch.Tensor) -> torch.Tensor:
             images = batched_inputs["images"] if isinstance(batched_inputs, dict) else batched_inputs
             if isinstance(images, torch.Tensor):
                 dtype = images.dtype if images.is_floating_point() else model.pixel_mean.dtype
@@ -46,7 +46,7 @@ def leave_batches_alone() -> None:
 
         return preprocessed
 
-    def make_baseline_forward(forward: Callable) -> Callable:
+    def make_baseline_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
         def classified(model: Baseline, batched_inputs: dict[str, Any] | torch.Tensor) -> Any:
             features = model.backbone(model.preprocess_image(batched_inputs))
@@ -54,14 +54,14 @@ def leave_batches_alone() -> None:
                 return model.heads(features)
             # The toolbox's asks whether targets are negative, as those of precise batch norm can be: the host waits for
             # the GPU to answer. To clamp them needs no answer.
-            targets = batched_inputs["targets"].to(model.device).clamp(min=0)
+            targets = cast(dict[str, Any], batched_inputs)["targets"].to(model.device).clamp(min=0)
             return model.losses(model.heads(features, targets), targets)
 
         return classified
 
-    def make_forward(forward: Callable) -> Callable:
+    def make_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
-        def moved(model: nn.Module, batched_inputs: dict[str, Any] | torch.Tensor) -> Any:
+        def moved(model: MGN, batched_inputs: dict[str, Any] | torch.Tensor) -> Any:
             if isinstance(batched_inputs, dict) and "targets" in batched_inputs:
                 batched_inputs = batched_inputs | {"targets": batched_inputs["targets"].to(model.device)}
             return forward(model, batched_inputs)
@@ -77,7 +77,7 @@ def leave_batches_alone() -> None:
 def set_execution() -> None:
     """``build_model`` heeds MODEL.CHANNELS_LAST and MODEL.COMPILE, for every architecture."""
 
-    def make(build_model: Callable) -> Callable:
+    def make(build_model: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(build_model)
         def built(cfg: CfgNode) -> nn.Module:
             # Not at the top: mgre.modeling uses the toolbox, which is being adapted when this module is imported.
@@ -100,7 +100,7 @@ def set_execution() -> None:
 def find_regnet_configs() -> None:
     """RegNet and EfficientNet find their configs; the toolbox searches for these files below the working directory."""
 
-    def make(merge_from_file: Callable) -> Callable:
+    def make(merge_from_file: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(merge_from_file)
         def merged(path: str) -> None:
             merge_from_file(path if os.path.exists(path) else os.path.join(_TOOLBOX_PARENT, path))
@@ -165,7 +165,7 @@ def compare_across_processes() -> None:
     than one process with the images of both. The gradients fit DistributedDataParallel's mean over the processes.
     """
 
-    def make(loss: Callable) -> Callable:
+    def make(loss: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(loss)
         def compared(embedding: torch.Tensor, targets: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
             return loss(_of_all_processes(embedding), _of_all_processes(targets), *args, **kwargs)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any, NoReturn
 
 from fastreid.data import data_utils
 from fastreid.data.datasets import CUHK03, PRID, Shinpuhkan
@@ -30,7 +31,7 @@ def decode_by_own_decoder() -> None:
     The toolbox's clips 16 bits at white, shows the hidden colours of transparent pixels, and keeps a fourth channel.
     """
 
-    def make(read_image: Callable) -> Callable:
+    def make(read_image: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(read_image)
         def decoded(file_name: str, format: str | None = None) -> Image.Image:
             image = load_image(PathManager.get_local_path(str(file_name)))
@@ -57,6 +58,11 @@ _GLOB_FUNCTIONS = (
 )
 # Of these the images lie in one folder.
 _FLAT = ("cuhk_sysu", "dukemtmcreid", "market1501", "veri")
+
+
+def _always(replacement: Any) -> Callable[[Any], Any]:
+    """A function of one argument that gives ``replacement`` whatever it is called with."""
+    return lambda original: replacement
 
 
 def _images_by_pattern(pattern: str) -> list[str]:
@@ -93,9 +99,9 @@ def take_all_suffixes() -> None:
     """
     for name in _GLOB_MODULES:
         find = _images_of_flat_folder if name in _FLAT else _images_by_pattern
-        adapt(_module(name), "glob", lambda original, find=find: Overlay(glob, glob=find))
+        adapt(_module(name), "glob", _always(Overlay(glob, glob=find)))
     for name in _GLOB_FUNCTIONS:
-        adapt(_module(name), "glob", lambda original: _images_by_pattern)
+        adapt(_module(name), "glob", _always(_images_by_pattern))
 
 
 def _read_prid(dataset: PRID, train_path: str) -> list[list[str]]:
@@ -115,10 +121,15 @@ def _read_shinpuhkan(dataset: Shinpuhkan, train_path: str) -> list[tuple[str, ..
     return items
 
 
+def _in_the_guise_of(read: Callable[..., Any]) -> Callable[[Any], Any]:
+    """A function that gives ``read`` the name and the documentation of what it is called with."""
+    return lambda original: functools.wraps(original)(read)
+
+
 def take_all_suffixes_below() -> None:
     """PRID and Shinpuhkan, which walk through folders, take all images too; theirs take hidden files for images."""
     for reader, read in ((PRID, _read_prid), (Shinpuhkan, _read_shinpuhkan)):
-        adapt(reader, "process_train", lambda original, read=read: functools.wraps(original)(read))
+        adapt(reader, "process_train", _in_the_guise_of(read))
 
 
 # -- Names ----------------------------------------------------------------------------------------
@@ -158,7 +169,7 @@ class _NameForm:
             self._refuse(path, f"its camera is {camera}")
         return match
 
-    def _refuse(self, path: str, fault: str) -> None:
+    def _refuse(self, path: str, fault: str) -> NoReturn:
         spans = (("identities", self.identities), ("cameras", self.cameras))
         published = " and ".join(f"{what} {span[0]} to {span[1]}" for what, span in spans if span)
         raise DataError(
@@ -187,7 +198,7 @@ def read_whole_numbers() -> None:
     whole path, which may be in the name of a folder. An assertion says neither which image nor what is allowed.
     """
     for name, form in _NAME_FORMS.items():
-        adapt(_module(name), "re", lambda original, form=form: Overlay(re, compile=lambda pattern: form))
+        adapt(_module(name), "re", _always(Overlay(re, compile=_always(form))))
 
 
 # -- Lists ----------------------------------------------------------------------------------------
@@ -211,10 +222,10 @@ def read_lists_by_line() -> None:
     """
     for name, (form, example) in _LINE_FORMS.items():
 
-        def open_list(path: str, mode: str = "r", form: re.Pattern = form, example: str = example) -> io.StringIO:
+        def open_list(path: str, mode: str = "r", form: re.Pattern[str] = form, example: str = example) -> io.StringIO:
             return io.StringIO("".join(f"{line}\n" for line in read_lines(path, form, example)))
 
-        adapt(_module(name), "open", lambda original, replacement=open_list: replacement)
+        adapt(_module(name), "open", _always(open_list))
 
 
 def check_before_extraction() -> None:
@@ -223,7 +234,7 @@ def check_before_extraction() -> None:
     The toolbox extracts for minutes before it opens the last of the files, which may be a web page or cut short.
     """
 
-    def make(preprocess_split: Callable) -> Callable:
+    def make(preprocess_split: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(preprocess_split)
         def checked(dataset: CUHK03) -> None:
             kinds = ("classic_detected", "classic_labeled", "new_detected", "new_labeled")

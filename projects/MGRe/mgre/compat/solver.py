@@ -20,7 +20,7 @@ def keep_flat_gradients() -> None:
     which the optimizer never sees: no weight ever changes, and no error is raised.
     """
 
-    def make(build_optimizer: Callable) -> Callable:
+    def make(build_optimizer: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(build_optimizer)
         def built(*args: Any, **kwargs: Any) -> tuple[torch.optim.Optimizer, Any]:
             optimizer, params = build_optimizer(*args, **kwargs)

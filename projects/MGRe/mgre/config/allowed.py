@@ -40,14 +40,17 @@ class Choice:
 
 
 def choice(*names: str) -> Choice:
+    """One of the names."""
     return Choice(names)
 
 
 def at_least(limit: float, words: str = "") -> Rule:
+    """Numbers from ``limit`` upwards."""
     return Rule(words or f"{limit} or more", lambda value: value >= limit)
 
 
 def more_than(limit: float) -> Rule:
+    """Numbers above ``limit``, which is not among them."""
     return Rule(f"more than {limit}", lambda value: value > limit)
 
 

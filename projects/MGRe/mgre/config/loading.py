@@ -77,8 +77,12 @@ def _is_larger_than(size: int, value: Any) -> bool:
     return seen > size
 
 
-def leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings, each with its name: the keys joined by dots."""
+def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings, each with its name: the keys joined by dots.
+
+    >>> list(leaves({"MODEL": {"DEVICE": "cpu", "MGRE": {}}, "SEED": 0}))
+    [('MODEL.DEVICE', 'cpu'), ('SEED', 0)]
+    """
     for key, value in node.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")

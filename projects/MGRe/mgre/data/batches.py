@@ -18,7 +18,7 @@ from torch.utils.data import default_collate, get_worker_info
 IMAGES, ERASED, COLOUR = "images", "erased", "erased_colour"
 
 
-class PackedBatch(dict):
+class PackedBatch(dict[str, Any]):
     """A batch as it travels. Its ``images`` (B, 3, H, W) are uint8.
 
     Where pixels were erased, ``erased`` (B, H, W), bool, says which, and ``erased_colour`` (3 or 1, 1, 1), float32, has

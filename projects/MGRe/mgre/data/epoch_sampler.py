@@ -1,7 +1,8 @@
 """The images that a training draws, and the seeds of their augmentation: a function of seed, epoch and position."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from itertools import count, islice
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class Draw(int):
         draw.seed = seed
         return draw
 
-    def __getnewargs__(self) -> tuple[int, int]:
+    def __getnewargs__(self) -> tuple[int, int]:  # type: ignore[override]  # an int alone has one
         return int(self), self.seed
 
 
@@ -39,7 +40,7 @@ class EpochSampler(Sampler[Draw]):
         seed: of all epochs, the same on all processes.
     """
 
-    def __init__(self, sampler: Sampler[int], *, batch_size: int, steps_per_epoch: int) -> None:
+    def __init__(self, sampler: Any, *, batch_size: int, steps_per_epoch: int) -> None:
         """
         Args:
             sampler: a training sampler of the toolbox.
@@ -47,7 +48,7 @@ class EpochSampler(Sampler[Draw]):
             steps_per_epoch: steps of an epoch.
         """
         self.sampler = sampler
-        self.seed = sampler._seed
+        self.seed = sampler._seed  # noqa: SLF001 (the toolbox takes a seed, and gives it back nowhere else)
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
         self._first_step = 0
@@ -66,17 +67,18 @@ class EpochSampler(Sampler[Draw]):
         num_draws = self.steps_per_epoch * self.batch_size
         # All processes take their shares out of the same stream of indices, so its seed is the same on all of them. The
         # seeds of the augmentation differ between the processes.
-        self.sampler._seed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
-        with seeded(self.sampler._seed):
+        seed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
+        self.sampler._seed = seed  # noqa: SLF001
+        with seeded(seed):
             indices = list(islice(self.sampler, num_draws))
         seeds = np.random.default_rng((self.seed, epoch, comm.get_rank())).integers(2**32, size=num_draws)
         return [Draw(index, seed) for index, seed in zip(indices, seeds.tolist(), strict=True)]
 
 
-def draw_by_epoch(loader: DataLoader) -> DataLoader:
+def draw_by_epoch(loader: DataLoader[Any]) -> DataLoader[Any]:
     """Let a training loader of the toolbox draw through an :class:`EpochSampler` (see :func:`epoch_sampler`)."""
-    batches: BatchSampler = loader.batch_sampler
-    steps = len(loader.dataset) // (batches.batch_size * comm.get_world_size())
+    batches = cast(BatchSampler, loader.batch_sampler)
+    steps = len(cast(Sized, loader.dataset)) // (batches.batch_size * comm.get_world_size())
     # At least 1: a training set that does not fill one batch is refused later, with the trainer's schedule.
     batches.sampler = EpochSampler(batches.sampler, batch_size=batches.batch_size, steps_per_epoch=max(steps, 1))
     # The loader draws a seed for its workers at each start. From a generator of its own, these draws do not change the
@@ -85,7 +87,7 @@ def draw_by_epoch(loader: DataLoader) -> DataLoader:
     return loader
 
 
-def epoch_sampler(loader: DataLoader) -> EpochSampler | None:
+def epoch_sampler(loader: DataLoader[Any]) -> EpochSampler | None:
     """The sampler that :func:`draw_by_epoch` has put into ``loader``; None for a loader that it has not changed."""
     sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
     return sampler if isinstance(sampler, EpochSampler) else None

@@ -108,7 +108,7 @@ class _Crops:
         self.xy, self.scores = points[..., :2], points[..., 2]
         self.trusted = trusted_points(points, min_score)
         self.size = np.array([found.size[::-1] for found in keypoints.values()])[:, None]
-        self.anything_trusted = self.trusted.any(axis=1)
+        self.anything_trusted = np.any(self.trusted, axis=1)
 
     def share(self, concerned: np.ndarray, judged: np.ndarray) -> str:
         """In words: how many of the ``judged`` images (N,) are ``concerned`` (N,), and the first names."""
@@ -217,7 +217,7 @@ def _check_upright(crops: _Crops) -> Iterator[Finding]:
         )
         return
 
-    disordered = (levels[:-1] > levels[1:]).any(axis=0)
+    disordered = np.any(levels[:-1] > levels[1:], axis=0)
     if crops.most(disordered, known.sum(axis=0) > 1):
         yield Finding(
             ERROR,
@@ -228,7 +228,7 @@ def _check_upright(crops: _Crops) -> Iterator[Finding]:
 
     nose_y, left_eye_y, right_eye_y = crops.xy[:, [_NOSE, *_EYES], 1].T
     split = (left_eye_y > nose_y) & (right_eye_y < nose_y)
-    face = crops.trusted[:, [_NOSE, *_EYES]].all(axis=1)
+    face = np.all(crops.trusted[:, [_NOSE, *_EYES]], axis=1)
     if crops.most(split, face):
         yield Finding(
             ERROR,
@@ -240,7 +240,7 @@ def _check_upright(crops: _Crops) -> Iterator[Finding]:
 def _check_sides(crops: _Crops) -> Iterator[Finding]:
     shoulders = crops.side(_SHOULDERS)
     products = np.stack([shoulders * crops.side(pair) for pair in _RIGID_PAIRS])
-    disagree, judged = (products < 0).any(axis=0), (products != 0).any(axis=0)
+    disagree, judged = np.any(products < 0, axis=0), np.any(products != 0, axis=0)
     if crops.most(disagree, judged):
         yield Finding(
             ERROR,
@@ -272,7 +272,7 @@ def _check_inside(crops: _Crops, min_score: float) -> Iterator[Finding]:
     if not (overhang > 0).any():
         return
     far = far_outside(np.concatenate([crops.xy, crops.scores[..., None]], axis=-1), crops.size[:, 0, ::-1], min_score)
-    images = far.any(axis=1)
+    images = np.any(far, axis=1)
     if images.sum() > MANY * crops.anything_trusted.sum():
         number, index = np.argwhere(far)[0]
         (x, y), score = crops.xy[number, index], crops.scores[number, index]
@@ -313,7 +313,7 @@ def check_entries(names: Sequence[str], people: Sequence[tuple[str, float, Image
         where = f"{abs(shift)} {'after' if shift > 0 else 'before'} it"
         moved = others & (np.abs(scores - np.roll(means, -shift)) <= SCORE_ROUNDING)
         if moved.sum() >= MIN_IMAGES and moved.sum() > MOST * others.sum():
-            told = share_of([people[index][0] for index in np.flatnonzero(moved)], len(people))
+            told = share_of([people[index][0] for index in np.flatnonzero(moved).tolist()], len(people))
             yield Finding(
                 ERROR,
                 f"points stand in other images' entries: the score of {told} is the mean of the points of the entry "

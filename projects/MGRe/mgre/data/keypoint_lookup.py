@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from fastreid.config import CfgNode
@@ -45,7 +45,7 @@ def _has_location_modules(cfg: CfgNode) -> bool:
 
 
 def find_train_keypoints(
-    cfg: CfgNode, datasets: dict[str, ImageDataset], items_of: dict[str, Sequence[Item]]
+    cfg: CfgNode, datasets: Mapping[str, ImageDataset], items_of: Mapping[str, Sequence[Item]]
 ) -> dict[str, ImageKeypoints]:
     """The key points of all training images, by path."""
     file_name, allow_missing = cfg.DATASETS.KEYPOINTS, cfg.DATASETS.ALLOW_MISSING_KEYPOINTS

@@ -1,6 +1,7 @@
 """Loaders for training and test, from the config, through the toolbox's."""
 
 import logging
+from typing import Any
 
 import torch
 from fastreid.config import CfgNode
@@ -23,7 +24,7 @@ from mgre.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 
-def build_train_loader(cfg: CfgNode) -> DataLoader:
+def build_train_loader(cfg: CfgNode) -> DataLoader[Any]:
     """The toolbox's training loader over all of ``DATASETS.NAMES``; with key points where the location loss is on.
 
     Batches are dicts: ``images`` (B, 3, H, W) float32 from 0 to 255, ``targets`` (B,), ``camids`` (B,), ``img_paths``
@@ -61,7 +62,7 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
     return loader
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]:
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader[Any], int]:
     """The toolbox's test loader over query and gallery images, and the number of query images.
 
     Batches are those of :func:`build_train_loader`; ``keypoints`` are in them where region IoU is to be measured and

@@ -44,7 +44,9 @@ class ReIDDataset(CommDataset):
     skip_unreadable = False
     leave_out_unreadable = False
 
-    def __init__(self, img_items: Sequence[Item], transform: Callable | None = None, relabel: bool = True) -> None:
+    def __init__(
+        self, img_items: Sequence[Item], transform: Callable[..., Any] | None = None, relabel: bool = True
+    ) -> None:
         super().__init__(img_items, transform, relabel)
         # Shared with the workers, which have copies of all else.
         self._unreadable = torch.zeros(len(img_items), dtype=torch.bool).share_memory_()
@@ -79,15 +81,15 @@ class ReIDDataset(CommDataset):
         if not self.skip_unreadable:
             return self._load_item(index)
         identity = self.img_items[index][1]
-        first_error = None
+        errors: list[UnreadableImageError] = []
         for candidate in chain(range(index, len(self)), range(index)):
             if self.img_items[candidate][1] == identity:
                 try:
                     return self._load_item(candidate)
                 except UnreadableImageError as error:
                     self._unreadable[candidate] = True
-                    first_error = first_error or error
-        raise first_error
+                    errors.append(error)
+        raise errors[0]
 
     def _load_item_or_none(self, index: int) -> dict[str, Any] | None:
         try:
@@ -109,7 +111,7 @@ class ReIDDataset(CommDataset):
             "img_paths": path,
         }
 
-    def load(self, path: str) -> dict[str, Tensor]:
+    def load(self, path: str) -> dict[str, Any]:
         """What of a sample comes from the image file."""
         image = load_image(path)
         return {"images": image if self.transform is None else self.transform(image)}
@@ -157,7 +159,7 @@ class KeypointDataset(ReIDDataset):
         self.keypoints = keypoints
         self.min_score = min_score
 
-    def load(self, path: str) -> dict[str, Tensor]:
+    def load(self, path: str) -> dict[str, Any]:
         image = load_image(path)
         found = self.keypoints.get(path)
         if found is None:

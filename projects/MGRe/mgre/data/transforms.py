@@ -6,7 +6,7 @@ are erased, loses it and never gets it back.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from fastreid.config import CfgNode
@@ -22,13 +22,15 @@ from mgre.errors import ConfigError
 # Augmentations of the toolbox that move or paste pixels by rules the key points cannot follow.
 PIXEL_ONLY_KEYS = ("AUTOAUG", "AUGMIX", "RPT")
 
+# A PIL image at the beginning of a chain, a (C, H, W) tensor at its end; each step takes what its place gives it.
+Pixels = Any
+Transformed = tuple[Pixels, KeyPoints, Tensor]
+
 
 class KeypointStep(Protocol):
-    """One augmentation: image (PIL or (C, H, W) tensor), (17, 2) points, (17,) trust -> the same three."""
+    """One augmentation: image, (17, 2) points, (17,) trust -> the same three."""
 
-    def __call__(
-        self, image: Image.Image | Tensor, points: KeyPoints, trusted: Tensor
-    ) -> tuple[Image.Image | Tensor, KeyPoints, Tensor]: ...
+    def __call__(self, image: Pixels, points: KeyPoints, trusted: Tensor) -> Transformed: ...
 
 
 class KeypointTransforms:
@@ -50,13 +52,14 @@ class KeypointTransforms:
             [0, 1] by its width and height, and 1.0 where the point is trusted, else 0.0.
         """
         points = KeyPoints(points_px, canvas_size=(image.height, image.width), dtype=torch.float32)
+        pixels: Pixels = image
         trusted = trusted & _inside(points)
         for step in self.steps:
-            image, points, trusted = step(image, points, trusted)
+            pixels, points, trusted = step(pixels, points, trusted)
             trusted = trusted & _inside(points)
         height, width = points.canvas_size
         points_norm = points.as_subclass(Tensor) / torch.tensor([width, height])
-        return image, torch.cat([points_norm, trusted[:, None].float()], dim=1)
+        return pixels, torch.cat([points_norm, trusted[:, None].float()], dim=1)
 
 
 class Follow:
@@ -65,7 +68,7 @@ class Follow:
     def __init__(self, transform: v2.Transform) -> None:
         self.transform = transform
 
-    def __call__(self, image, points, trusted):
+    def __call__(self, image: Pixels, points: KeyPoints, trusted: Tensor) -> Transformed:
         image, points = self.transform(image, points)
         return image, points, trusted
 
@@ -79,7 +82,7 @@ class RandomFlip:
         for left, right in FLIP_PAIRS:
             self.mirrored[left], self.mirrored[right] = right, left
 
-    def __call__(self, image, points, trusted):
+    def __call__(self, image: Pixels, points: KeyPoints, trusted: Tensor) -> Transformed:
         if torch.rand(()) >= self.prob:
             return image, points, trusted
         # Not torchvision's flip of points, which takes x for a pixel's index (W - 1 - x); its resize and affine do not.
@@ -99,7 +102,7 @@ class Pad:
         self.size = size
         self.mode = mode
 
-    def __call__(self, image, points, trusted):
+    def __call__(self, image: Pixels, points: KeyPoints, trusted: Tensor) -> Transformed:
         return F.pad(image, self.size, padding_mode=self.mode), F.pad(points, self.size), trusted
 
 
@@ -110,7 +113,7 @@ class RandomErasing:
         self.prob = prob
         self.erasing = v2.RandomErasing(value=value)
 
-    def __call__(self, image, points, trusted):
+    def __call__(self, image: Pixels, points: KeyPoints, trusted: Tensor) -> Transformed:
         if torch.rand(()) >= self.prob:
             return image, points, trusted
         box = self.erasing.make_params([image])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from fastreid.utils import comm
 from PIL import Image
@@ -54,7 +55,7 @@ def check_headers(paths: Sequence[str], cache_folder: str) -> None:
     comm.synchronize()
 
 
-def count_readable_queries(dataset: Dataset, num_query: int) -> int:
+def count_readable_queries(dataset: Dataset[Any], num_query: int) -> int:
     """The number of query images that the pass over a test set has read; says which test images it left out.
 
     All processes call it, after each of them has passed over its share of the images.
@@ -94,7 +95,7 @@ def _find_faults(paths: Sequence[str], cache_folder: str) -> dict[str, ImageErro
         bar = tqdm(results, total=len(unknown), unit="image", desc="checking header", disable=None, leave=False)
         faults = {path: fault for path, fault in zip(unknown, bar, strict=True) if fault is not None}
     if unknown and cache_folder:
-        content[CHECK] = known | {path: state for path, state in states.items() if path not in faults}
+        content[CHECK] = known | {path: state for path, state in states.items() if state and path not in faults}
         with write_atomically(str(cache)) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
             json.dump(content, file)
     return faults

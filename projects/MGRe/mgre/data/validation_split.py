@@ -1,7 +1,7 @@
 """A validation set split off the training set of any registered data set: ``<name>Val`` (Fig. 6)."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -57,7 +57,8 @@ class ValidationSplit(ImageDataset):
         chosen = _choose(images, num_ids, rng, name)
         identity_numbers = {identity: number for number, identity in enumerate(sorted(images), start=1)}
         camera_numbers = {camera: number for number, camera in enumerate(sorted({item[2] for item in items}))}
-        query, gallery = [], []
+        query: list[Item] = []
+        gallery: list[Item] = []
         for identity in chosen:
             for camera, paths in sorted(images[identity].items()):
                 picked = rng.randint(len(paths)) if len(paths) > 1 else None
@@ -69,7 +70,7 @@ class ValidationSplit(ImageDataset):
 
 
 def _choose(
-    images: dict[Any, dict[Any, Sequence[str]]], num_ids: int, rng: np.random.RandomState, name: str
+    images: Mapping[Any, Mapping[Any, Sequence[str]]], num_ids: int, rng: np.random.RandomState, name: str
 ) -> list[Any]:
     """``num_ids`` of the identities that give a query with a match, sorted.
 

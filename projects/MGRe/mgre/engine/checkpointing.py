@@ -103,7 +103,7 @@ class TrainingCheckpointer(SafeCheckpointer):
             else:
                 self.resumed_from = str(file)
                 break
-        return self.resumed
+        return self.resumed or {}
 
     def _load_training(self, file: Path) -> dict[str, Any]:
         try:
@@ -149,6 +149,7 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
     """
 
     checkpointer: TrainingCheckpointer
+    best_metric: float
 
     def before_train(self) -> None:
         super().before_train()

@@ -59,7 +59,7 @@ def _join_torchrun(function: Run, args: argparse.Namespace) -> None:
         function(args)
         return
     # Looked up at the call, because mgre.compat.engine replaces this function.
-    worker = sys.modules["fastreid.engine.launch"]._distributed_worker
+    worker = sys.modules["fastreid.engine.launch"]._distributed_worker  # noqa: SLF001
     worker(local_rank, Follower(function), world_size, local_size, rank // local_size, "env://", (args,))
 
 
@@ -88,9 +88,10 @@ def _pass_on_signals() -> Iterator[None]:
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         children = multiprocessing.active_children()
-        for child in children:
-            with suppress(ProcessLookupError):
-                os.kill(child.pid, number)
+        for pid in (child.pid for child in children):
+            if pid is not None:  # it is None before the start only
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
         if not children:
             signal.signal(number, before[number])
             signal.raise_signal(number)

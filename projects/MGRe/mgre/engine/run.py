@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fastreid
 import torch
@@ -81,7 +82,7 @@ def _leave_imports_to_themselves() -> None:
     gc.freeze()
 
 
-def run(args: argparse.Namespace) -> dict | None:
+def run(args: argparse.Namespace) -> dict[str, Any] | None:
     """Train, or with ``--eval-only`` evaluate MODEL.WEIGHTS, and return the metrics on the main process.
 
     At the end the metrics are written to OUTPUT_DIR, as :data:`RESULTS_FILE` or :data:`EVALUATION_FILE`.
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> dict | None:
     return results
 
 
-def _evaluate(cfg: CfgNode) -> dict:
+def _evaluate(cfg: CfgNode) -> dict[str, Any]:
     with reading_once():
         check_datasets(cfg, will_train=False)
         model = load_model(cfg)
@@ -101,7 +102,7 @@ def _evaluate(cfg: CfgNode) -> dict:
         return Trainer.test(cfg, model)
 
 
-def _train(cfg: CfgNode, *, resume: bool) -> dict | None:
+def _train(cfg: CfgNode, *, resume: bool) -> dict[str, Any] | None:
     with name_dead_workers():  # a test set's workers may also die between two evaluations
         with reading_once():
             check_datasets(cfg, will_train=True)
@@ -120,7 +121,7 @@ def _forget_results(folder: str, file_name: str) -> None:
         Path(folder, file_name).unlink(missing_ok=True)
 
 
-def write_results(path: str | Path, results: dict) -> None:
+def write_results(path: str | Path, results: dict[str, Any]) -> None:
     """Metrics by name, or by data set and name where there are several test sets."""
     with write_atomically(path) as unfinished, open(unfinished, "w") as file:
         json.dump(results, file, indent=2, default=float)

@@ -94,7 +94,7 @@ class TrainingStep(SimpleTrainer):
         if comm.is_main_process():
             write_metrics(numbers, losses, scalars)
 
-    def _autocast(self) -> AbstractContextManager:
+    def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self._device, dtype=self._amp_dtype) if self._amp_dtype else nullcontext()
 
 
@@ -104,7 +104,9 @@ def split_means(means: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[
     return totals | {name + COUNT: count for name, (_, count) in means.items()}
 
 
-def check_losses(numbers: Sequence[Mapping[str, float]], losses: Mapping, step: int, paths: Sequence[str]) -> None:
+def check_losses(
+    numbers: Sequence[Mapping[str, float]], losses: Mapping[str, Any], step: int, paths: Sequence[str]
+) -> None:
     """Stop all processes at a loss that is NaN or infinite, with its name and the images of its batch.
 
     Args:
@@ -130,7 +132,7 @@ def check_losses(numbers: Sequence[Mapping[str, float]], losses: Mapping, step: 
     )
 
 
-def write_metrics(numbers: Sequence[Mapping[str, float]], losses: Mapping, scalars: StepScalars) -> None:
+def write_metrics(numbers: Sequence[Mapping[str, float]], losses: Mapping[str, Any], scalars: StepScalars) -> None:
     """Put the step's numbers, each a mean over the processes, into the toolbox's storage.
 
     Args:
@@ -162,7 +164,7 @@ class Batches:
     def __init__(self, loader: Any) -> None:
         self.loader = loader
         self.paths: Sequence[str] = ()
-        self._iterator: Iterator | None = None
+        self._iterator: Iterator[Any] | None = None
 
     def __iter__(self) -> "Batches":
         return self

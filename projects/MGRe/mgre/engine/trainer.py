@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 # As in the toolbox.
 STEPS_BETWEEN_WRITES = 200
 # By the name of the test set.
-TestSets = dict[str, tuple[torch.utils.data.DataLoader, OnePassEvaluator]]
+TestSets = dict[str, tuple[torch.utils.data.DataLoader[Any], OnePassEvaluator]]
 
 
 class Trainer(DefaultTrainer):
@@ -61,6 +61,9 @@ class Trainer(DefaultTrainer):
     """
 
     first_iter = 0
+    cfg: CfgNode
+    start_iter: int
+    _trainer: TrainingStep
 
     def __init__(self, cfg: CfgNode) -> None:
         if comm.is_main_process() and cfg.OUTPUT_DIR:  # the toolbox leaves that to default_setup
@@ -74,7 +77,7 @@ class Trainer(DefaultTrainer):
         self.cfg.freeze()
 
     @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> dict:
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> dict[str, Any]:
         if iters_per_epoch < 1:  # the toolbox's schedule would divide by it
             raise DataError(
                 f"the training set has fewer images than SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}: "
@@ -83,11 +86,11 @@ class Trainer(DefaultTrainer):
         return super().build_lr_scheduler(scale_warmup(cfg, iters_per_epoch), optimizer, iters_per_epoch)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> torch.utils.data.DataLoader:
+    def build_train_loader(cls, cfg: CfgNode) -> torch.utils.data.DataLoader[Any]:
         return build_train_loader(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> tuple[torch.utils.data.DataLoader, int]:
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> tuple[torch.utils.data.DataLoader[Any], int]:
         return build_test_loader(cfg, dataset_name)
 
     def build_hooks(self) -> list[HookBase]:
@@ -112,7 +115,7 @@ class Trainer(DefaultTrainer):
         hooks, writers = [], []
         for hook in super().build_hooks():
             if isinstance(hook, PeriodicWriter):
-                writers = hook._writers
+                writers = hook._writers  # noqa: SLF001 (of the hook that is replaced below)
             elif isinstance(hook, LRScheduler):
                 hooks.append(LearningRateHook(self.optimizer, self.scheduler))
             elif not isinstance(hook, EvalHook | PeriodicCheckpointer):
@@ -152,12 +155,12 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_dir: str | None = None
-    ) -> tuple[torch.utils.data.DataLoader, OnePassEvaluator]:
+    ) -> tuple[torch.utils.data.DataLoader[Any], OnePassEvaluator]:
         loader, num_query = cls.build_test_loader(cfg, dataset_name)
         return loader, OnePassEvaluator(cfg, num_query, output_dir)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, test_sets: TestSets | None = None) -> dict:
+    def test(cls, cfg: CfgNode, model: nn.Module, test_sets: TestSets | None = None) -> dict[str, Any]:
         """Evaluate on each of DATASETS.TESTS; see :func:`mgre.evaluation.evaluator.evaluate`.
 
         Args:
@@ -182,7 +185,7 @@ class Trainer(DefaultTrainer):
                 results[name] = evaluate(cfg, model, *test_sets[name], name)
         return results if len(results) > 1 else next(iter(results.values()))
 
-    def evaluate(self) -> dict:
+    def evaluate(self) -> dict[str, Any]:
         """Evaluate the model as it is now. The test sets are listed the first time, and their loaders kept."""
         try:
             self._last_eval_results = self.test(self.cfg, self.model, self._test_sets)
@@ -243,7 +246,7 @@ class Trainer(DefaultTrainer):
             self.max_epoch,
         )
 
-    def _fit_warmup(self, progress: dict[str, Any], schedules: dict[str, dict]) -> None:
+    def _fit_warmup(self, progress: dict[str, Any], schedules: dict[str, dict[str, Any]]) -> None:
         """Let a warm-up that had another length, or steps of another one, go on as the config says.
 
         Args:
@@ -313,7 +316,7 @@ class Trainer(DefaultTrainer):
         except Exception:
             logger.debug("A hook failed after training had failed", exc_info=True)
 
-    def train(self) -> dict | None:
+    def train(self) -> dict[str, Any] | None:
         if self.start_epoch >= self.max_epoch:
             self._complete_final_checkpoint()
             logger.info("All %d epochs are done: evaluating the last checkpoint", self.max_epoch)

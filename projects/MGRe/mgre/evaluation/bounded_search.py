@@ -215,9 +215,9 @@ class _Nearest:
                 continue
             entries = slice(new.indptr[block.start], new.indptr[block.stop])
             at = images[entries] - block.start, places[entries]
-            closeness = F.pad(self.closeness[block], room, value=-torch.inf)
+            candidates = F.pad(self.closeness[block], room, value=-torch.inf)
             neighbours = F.pad(self.neighbours[block], room)
-            closeness.numpy()[at], neighbours.numpy()[at] = new.data[entries], new.indices[entries]
-            self.closeness[block], kept = closeness.topk(self.closeness.shape[1])
+            candidates.numpy()[at], neighbours.numpy()[at] = new.data[entries], new.indices[entries]
+            self.closeness[block], kept = candidates.topk(self.closeness.shape[1])
             self.neighbours[block] = neighbours.gather(1, kept)
         self.least = self.closeness[:, -1] - self._half_squares

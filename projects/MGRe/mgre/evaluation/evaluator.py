@@ -9,8 +9,8 @@ Legend: N test images, of which a process sees its share; B images of a batch; D
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sized
+from typing import Any, TypeGuard, cast
 
 import torch
 from fastreid.config import CfgNode
@@ -35,8 +35,8 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 def evaluate(
-    cfg: CfgNode, model: nn.Module, loader: DataLoader, evaluator: "OnePassEvaluator", name: str
-) -> OrderedDict:
+    cfg: CfgNode, model: nn.Module, loader: DataLoader[Any], evaluator: "OnePassEvaluator", name: str
+) -> OrderedDict[str, Any]:
     """Evaluate the model on one test set; all processes call it.
 
     Args:
@@ -54,23 +54,23 @@ def evaluate(
         DataError: an image cannot be read, with DATASETS.UNREADABLE_IMAGES stop; none can; a feature is NaN or
             infinite; or no query has a match.
     """
-    model = getattr(model, "module", model)  # DistributedDataParallel's wrapper is for gradients
-    device = next(model.parameters()).device
-    overlap = RegionIoU(model) if cfg.TEST.REGION_IOU.ENABLED and has_regions(model) else None
-    logger.info("Start inference on %d images", len(loader.dataset))
+    network: Any = getattr(model, "module", model)  # DistributedDataParallel's wrapper is for gradients
+    device = next(network.parameters()).device
+    overlap = RegionIoU(network) if cfg.TEST.REGION_IOU.ENABLED and has_regions(network) else None
+    logger.info("Start inference on %d images", len(cast(Sized, loader.dataset)))
     next_line = time.monotonic() + SECONDS_BETWEEN_LINES
     evaluator.reset()
-    with inference_context(model), torch.no_grad(), autocast(cfg, device):
+    with inference_context(network), torch.no_grad(), autocast(cfg, device):
         for number, batch in enumerate(loader, start=1):
             if not batch:  # none of its images can be read
                 continue
             if overlap is not None and "keypoints" in batch:
-                features, boxes = model.embed_and_locate(batch)
+                features, boxes = network.embed_and_locate(batch)
                 overlap.add(boxes, batch["keypoints"].to(device))
             else:
-                features = model(batch)
+                features = network(batch)
             if cfg.TEST.FLIP.ENABLED:
-                features = (features.float() + model(_mirror(batch)).float()) / 2
+                features = (features.float() + network(_mirror(batch)).float()) / 2
             evaluator.process(batch, features)
             if time.monotonic() >= next_line:
                 logger.info("Inference: %d of %d batches", number, len(loader))
@@ -137,7 +137,7 @@ class OnePassEvaluator(ReidEvaluator):
         )
         self._paths += inputs["img_paths"]
 
-    def leave_out_unreadable(self, loader: DataLoader) -> None:
+    def leave_out_unreadable(self, loader: DataLoader[Any]) -> None:
         """After the pass: warn of the images that ``loader`` has left out, and count the queries without them.
 
         Raises:
@@ -169,7 +169,7 @@ class OnePassEvaluator(ReidEvaluator):
         return metrics
 
 
-def has_regions(model: nn.Module) -> bool:
+def has_regions(model: nn.Module) -> TypeGuard[MGRe]:
     """Whether the model is an MGRe that locates regions."""
     return isinstance(model, MGRe) and bool(model.location)
 

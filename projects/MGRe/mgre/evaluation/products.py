@@ -5,6 +5,7 @@ Legend: N images, D the features' dimension.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -17,7 +18,8 @@ def true_float32(device: torch.device) -> Iterator[None]:
     """
     # torch has a setting for each backend beside the general one, and refuses to read the general one where they
     # disagree. Then the user has set a backend's.
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    mkldnn: Any = torch.backends.mkldnn  # its ``matmul`` has no declaration
+    backends = torch.backends.cuda.matmul, mkldnn.matmul
     own = [backend.fp32_precision for backend in backends]
     try:
         general = torch.get_float32_matmul_precision()

@@ -133,10 +133,10 @@ def _match_ranks(
     # Images beyond the farthest match do not change any rank, so only the nearer ones are looked at.
     farthest = np.zeros(num_rows, dtype=block.dtype)
     farthest[counts > 0] = distances[ends[counts > 0] - 1]
-    near = block.reshape(num_rows, num_columns) <= farthest[:, None]
-    near[rows[junk], columns[junk]] = False
-    near[counts == 0] = False
-    near = np.flatnonzero(near)
+    is_near = block.reshape(num_rows, num_columns) <= farthest[:, None]
+    is_near[rows[junk], columns[junk]] = False
+    is_near[counts == 0] = False
+    near = np.flatnonzero(is_near)
     near_distances = block[near]
     near_ends = np.searchsorted(near, np.arange(1, num_rows + 1) * num_columns)
 

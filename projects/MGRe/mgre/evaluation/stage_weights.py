@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ def _rows(distances: np.ndarray) -> DistanceRows:
 
 
 @torch.no_grad()
-def measure_stages(model: MGRe, loader: DataLoader, num_query: int) -> StageDistances:
+def measure_stages(model: MGRe, loader: DataLoader[Any], num_query: int) -> StageDistances:
     """One inference pass over the test images, and the distances of each stage.
 
     The memory is that of S arrays (Q, G) in float32.
@@ -95,7 +96,7 @@ def measure_stages(model: MGRe, loader: DataLoader, num_query: int) -> StageDist
     features: dict[str, list[torch.Tensor]] = defaultdict(list)
     labels: dict[str, list[torch.Tensor]] = {"targets": [], "camids": []}
 
-    def keep(heads: torch.nn.Module, inputs: tuple, outputs: dict[str, torch.Tensor]) -> None:
+    def keep(heads: torch.nn.Module, inputs: tuple[Any, ...], outputs: dict[str, torch.Tensor]) -> None:
         for stage, feature in outputs.items():
             features[stage].append(feature.float().cpu())
 

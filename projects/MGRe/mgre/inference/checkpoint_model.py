@@ -82,7 +82,8 @@ class CheckpointModel(Model):
         )
 
     def _batch(self, pixels: np.ndarray) -> dict[str, Any]:
-        return {"images": torch.from_numpy(pixels).to(self.network.device).float()}
+        device = next(self.network.parameters()).device
+        return {"images": torch.from_numpy(pixels).to(device).float()}
 
 
 def read_record(path: str) -> ModelRecord | None:

@@ -8,7 +8,7 @@ from mgre.inference.model import Model
 
 
 def load(
-    path: str | os.PathLike, *, config_file: str = "", overrides: Sequence[str] = (), device: str = "auto"
+    path: str | os.PathLike[str], *, config_file: str = "", overrides: Sequence[str] = (), device: str = "auto"
 ) -> Model:
     """Load a trained model for inference.
 

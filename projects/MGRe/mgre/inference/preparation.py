@@ -15,7 +15,7 @@ from mgre.reading.images import load_image
 from mgre.record import ModelRecord
 
 # What stands for one image: its path, a Pillow image, or an array (H, W, 3) of uint8, RGB.
-ImageLike = str | os.PathLike | Image.Image | np.ndarray
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 
 # Pillow's resizing by these names of a record.
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}

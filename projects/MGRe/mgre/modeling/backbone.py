@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from functools import partial
+from typing import Any, Protocol
 
 import torch
 from fastreid.config import CfgNode
@@ -45,6 +46,15 @@ def stage_outputs(backbone: nn.Module, name: str) -> list[nn.Module]:
     raise ConfigError(f"MODEL.MGRE.BACKBONE '{name}' has no four stages that MGRe knows: {KNOWN}")
 
 
+class Staged(Protocol):
+    """What :class:`MGReBackbone` needs of a backbone: the channels of its maps C_i by stage, and the maps."""
+
+    channels: dict[str, int]
+
+    def maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images (B, 3, H, W), normalised by mean and standard deviation, to C_i (B, C_i, H_i, W_i), by stage."""
+
+
 class StagedBackbone(nn.Module):
     """Takes the maps C1 to C4 out of a backbone by forward hooks; the backbone's own forward is not changed.
 
@@ -66,7 +76,7 @@ class StagedBackbone(nn.Module):
             module.register_forward_hook(partial(self._keep, stage))
         self.channels = {stage: c.shape[1] for stage, c in self._probe().items()}
 
-    def _keep(self, stage: str, module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+    def _keep(self, stage: str, module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
         self._maps[stage] = output
 
     @torch.no_grad()
@@ -93,10 +103,10 @@ class MGReBackbone(nn.Module):
         channels: channels of each map, by stage.
     """
 
-    def __init__(self, *, staged: nn.Module, guidance: SemanticGuidance | None) -> None:
+    def __init__(self, *, staged: Staged, guidance: SemanticGuidance | None) -> None:
         """
         Args:
-            staged: has ``maps(images)``, which gives C_i by stage, and ``channels``.
+            staged: a module too.
             guidance: C_i to F_i; None leaves F_i = C_i.
         """
         super().__init__()

@@ -1,6 +1,7 @@
 """Embedding operations: one feature for each stage, from its regions (Fig. 3)."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from fastreid.config import CfgNode, configurable
@@ -34,7 +35,7 @@ class MGReHead(nn.Module):
         self.embeddings = nn.ModuleDict(embeddings)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         channels = cfg.MODEL.MGRE.get("COMPUTED_CHANNELS")
         if channels is None:
             raise ConfigError(
@@ -55,7 +56,7 @@ class MGReHead(nn.Module):
             },
         }
 
-    def forward(self, regions: dict[str, list[torch.Tensor]], targets: torch.Tensor | None = None) -> dict:
+    def forward(self, regions: dict[str, list[torch.Tensor]], targets: torch.Tensor | None = None) -> dict[str, Any]:
         """
         Args:
             regions: by stage, a map (B, C_i, N_r, M_r) for each region.
@@ -81,10 +82,10 @@ class MGReHead(nn.Module):
         return {stage: self._stage_terms(stage, self._pool(stage, maps)) for stage, maps in regions.items()}
 
     def _pool(self, stage: str, maps: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [pool(m) for pool, m in zip(self.pools[stage], maps, strict=True)]
+        return [pool(m) for pool, m in zip(cast(nn.ModuleList, self.pools[stage]), maps, strict=True)]
 
     def _stage_terms(self, stage: str, pooled: list[torch.Tensor]) -> torch.Tensor:
-        bottleneck = self.embeddings[stage].bottleneck
+        bottleneck = cast(EmbeddingHead, self.embeddings[stage]).bottleneck
         zeros = [torch.zeros_like(p) for p in pooled]
         constant = bottleneck(torch.cat(zeros, dim=1))
         # One region's vector at a time, with zeros in the place of the others.

@@ -66,14 +66,14 @@ class _Compiled:
     def __init__(self, module: nn.Module, method: str, mode: str, status: _Status) -> None:
         self._arguments = (module, method, mode, status)
         self._module = module
-        self._eager: Callable = getattr(type(module), method).__get__(module)
+        self._eager: Callable[..., Any] = getattr(type(module), method).__get__(module)
         self._compiled = torch.compile(self._eager, mode=mode, dynamic=False)
         self._status = status
         # With CUDA graphs the next call overwrites the outputs of this one.
         self._copies = mode == "reduce-overhead"
         self._compiled_size = self._last_size = 0
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         # For copies of the model: each has a compiled method of its own.
         return _Compiled, self._arguments
 
@@ -90,7 +90,7 @@ class _Compiled:
             logger.warning("MODEL.COMPILE: torch.compile has failed (%s); the model runs without it", _reason(error))
             return outputs
 
-    def _infer(self, args: tuple, kwargs: dict) -> Any:
+    def _infer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         size = len(args[0])
         if size >= self._compiled_size or size == self._last_size:
             self._compiled_size = size

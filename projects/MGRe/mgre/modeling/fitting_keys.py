@@ -52,7 +52,7 @@ def fitting_head_keys(cfg: CfgNode, state: Mapping[str, torch.Tensor]) -> str:
     """Overrides that the names and shapes of the heads in ``state`` tell, or the empty string. Whether all tensors of
     the model fit with them is for :func:`fits_with` to say."""
     heads = cfg.MODEL.HEADS
-    changes = {}
+    changes: dict[str, object] = {}
     if any(name.endswith((".pool_layer.p", ".0.p")) for name in state) and heads.POOL_LAYER != _LEARNED_POOLING:
         changes["HEADS.POOL_LAYER"] = _LEARNED_POOLING
     first = next((value for name, value in state.items() if name.endswith(".bottleneck.0.weight")), None)

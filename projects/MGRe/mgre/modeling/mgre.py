@@ -1,6 +1,7 @@
 """MGRe: the meta-architecture that wires the parts."""
 
 import functools
+from typing import Any
 
 import torch
 from fastreid.config import CfgNode, configurable
@@ -49,7 +50,7 @@ class MGRe(Baseline):
         stage_weights: dict[str, float],
         stage_loss_weight: float,
         location_loss_weight: float,
-        **baseline,
+        **baseline: Any,
     ) -> None:
         """
         Args:
@@ -82,7 +83,7 @@ class MGRe(Baseline):
             self.location.requires_grad_(False)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         mgre, norm = cfg.MODEL.MGRE, cfg.MODEL.BACKBONE.NORM
         regions = get_regions(mgre.REGIONS, mgre.STAGES)
         sources = source_maps(mgre.STAGES, mgre.SOURCE_BLOCKS)
@@ -119,7 +120,7 @@ class MGRe(Baseline):
             "location_loss_weight": mgre.LOCATION.LOSS_WEIGHT,
         }
 
-    def forward(self, batched_inputs: dict) -> torch.Tensor | dict[str, torch.Tensor]:
+    def forward(self, batched_inputs: dict[str, Any]) -> torch.Tensor | dict[str, torch.Tensor]:
         """
         Args:
             batched_inputs: the toolbox's batch: "images" (B, 3, H, W), RGB, 0 to 255; in training also "targets" (B,),
@@ -148,7 +149,7 @@ class MGRe(Baseline):
         stages: tuple[str, ...],
         given: dict[str, torch.Tensor] | None = None,
         targets: torch.Tensor | None = None,
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | dict[str, dict]]:
+    ) -> tuple[dict[str, torch.Tensor], Any]:
         """From images to features: what MODEL.COMPILE compiles.
 
         Args:
@@ -176,7 +177,7 @@ class MGRe(Baseline):
         return boxes, {stage: self.extraction[stage](samples[stage]) for stage in samples}
 
     @torch.no_grad()
-    def predict_boxes(self, batched_inputs: dict) -> dict[str, torch.Tensor]:
+    def predict_boxes(self, batched_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         """The box of each region: (B, 4), (x_min, y_min, x_max, y_max), normalised, by the region's name."""
         stages = tuple(self.regions)
         boxes = self._given_boxes(batched_inputs, stages)
@@ -186,7 +187,7 @@ class MGRe(Baseline):
         return self._by_region(boxes)
 
     @torch.no_grad()
-    def embed_and_locate(self, batched_inputs: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def embed_and_locate(self, batched_inputs: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The features of :meth:`forward` and the boxes of :meth:`predict_boxes`, from one forward pass.
 
         The model has to be in evaluation mode. With REGION_FEATURES False this locates regions that :meth:`forward`
@@ -198,7 +199,9 @@ class MGRe(Baseline):
         return features, self._by_region(boxes)
 
     @torch.no_grad()
-    def explain(self, batched_inputs: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def explain(
+        self, batched_inputs: dict[str, Any]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """What the features of :meth:`forward` are made of. The model has to be in evaluation mode.
 
         Returns:
@@ -215,7 +218,7 @@ class MGRe(Baseline):
     def _by_region(self, boxes: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {r.name: boxes[stage][:, i] for stage, rs in self.regions.items() for i, r in enumerate(rs)}
 
-    def _given_boxes(self, batched_inputs: dict, stages: tuple[str, ...]) -> dict[str, torch.Tensor] | None:
+    def _given_boxes(self, batched_inputs: dict[str, Any], stages: tuple[str, ...]) -> dict[str, torch.Tensor] | None:
         """(B, R, 4) by stage: the priors, or the key points' boxes and the priors of regions that have none."""
         if self.boxes_from == "location":
             return None
@@ -228,7 +231,7 @@ class MGRe(Baseline):
         given = {stage: boxes_from_keypoints(keypoints, self.regions[stage]) for stage in stages}
         return {stage: torch.where(valid[..., None], boxes, priors[stage]) for stage, (boxes, valid) in given.items()}
 
-    def _keypoints(self, batched_inputs: dict) -> torch.Tensor:
+    def _keypoints(self, batched_inputs: dict[str, Any]) -> torch.Tensor:
         if "keypoints" not in batched_inputs:
             raise DataError(
                 "the batch has no 'keypoints', which the location loss and MODEL.MGRE.BOXES keypoints need: train and "
@@ -237,9 +240,9 @@ class MGRe(Baseline):
             )
         return batched_inputs["keypoints"].to(self.device)
 
-    def _reid_losses(self, outputs: dict[str, dict], targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _reid_losses(self, outputs: dict[str, dict[str, Any]], targets: torch.Tensor) -> dict[str, torch.Tensor]:
         """The toolbox's losses of each stage, weighted by Eq. (9)."""
-        losses = {}
+        losses: dict[str, torch.Tensor] = {}
         for stage, output in outputs.items():
             # Distances of half precision are differences of large numbers: too coarse to find the hardest example.
             with get_event_storage().name_scope(stage), torch.autocast(self.device.type, enabled=False):
@@ -247,7 +250,9 @@ class MGRe(Baseline):
             losses |= {f"{name}_{stage}": self._weight(stage) * loss for name, loss in stage_losses.items()}
         return losses
 
-    def _location_losses(self, boxes: dict[str, torch.Tensor], batched_inputs: dict) -> dict[str, torch.Tensor]:
+    def _location_losses(
+        self, boxes: dict[str, torch.Tensor], batched_inputs: dict[str, Any]
+    ) -> dict[str, torch.Tensor]:
         """Eq. (3) of each stage with regions, weighted by Eq. (9); logs each region's mean IoU."""
         if not self.location_loss_weight or not self.location:
             return {}

@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from fastreid.modeling.backbones.vision_transformer import VisionTransformer
 
 from mgre.errors import WeightsError
 
@@ -19,7 +19,7 @@ EXTRA_TOKENS = ("cls_token", "dist_token")
 
 
 def fit_positions(
-    state: dict[str, torch.Tensor], transformer: nn.Module, *, above: str = "", source: str = "the weights"
+    state: dict[str, torch.Tensor], transformer: VisionTransformer, *, above: str = "", source: str = "the weights"
 ) -> dict[str, torch.Tensor]:
     """A copy of ``state`` whose position embedding has the size of the toolbox's ``transformer``.
 

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from fastreid.modeling.backbones.vision_transformer import VisionTransformer
@@ -51,7 +52,8 @@ class Match:
     def without(self, unused: Collection[str]) -> "Match":
         """The match without the tensors ``unused``, which may be missing or have another shape."""
         lists = {key: getattr(self, key) for key in ("wanted", "missing", "left_over", "not_built")}
-        return replace(self, **{key: [n for n in names if n not in unused] for key, names in lists.items()})
+        kept: dict[str, Any] = {key: [n for n in names if n not in unused] for key, names in lists.items()}
+        return replace(self, **kept)
 
     def __str__(self) -> str:
         """How many tensors are loaded, and which are not."""
@@ -137,7 +139,7 @@ def load_matching(
 
 def common_prefix(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> str:
     """What stands before the names of ``own`` in ``state``: the prefix under which most tensors fit."""
-    prefixes = Counter()
+    prefixes: Counter[str] = Counter()
     for name, value in state.items():
         starts = [0, *(i + 1 for i, letter in enumerate(name) if letter == ".")]
         prefixes.update(name[:i] for i in starts if name[i:] in own and own[name[i:]].shape == value.shape)

@@ -5,6 +5,7 @@ A spatial transformer without rotation. Map cell (i, j) has its centre at ((j + 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -45,7 +46,7 @@ def _positions(low: torch.Tensor, high: torch.Tensor, counts: Sequence[int]) -> 
         (B, sum of counts), box by box, normalised.
     """
     extent = high - low
-    options = {"device": low.device, "dtype": low.dtype}
+    options: dict[str, Any] = {"device": low.device, "dtype": low.dtype}
     # (n + 0.5) / N for n = 0 ... N - 1, the centres of N cells.
     centers = [torch.linspace(0.5 / count, 1 - 0.5 / count, count, **options) for count in counts]
     # Slices: a list of indices would be copied to the GPU, and the host would wait.

@@ -5,11 +5,14 @@ two matrix products. On a GPU they are faster than upsampling kernels, and their
 which add in another order in each run. The maps' memory is read as (B, H, W, C), which is that of channels-last maps.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
 
-def resize_bilinear(features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resize_bilinear(features: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """``F.interpolate`` in mode "bilinear" without ``align_corners``, as two products.
 
     Args:
@@ -19,7 +22,7 @@ def resize_bilinear(features: torch.Tensor, size: tuple[int, int]) -> torch.Tens
     Returns:
         (B, C, N, M), channels-last in memory.
     """
-    options = {"device": features.device, "dtype": torch.promote_types(features.dtype, torch.float32)}
+    options: dict[str, Any] = {"device": features.device, "dtype": torch.promote_types(features.dtype, torch.float32)}
     rows = mix_rows(features, _interpolation(features.shape[2], size[0], **options))
     return mix_columns(rows, _interpolation(features.shape[3], size[1], **options))
 

@@ -4,6 +4,7 @@ timm is imported where it is used, because it takes its time and most models hav
 """
 
 import logging
+from typing import Any
 
 import torch
 from fastreid.config import CfgNode
@@ -40,9 +41,9 @@ class TimmBackbone(nn.Module):
 
         super().__init__()
         check_timm_name(name)
-        options = {"features_only": True} | ({"output_stride": 16} if last_stride == 1 else {})
+        options: dict[str, Any] = {"features_only": True} | ({"output_stride": 16} if last_stride == 1 else {})
         try:
-            body = timm.create_model(name, **options)
+            body: Any = timm.create_model(name, **options)
         except (RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
             raise ConfigError(
                 f"MODEL.TIMM.NAME '{name}' gives no feature maps with MODEL.BACKBONE.LAST_STRIDE {last_stride} "
@@ -76,7 +77,7 @@ class TimmBackbone(nn.Module):
         return dict(zip(self.channels, self.body(images)[-4:], strict=True))
 
 
-def _create_published(name: str, options: dict) -> nn.Module:
+def _create_published(name: str, options: dict[str, Any]) -> nn.Module:
     import timm
 
     try:
@@ -90,7 +91,7 @@ def _create_published(name: str, options: dict) -> nn.Module:
     return body
 
 
-def _create_from_file(name: str, options: dict, path: str) -> nn.Module:
+def _create_from_file(name: str, options: dict[str, Any], path: str) -> nn.Module:
     import timm
 
     # timm maps a published state dict to the feature stages. It gets the content of the file, which is read safely

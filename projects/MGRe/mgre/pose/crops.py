@@ -36,7 +36,7 @@ class CropTransform:
         scale, offset = self._scale_and_offset(crop.shape[:2])
         matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
         warped = cv2.warpAffine(crop, matrix, (width, height), flags=cv2.INTER_LINEAR).astype(np.float32) / 255
-        normalised = (warped - np.float32(self.mean)) / np.float32(self.std)
+        normalised = (warped - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         return np.ascontiguousarray(normalised.transpose(2, 0, 1))
 
     def to_crop(self, points: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:

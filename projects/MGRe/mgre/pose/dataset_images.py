@@ -25,6 +25,7 @@ NUM_THREADS = 2
 
 
 def source_fault(source: str, fault: str) -> DataError:
+    """The error for what is wrong in a key point file."""
     return DataError(f"Key point file '{source}': {fault}")
 
 
@@ -47,7 +48,7 @@ class DatasetImages:
         self._by_label: dict[str | int, list[str]] = {}
         for name in self.names:
             stem = posixpath.splitext(name)[0]
-            labels = {posixpath.basename(name), stem, posixpath.basename(stem)}
+            labels: set[str | int] = {posixpath.basename(name), stem, posixpath.basename(stem)}
             if posixpath.basename(stem).isdecimal():
                 labels.add(int(posixpath.basename(stem)))
             for label in labels - {name}:

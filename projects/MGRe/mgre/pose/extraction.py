@@ -14,8 +14,8 @@ batches are kept too, but the last digits may differ.
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -215,8 +215,9 @@ def _valid_records(model: PoseModel, journal: Journal, images: dict[str, _Image]
 
 def _is_valid(model: PoseModel, record: Record, image: _Image | None) -> bool:
     """Whether the record of an image is still valid."""
-    unchanged = image is not None and image.is_of(record)
-    return unchanged and ("fault" not in record or bool(_read(model, image).fault))
+    if image is None or not image.is_of(record):
+        return False
+    return "fault" not in record or bool(_read(model, image).fault)
 
 
 def _read(model: PoseModel, image: _Image) -> _Reading:
@@ -232,7 +233,7 @@ def _read(model: PoseModel, image: _Image) -> _Reading:
 def _read_ahead(model: PoseModel, batches: Sequence[Sequence[_Image]], num_threads: int) -> Iterator[list[_Reading]]:
     """The images of each batch in turn; they are read while earlier batches are in the model."""
     with ThreadPoolExecutor(num_threads) as pool:
-        waiting = deque()
+        waiting: deque[list[Future[_Reading]]] = deque()
         try:
             for batch in batches:
                 waiting.append([pool.submit(_read, model, image) for image in batch])
@@ -247,7 +248,7 @@ def _read_ahead(model: PoseModel, batches: Sequence[Sequence[_Image]], num_threa
 def _find(model: PoseModel, readings: Sequence[_Reading]) -> list[Record]:
     """The journal's records of a batch, in its order."""
     usable = [reading for reading in readings if not reading.fault]
-    points = _predict(model, [reading.prepared for reading in usable]) if usable else []
+    points: Iterable[np.ndarray] = _predict(model, [reading.prepared for reading in usable]) if usable else []
     found = {
         # The model's input has a margin around the crop. A point that the model finds there is not trusted.
         reading.image.name: untrust_outside(p.astype(np.float64).round(3), reading.size).ravel().tolist()

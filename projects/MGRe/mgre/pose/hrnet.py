@@ -9,7 +9,7 @@ Legend: N crops, K = 17 key points, (H, W) the input's size, h = H / 4, w = W / 
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class HRNetPose(nn.Module):
 
         super().__init__()
         self.width = width
-        trunk = timm.create_model(f"hrnet_w{width}", pretrained=False, head="")
+        trunk: Any = timm.create_model(f"hrnet_w{width}", pretrained=False, head="")
         self.conv1, self.bn1 = trunk.conv1, trunk.bn1
         self.conv2, self.bn2 = trunk.conv2, trunk.bn2
         self.layer1 = trunk.layer1
@@ -210,7 +210,7 @@ class HRNetPoseModel(PoseModel):
 
 def _move(network: HRNetPose, device: str) -> HRNetPose:
     try:
-        return network.to(device, memory_format=torch.channels_last)  # the faster layout for convolutions
+        return network.to(device).to(memory_format=torch.channels_last)  # the faster layout for convolutions
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         raise SetupError(
             f"device '{device}' cannot be used here ({str(error).splitlines()[0]}): choose cpu, or mend the driver"

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from mgre.errors import DataError
 from mgre.reading.image_files import is_hidden, is_image_name
@@ -64,7 +66,8 @@ def image_size(path: str) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             if image.format == "TIFF":  # the size of such an image is that of the turned one already
-                width, height = (image.tag_v2[tag] for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength))
+                tags = cast(TiffImageFile, image).tag_v2
+                width, height = (tags[tag] for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength))
             turned = _orientation(image) >= 5
     except Exception as error:  # decoders raise many kinds of errors, and each means that this file is at fault
         reason = " ".join(str(error).split())

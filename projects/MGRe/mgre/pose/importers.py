@@ -199,9 +199,8 @@ def import_yolo(source: str, image_paths: Sequence[str], folder: str, *, min_sco
     images = DatasetImages(image_paths, folder, source)
     people = []
     for name, path in images.files(source, lambda suffix: (".txt",)):
-        size = images.size(name)
-        for score, points in _read_yolo(path, name) if size else ():
-            people.append((name, score, ImageKeypoints(points, size)))
+        if size := images.size(name):
+            people += [(name, score, ImageKeypoints(points, size)) for score, points in _read_yolo(path, name)]
     _flags_to_scores([found.points for *_, found in people])
     for *_, found in people:
         found.points[:, :2] *= found.size[::-1]
@@ -251,17 +250,17 @@ def _read_coco(source: str) -> tuple[dict[Any, Mapping[str, Any]] | None, list[A
     content = read_json(source, remedy="give the path of a COCO key point JSON")
     if isinstance(content, list):
         return None, content
-    lists = [content.get(key) for key in ("images", "annotations")] if isinstance(content, dict) else []
-    if not lists or not all(isinstance(entries, list) for entries in lists):
+    images, annotations = (content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations"))
+    if not isinstance(images, list) or not isinstance(annotations, list):
         raise source_fault(
             source, "COCO key point JSON has the lists 'images' and 'annotations', or is a list of results"
         )
-    for number, entry in enumerate(lists[0]):
+    for number, entry in enumerate(images):
         if not isinstance(entry, dict) or not all(
             isinstance(entry.get(key), kind) for key, kind in (("id", int | str), ("file_name", str))
         ):
             raise source_fault(source, f"images[{number}] needs an id and a file_name")
-    return entries_by_id(lists[0], source), lists[1]
+    return entries_by_id(images, source), annotations
 
 
 def _kpr_target(content: Any, path: str) -> Mapping[str, Any] | None:

@@ -65,6 +65,7 @@ class OnnxNetwork:
 
         self._output_names = [node.name for node in self._session.get_outputs()]
         shapes = self._output_shapes(weights)
+        self.split_ratio: float | None
         if len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][0] == NUM_KEYPOINTS:
             self.split_ratio = None
         elif ratio := self._order_simcc(shapes):
@@ -136,7 +137,8 @@ class OnnxPoseModel(PoseModel):
             cells = outputs[0].shape[2:]
             points[..., :2] *= np.divide(self._network.input_size, cells)[::-1]
         else:
-            points = decode_simcc(*outputs, self._network.split_ratio)
+            x, y = outputs
+            points = decode_simcc(x, y, self._network.split_ratio)
         for crop_points, crop_size in zip(points, crop_sizes, strict=True):
             crop_points[:, :2] = self._transform.to_crop(crop_points[:, :2], crop_size)
         return points

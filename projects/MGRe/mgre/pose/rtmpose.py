@@ -6,7 +6,7 @@ Legend: N crops, K = 17 COCO key points, (H, W) the model's input size.
 import importlib.metadata
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -82,8 +82,9 @@ class RTMPoseModel(PoseModel):
 
 def _rtmlib_steps(input_size: tuple[int, int]) -> "RTMPose":
     """rtmlib's ``RTMPose`` without the network: the steps before and after it."""
+    base: Any = _import_rtmlib().RTMPose
 
-    class Steps(_import_rtmlib().RTMPose):
+    class Steps(base):
         def __init__(self) -> None:  # the original method prints, and opens the file on all cores
             self.model_input_size = input_size[::-1]
             self.mean = 255 * np.array(IMAGENET_MEAN)

@@ -1,9 +1,11 @@
 """Image files, decoded to RGB with 8 bits a channel: one decoder for training, evaluation, key points and tools."""
 
 import os
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from mgre.errors import DataError
 from mgre.system.file_kinds import foreign_kind
@@ -107,8 +109,9 @@ def _white_value(image: Image.Image) -> tuple[int | None, bool, bool]:
     if image.format == "PPM":  # Pillow scales by the file's own largest value
         return _WHITE_16_BITS, True, False
     if image.format == "TIFF" and image.mode.startswith("I;16"):
-        bits = image.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0]
-        return (1 << bits) - 1, bits != 16, image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        tags = cast(TiffImageFile, image).tag_v2
+        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+        return (1 << bits) - 1, bits != 16, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     if image.mode == "F" or image.format == "TIFF":
         return None, False, False
     return _WHITE_16_BITS, False, False

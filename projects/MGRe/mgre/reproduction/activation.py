@@ -16,6 +16,8 @@ and linear layers follow the map, its values add up to the similarity. (Were ``|
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from fastreid.config import CfgNode
 from fastreid.evaluation.evaluator import inference_context
+from fastreid.modeling.meta_arch.baseline import Baseline
 from torch import nn
 from torch.utils.data import default_collate
 from tqdm import tqdm
@@ -97,7 +100,7 @@ def activation_maps(model: nn.Module, batch: Batch, reference: Batch) -> dict[st
     }
     # A value is its cell's share of the similarity. Times the number of cells, it no longer depends on their size.
     weights = {stage: weight**2 * cams[stage][0].numel() for stage, weight in _feature_weights(model).items()}
-    upsampled[FINAL] = sum(weight * upsampled[stage] for stage, weight in weights.items())
+    upsampled[FINAL] = reduce(add, (weight * upsampled[stage] for stage, weight in weights.items()))
     return {name: _normalize(cam.clamp(min=0)) for name, cam in upsampled.items()}
 
 
@@ -157,7 +160,7 @@ def save_figure4(cfgs: Mapping[str, CfgNode], folder: Path, *, num_identities: i
     _check_configs(cfgs)
     first = next(iter(cfgs.values()))
     loader, num_query = build_test_loader(first, first.DATASETS.TESTS[0])
-    test_set = loader.dataset
+    test_set: Any = loader.dataset
     pairs = _pick_pairs(test_set.img_items, num_query, num_identities)
     if not pairs:
         raise DataError(
@@ -191,18 +194,22 @@ def _import_grad_cam() -> type:
 
 
 @contextmanager
-def _hooks(model: nn.Module) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, nn.Module]]]:
+def _hooks(model: Baseline) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, nn.Module]]]:
     """Inside, the features that the heads gave last, by stage, and the modules through which the maps F_i pass.
 
     captum takes modules whose output is one tensor, which MGRe's backbone is not. A toolbox's Baseline has no F_i.
     """
     features: dict[str, torch.Tensor] = {}
-    taps = {stage: nn.Identity() for stage in STAGES} if isinstance(model.backbone, MGReBackbone) else {}
+    taps: dict[str, nn.Module] = (
+        {stage: nn.Identity() for stage in STAGES} if isinstance(model.backbone, MGReBackbone) else {}
+    )
 
-    def keep(heads: nn.Module, inputs: tuple, output: torch.Tensor | dict[str, torch.Tensor]) -> None:
+    def keep(heads: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor | dict[str, torch.Tensor]) -> None:
         features.update(output if isinstance(output, dict) else {LAST: output})
 
-    def pass_through(backbone: nn.Module, inputs: tuple, maps: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def pass_through(
+        backbone: nn.Module, inputs: tuple[Any, ...], maps: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         return {stage: taps[stage](feature_map) for stage, feature_map in maps.items()}
 
     handles = [model.heads.register_forward_hook(keep)]
@@ -215,7 +222,7 @@ def _hooks(model: nn.Module) -> Iterator[tuple[dict[str, torch.Tensor], dict[str
             handle.remove()
 
 
-def _stage_modules(model: nn.Module) -> dict[str, nn.Module]:
+def _stage_modules(model: Baseline) -> dict[str, nn.Module]:
     """The module whose output is C_i, by stage."""
     name = type(model).__name__
     if not (hasattr(model, "backbone") and hasattr(model, "heads")):
@@ -223,7 +230,7 @@ def _stage_modules(model: nn.Module) -> dict[str, nn.Module]:
             f"MODEL.META_ARCHITECTURE {name} has not one backbone and one head, from which activation maps are taken; "
             "use MGRe or Baseline"
         )
-    backbone = model.backbone.staged if isinstance(model.backbone, MGReBackbone) else model.backbone
+    backbone: Any = model.backbone.staged if isinstance(model.backbone, MGReBackbone) else model.backbone
     if isinstance(backbone, StagedBackbone):
         backbone = backbone.bottom_up
     if not isinstance(backbone, TimmBackbone):
@@ -236,7 +243,7 @@ def _stage_modules(model: nn.Module) -> dict[str, nn.Module]:
     return dict(zip(STAGES, (backbone.body[stage] for stage in stages), strict=True))
 
 
-def _feature_weights(model: nn.Module) -> dict[str, float]:
+def _feature_weights(model: Baseline) -> dict[str, float]:
     """l_i of Eq. (6) of the stages that have a feature."""
     if not isinstance(model.backbone, MGReBackbone):
         return {LAST: 1.0}

@@ -32,11 +32,11 @@ def choose_balance(grid: Grid) -> str:
     overlap = {setting: mean(row.values(MEAN_IOU)) for setting, row in complete.items()}
     spread = pooled_deviation(complete.values(), "mAP")
     cut, joint = ([s for s in complete if s[1] == gradient] for gradient in (0.0, 1.0))
-    best_cut = max(cut, key=precision.get)
+    best_cut = max(cut, key=precision.__getitem__)
     floor = overlap[best_cut] - IOU_TOLERANCE
     # Where no weight keeps the IoU, the one that loses least of it.
-    kept = [s for s in joint if overlap[s] >= floor] or [max(joint, key=overlap.get)]
-    best_joint = max(kept, key=precision.get)
+    kept = [s for s in joint if overlap[s] >= floor] or [max(joint, key=overlap.__getitem__)]
+    best_joint = max(kept, key=precision.__getitem__)
     lead = precision[best_cut] - precision[best_joint]
     chosen = best_cut if lead > spread else best_joint
     share = "" if len(complete) == len(grid) else f"of the {len(complete)} of {len(grid)} settings that were run: "

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from fastreid.config import CfgNode
@@ -183,7 +184,7 @@ def build_contender(config_file: str, contender: Contender, *, device: str, over
     return build_model(_load_config(config_file, device, [*overrides, *contender.overrides])).eval()
 
 
-def analyse(model: nn.Module, size: Sequence[int]) -> FlopCountAnalysis:
+def analyse(model: Any, size: Sequence[int]) -> FlopCountAnalysis:
     """fvcore's analysis of one image's inference, which counts a multiply-add as one: in all, by module, by operation.
 
     Args:
@@ -207,9 +208,7 @@ def count_parameters(model: nn.Module, analysis: FlopCountAnalysis) -> int:
     return sum(parameter.numel() for parameter in used)
 
 
-def measure_latencies(
-    models: Sequence[nn.Module], batches: Sequence[torch.Tensor], *, repeats: int = 10
-) -> list[float]:
+def measure_latencies(models: Sequence[Any], batches: Sequence[torch.Tensor], *, repeats: int = 10) -> list[float]:
     """Seconds that each model takes for its batch: the median over rounds in which every model runs once.
 
     By turns, so that what slows the machine for a while slows all of them. A first round is not counted: libraries

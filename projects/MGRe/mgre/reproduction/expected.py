@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fastreid.config import CfgNode
 from tabulate import tabulate
@@ -16,7 +16,7 @@ from tabulate import tabulate
 from mgre.config.shipped import config_path
 from mgre.errors import ConfigError, DataError, SetupError, first_names, shell_word
 from mgre.reproduction.jobs import first_difference, leaves_of, load_planned
-from mgre.reproduction.tables import METRICS
+from mgre.reproduction.tables import METRICS, OVERLAP, column, digits
 
 EXPECTED_FILE = Path("docs/results.csv")
 # A run within so many deviations of the expected mean is as expected; or, where one run is all there is, points.
@@ -37,8 +37,9 @@ class Expected:
         overrides: KEY VALUE ..., on top of the config.
         seeds: of the runs.
         metric: its name in the results of a run.
-        mean: over the seeds, in percent.
-        deviation: the standard deviation over the seeds, in percent points; None for one run.
+        mean: over the seeds, in percent, or from 0 to 1 where the metric is an IoU.
+        deviation: the standard deviation over the seeds, in the metric's unit; None for one run.
+        floor: the lowest figure that is as expected; None: that is the mean less the tolerance.
         hardware: what it ran on.
         versions: of Python and torch.
         commit: of the code; empty where it is not known.
@@ -51,6 +52,7 @@ class Expected:
     metric: str
     mean: float
     deviation: float | None
+    floor: float | None
     hardware: str
     versions: str
     commit: str
@@ -58,8 +60,8 @@ class Expected:
 
     @property
     def tolerance(self) -> float:
-        """In percent points."""
-        return POINTS if self.deviation is None else DEVIATIONS * self.deviation
+        """In the metric's unit."""
+        return POINTS * _largest(self.metric) / 100 if self.deviation is None else DEVIATIONS * self.deviation
 
     @property
     def source(self) -> str:
@@ -70,10 +72,17 @@ class Expected:
         return "; ".join(part for part in parts if part)
 
     def judge(self, found: float) -> Literal["ok", "lower", "higher"]:
-        # Figures have one decimal: a difference of two points must not fail by the last bit.
-        if abs(found - self.mean) <= self.tolerance + 1e-9:
-            return "ok"
-        return "lower" if found < self.mean else "higher"
+        """Whether a run's figure is as expected.
+
+        >>> from dataclasses import replace
+        >>> row = Expected("a.yml", "", "0", "mAP", 82.6, None, None, "a CPU", "torch 2", "", "")
+        >>> row.judge(81.0), row.judge(80.5), replace(row, floor=60.0).judge(80.5)
+        ('ok', 'lower', 'ok')
+        """
+        # Figures have few decimals: a difference of two points must not fail by the last bit.
+        if found < (self.mean - self.tolerance if self.floor is None else self.floor) - 1e-9:
+            return "lower"
+        return "ok" if found <= self.mean + self.tolerance + 1e-9 else "higher"
 
 
 COLUMNS = tuple(field.name for field in fields(Expected))
@@ -121,7 +130,7 @@ def expected_of(rows: Sequence[Expected], config_file: str, overrides: Sequence[
 
 
 def read_found(path: Path, config_file: str, metrics: Sequence[str]) -> dict[str, float]:
-    """The figures of a run by metric, in percent.
+    """The figures of a run by metric, in the metric's unit.
 
     Raises:
         DataError: the file is missing or damaged, or has not all of the metrics.
@@ -147,18 +156,20 @@ def read_found(path: Path, config_file: str, metrics: Sequence[str]) -> dict[str
 def compare(expected: Sequence[Expected], found: Mapping[str, float]) -> tuple[str, bool]:
     """The table of the expected figures beside a run's, and whether none of the run's is lower than expected."""
     verdicts = [row.judge(found[row.metric]) for row in expected]
-    table = [
-        [
-            row.metric,
-            f"{row.mean:.1f}" if row.deviation is None else f"{row.mean:.1f} ± {row.deviation:.1f}",
-            f"{found[row.metric]:.1f}",
-            f"{found[row.metric] - row.mean:+.1f}",
-            verdict,
-        ]
-        for row, verdict in zip(expected, verdicts, strict=True)
-    ]
-    headers = ["metric, %", "expected", "found", "difference", "verdict"]
+    table = []
+    for row, verdict in zip(expected, verdicts, strict=True):
+        form = f".{digits(row.metric)}f"
+        spread = "" if row.deviation is None else f" ± {row.deviation:{form}}"
+        floor = "" if row.floor is None else f", at least {row.floor:{form}}"
+        figure = found[row.metric]
+        told = (f"{row.mean:{form}}{spread}{floor}", f"{figure:{form}}", f"{figure - row.mean:+{form}}")
+        table.append([column(row.metric), *told, verdict])
+    headers = ["metric", "expected", "found", "difference", "verdict"]
     return tabulate(table, headers=headers, disable_numparse=True), "lower" not in verdicts
+
+
+def _largest(metric: str) -> int:
+    return 1 if metric.startswith(OVERLAP) else 100
 
 
 def _load(row: Expected) -> CfgNode:
@@ -169,18 +180,22 @@ def _parse(cells: Sequence[str], where: str) -> Expected:
     if len(cells) != len(COLUMNS):
         raise DataError(f"{where} has {len(cells)} cells; it needs {len(COLUMNS)}, one for each column")
     texts = dict(zip(COLUMNS, cells, strict=True))
-    numbers: dict[str, float | None] = {}
-    for name in ("mean", "deviation"):
+    values: dict[str, Any] = dict(texts)
+    largest = _largest(texts["metric"])
+    for name in ("mean", "deviation", "floor"):
         try:
-            numbers[name] = float(texts[name]) if texts[name] or name == "mean" else None
+            number = float(texts[name]) if texts[name] or name == "mean" else None
         except ValueError:
-            numbers[name] = math.nan
-        if numbers[name] is not None and not 0 <= numbers[name] <= 100:
-            empty = ", or nothing for one run" if name == "deviation" else ""
-            raise DataError(f"{where}: {name} is '{texts[name]}'; allowed: a number from 0 to 100{empty}")
-    if texts["metric"] not in METRICS:
-        raise DataError(f"{where}: metric is '{texts['metric']}'; allowed: {', '.join(METRICS)}")
+            number = math.nan
+        values[name] = number
+        if number is not None and not 0 <= number <= largest:
+            empty = {"deviation": ", or nothing for one run", "floor": ", or nothing"}.get(name, "")
+            raise DataError(f"{where}: {name} is '{texts[name]}'; allowed: a number from 0 to {largest}{empty}")
+    if texts["metric"] not in METRICS and not texts["metric"].startswith(OVERLAP):
+        raise DataError(
+            f"{where}: metric is '{texts['metric']}'; allowed: {', '.join(METRICS)}, {OVERLAP} and a region or mean"
+        )
     for name in ("config", "seeds"):
         if not texts[name]:
             raise DataError(f"{where}: {name} is empty; it has to be given")
-    return Expected(**texts | numbers)
+    return Expected(**values)

@@ -247,7 +247,7 @@ def run_jobs(jobs: Sequence[Job]) -> list[str]:
 
 
 def _call(command: Sequence[str], output: IO[str]) -> int:
-    process: subprocess.Popen | None = None
+    process: subprocess.Popen[bytes] | None = None
     received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:

@@ -158,7 +158,7 @@ class TableExperiment(Experiment):
 class Table8(Experiment):
     """Measured here and now, with random weights."""
 
-    jobs = ()
+    jobs: list[Job] = []
 
     def report(self) -> list[Path]:
         config_file = self.config_files[0]
@@ -275,7 +275,14 @@ class Balance(Experiment):
 
 
 def make_experiment(name: str, plan: Plan) -> Experiment:
-    others = {"table8": Table8, "figure4": Figure4, "figure5": Figure5, "figure6": Figure6, "balance": Balance}
+    """The experiment of this name: a figure or table with a report of its own, or one of the plan's other tables."""
+    others: dict[str, type[Experiment]] = {
+        "table8": Table8,
+        "figure4": Figure4,
+        "figure5": Figure5,
+        "figure6": Figure6,
+        "balance": Balance,
+    }
     return others.get(name, TableExperiment)(name, plan)
 
 

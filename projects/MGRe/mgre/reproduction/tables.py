@@ -36,10 +36,14 @@ class Row:
 
     def numbers(self, metrics: Sequence[str]) -> dict[str, str | float | None]:
         """The row's numbers; None for what was not run, and for what the paper does not report."""
-        cells = {"": self.title, "data set": self.dataset, "seeds": len(self.found) or None}
+        cells: dict[str, str | float | None] = {
+            "": self.title,
+            "data set": self.dataset,
+            "seeds": len(self.found) or None,
+        }
         for metric in metrics:
             values, paper = self.values(metric), self.paper.get(metric)
-            cells[_column(metric)] = mean(values) if values else None
+            cells[column(metric)] = mean(values) if values else None
             cells[f"{metric}, deviation"] = stdev(values) if len(values) > 1 else None
             cells[f"{metric}, the paper's"] = paper
             cells[f"{metric}, difference"] = mean(values) - paper if values and paper is not None else None
@@ -66,8 +70,14 @@ def save_table(rows: Sequence[Row], path: Path, *, title: str, metrics: Sequence
     return [markdown, sheet]
 
 
-def _column(metric: str) -> str:
+def column(metric: str) -> str:
+    """The metric with its unit, for the head of a column."""
     return metric if metric.startswith(OVERLAP) else f"{metric}, %"
+
+
+def digits(metric: str) -> int:
+    """How many decimals are printed."""
+    return 2 if metric.startswith(OVERLAP) else 1
 
 
 def _texts(numbers: Mapping[str, str | float | None]) -> dict[str, str]:
@@ -75,16 +85,15 @@ def _texts(numbers: Mapping[str, str | float | None]) -> dict[str, str]:
 
     Percents have one decimal, and fractions two.
     """
-    texts = {}
+    texts: dict[str, str] = {}
     for name, value in numbers.items():
-        digits = 2 if name.startswith(OVERLAP) else 1
         if name.endswith(", deviation"):
             if value is not None:
-                texts[_column(name.removesuffix(", deviation"))] += f" ± {value:.{digits}f}"
+                texts[column(name.removesuffix(", deviation"))] += f" ± {value:.{digits(name)}f}"
         elif value is None:
             texts[name] = ""
         elif isinstance(value, float):
-            texts[name] = f"{value:+.{digits}f}" if name.endswith("difference") else f"{value:.{digits}f}"
+            texts[name] = f"{value:+.{digits(name)}f}" if name.endswith("difference") else f"{value:.{digits(name)}f}"
         else:
             texts[name] = str(value)
     return texts

@@ -11,9 +11,8 @@ def highest_of_all(value: int) -> int:
     """The highest ``value`` among all processes; every process has to call this function and gets the same result."""
     if comm.get_world_size() == 1:
         return value
-    # On the CPU, by the group through which the toolbox gathers objects.
     tensor = torch.tensor(value)
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=comm._get_global_gloo_group())
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=_cpu_group())
     return int(tensor)
 
 
@@ -27,5 +26,10 @@ def gather_numbers(own: Mapping[str, float]) -> list[dict[str, float]]:
         return [dict(own)]
     numbers = torch.tensor(list(own.values()), dtype=torch.float64)
     gathered = [torch.empty_like(numbers) for _ in range(comm.get_world_size())]
-    dist.all_gather(gathered, numbers, group=comm._get_global_gloo_group())
+    dist.all_gather(gathered, numbers, group=_cpu_group())
     return [dict(zip(own, part.tolist(), strict=True)) for part in gathered]
+
+
+def _cpu_group() -> dist.ProcessGroup:
+    """The group through which the toolbox gathers objects, on the CPU."""
+    return comm._get_global_gloo_group()  # noqa: SLF001 (the toolbox has it for itself)

@@ -11,7 +11,7 @@ from mgre.errors import SetupError
 
 
 @contextmanager
-def write_atomically(path: str) -> Iterator[str]:
+def write_atomically(path: str | Path) -> Iterator[str]:
     """Write a file through an unfinished one beside it, and give the path of the unfinished one.
 
     When the block ends without an error, an atomic rename replaces the file ``path``. Where the block or a later step

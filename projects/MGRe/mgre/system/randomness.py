@@ -5,7 +5,7 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -110,7 +110,7 @@ def deterministic(enabled: bool) -> Iterator[None]:
             f"{CUBLAS_VARIABLE} is '{workspace}' in the environment, with which DETERMINISTIC True cannot hold; "
             f"allowed: not set, {' or '.join(CUBLAS_WORKSPACES)}"
         )
-    cudnn, empty = torch.backends.cudnn, torch.utils.deterministic
+    cudnn, empty = torch.backends.cudnn, cast(Any, torch.utils.deterministic)  # its setting has no declaration
     before = cudnn.benchmark, cudnn.deterministic
     fill = empty.fill_uninitialized_memory
     algorithms = torch.are_deterministic_algorithms_enabled()

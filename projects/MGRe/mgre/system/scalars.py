@@ -39,8 +39,10 @@ class StepScalars(EventStorage):
         self.hints: dict[str, bool] = {}
 
     def put_scalar(self, name: str, value: torch.Tensor | float, smoothing_hint: bool = True) -> None:
-        kept = self.scalars if isinstance(value, torch.Tensor) else self.numbers
-        kept[self._current_prefix + name] = value
+        if isinstance(value, torch.Tensor):
+            self.scalars[self._current_prefix + name] = value
+        else:
+            self.numbers[self._current_prefix + name] = value
         self.hints[self._current_prefix + name] = smoothing_hint
 
     def put_image(self, img_name: str, img_tensor: torch.Tensor) -> None:

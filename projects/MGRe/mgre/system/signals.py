@@ -10,7 +10,7 @@ from typing import Any
 @contextmanager
 def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
     """Within the block call ``handler`` at SIGTERM and SIGINT; gives the former handlers by the signal's number."""
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    before: dict[int, Any] = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield before
     finally:

@@ -30,7 +30,7 @@ WRAPPERS = (
 )
 # Classes beside tensors that files of well-known codes hold: the command line (DINO) and a metric (torchreid). They
 # hold values and run no code.
-_PLAIN_CLASSES = [
+_PLAIN_CLASSES: list[Any] = [
     argparse.Namespace,
     np.dtype,
     *{type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)},

@@ -24,7 +24,7 @@ class Canvas:
 
     def __init__(self, background: np.ndarray) -> None:
         self.image = np.ascontiguousarray(background)
-        self.parts = np.zeros(background.shape[:2], np.uint8)
+        self.parts: np.ndarray = np.zeros(background.shape[:2], np.uint8)
 
     def polygon(self, points: np.ndarray, colour: tuple[float, float, float], part: int) -> None:
         """Fill the convex hull of ``points`` (N, 2)."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from fastreid.config import CfgNode, configurable
 from fastreid.data.datasets import DATASET_REGISTRY
@@ -38,7 +39,7 @@ class SyntheticPedestrians(ImageDataset):
         num_cameras: int = 4,
         images_per_camera: int = 3,
         size: Sequence[int] = (128, 64),
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         """
         Args:
@@ -56,7 +57,7 @@ class SyntheticPedestrians(ImageDataset):
             num_test_ids=num_test_ids,
             num_cameras=num_cameras,
             images_per_camera=images_per_camera,
-            size=tuple(size),
+            size=cast(tuple[int, int], tuple(size)),  # which refuses another number of sides
         )
         folder = ensure_drawn(root, spec)
         self.folder = str(folder)
@@ -67,7 +68,7 @@ class SyntheticPedestrians(ImageDataset):
         super().__init__(train, _read(folder / QUERY), _read(folder / GALLERY), **kwargs)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, *, root: str = "datasets", **kwargs) -> dict[str, object]:
+    def from_config(cls, cfg: CfgNode, *, root: str = "datasets", **kwargs: Any) -> dict[str, object]:
         synthetic = cfg.DATASETS.SYNTHETIC
         return {
             "root": root,
@@ -83,8 +84,5 @@ class SyntheticPedestrians(ImageDataset):
 
 def _read(folder: Path) -> list[tuple[str, int, int]]:
     """(path, identity, camera from 0) of the images of a split, by name."""
-    items = []
-    for path in sorted(folder.glob("*.jpg")):
-        pid, camera = map(int, _FILE_NAME.match(path.name).groups())
-        items.append((str(path), pid, camera - 1))
-    return items
+    named = ((path, _FILE_NAME.match(path.name)) for path in sorted(folder.glob("*.jpg")))
+    return [(str(path), int(name[1]), int(name[2]) - 1) for path, name in named if name]

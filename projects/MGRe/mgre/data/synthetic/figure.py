@@ -11,6 +11,7 @@ from functools import partial
 from math import cos, hypot, pi, sin
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mgre.data.synthetic.canvas import Canvas
 from mgre.data.synthetic.identity import Colour, Identity
@@ -67,7 +68,7 @@ class _Figure:
         self._pivot = np.array((0.0, HIP_Y))
         self._origin = np.asarray(placement.top) + self.unit * self._pivot
 
-    def to_canvas(self, points: np.ndarray) -> np.ndarray:
+    def to_canvas(self, points: ArrayLike) -> np.ndarray:
         """From view coordinates (..., 2 or more) to pixels (..., 2)."""
         return self._origin + self.unit * (np.asarray(points)[..., :2] - self._pivot) @ self._rotation.T
 
@@ -85,10 +86,15 @@ class _Figure:
         return FOREIGN if self.foreign else number
 
     def capsule(
-        self, start: np.ndarray, end: np.ndarray, radii: tuple[float, float], colour: Colour, part: int
+        self,
+        start: np.ndarray,
+        end: np.ndarray,
+        radii: tuple[float, float],
+        colour: tuple[float, float, float],
+        part: int,
     ) -> None:
         """A capsule between two points of the canvas with radii in heights."""
-        scaled = tuple(radius * self.unit for radius in radii)
+        scaled = (radii[0] * self.unit, radii[1] * self.unit)
         self.canvas.capsule(start, end, scaled, colour, self.part(part))
 
     def draw(self) -> None:
@@ -98,8 +104,8 @@ class _Figure:
             self._draw_leg(i)
         if self.look.bottoms == "skirt":
             self._draw_skirt()
-        neck = self.to_canvas([(0, NECK_Y + 0.03), (0, 0.1)])
-        self.capsule(*neck, (0.04, 0.032), self.details.skin, HEAD)
+        neck, chin = self.to_canvas([(0, NECK_Y + 0.03), (0, 0.1)])
+        self.capsule(neck, chin, (0.04, 0.032), self.details.skin, HEAD)
         layers: list[tuple[float, Callable[[], None]]] = [(0.0, self._draw_torso), (0.001, self._draw_head)]
         # An arm that hangs straight down lies before the torso.
         layers += [
@@ -108,7 +114,7 @@ class _Figure:
         if self.details.hair_style == "long":
             layers.append((-0.05 * cos(self.yaw) + 0.003, self._draw_long_hair))
         if self.details.bag:
-            layers.append(self._bag_layer())
+            layers.append(self._bag_layer(self.details.bag))
         for _, draw in sorted(layers, key=lambda layer: layer[0]):
             draw()
 
@@ -163,8 +169,8 @@ class _Figure:
         if i != self.side:
             return
         if details.sleeve_band:
-            band = [shoulder + t * (elbow - shoulder) for t in (0.42, 0.58)]
-            self.capsule(*band, (0.041 * build, 0.041 * build), details.sleeve_band, ARMS[i])
+            upper, lower = (shoulder + t * (elbow - shoulder) for t in (0.42, 0.58))
+            self.capsule(upper, lower, (0.041 * build, 0.041 * build), details.sleeve_band, ARMS[i])
         if details.elbow_patch:
             self.canvas.ellipse(elbow, (0.034 * self.unit,) * 2, details.elbow_patch, self.part(ARMS[i]))
 
@@ -190,7 +196,7 @@ class _Figure:
     def _torso_colours(self, theta: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Colours (N, 3) of shirt, print, belt and waist at the azimuths ``theta`` and the height fractions ``v``."""
         look, details = self.look, self.details
-        colours = np.broadcast_to(np.float32(look.upper), (len(v), 3)).copy()
+        colours = np.broadcast_to(np.asarray(look.upper, np.float32), (len(v), 3)).copy()
         if look.pattern == "stripes":
             colours[(v * 7 % 1) < 0.4] = look.pattern_colour
         elif look.pattern == "checks":
@@ -235,14 +241,14 @@ class _Figure:
         corners = self.to_canvas([(x, HEAD_CENTER_Y + y) for x in (-0.1, 0.1) for y in (-0.1, 0.1)])
         self.canvas.shade((*corners.min(axis=0), *corners.max(axis=0)), shader, self.part(HEAD))
         if details.hair_style == "cap":
-            brim = [self.body_point(0.0, 0.048, z) for z in (0.045, 0.09)]
+            back, front = (self.body_point(0.0, 0.048, z) for z in (0.045, 0.09))
             if cos(self.yaw) > -0.5:
-                self.capsule(*brim, (0.016, 0.01), _lit(details.hat, 0.8), HEAD)
+                self.capsule(back, front, (0.016, 0.01), _lit(details.hat, 0.8), HEAD)
 
     def _head_colours(self, forward: np.ndarray, up: np.ndarray) -> np.ndarray:
         """Colours (N, 3) of hair, hat, glasses and skin; ``forward`` and ``up`` are of the head's unit normals."""
         details = self.details
-        colours = np.broadcast_to(np.float32(details.skin), (len(up), 3)).copy()
+        colours = np.broadcast_to(np.asarray(details.skin, np.float32), (len(up), 3)).copy()
         if details.glasses:
             colours[(np.abs(up - 0.1) < 0.13) & (forward > 0.15)] = (20, 20, 24)
         if details.hair_style != "bald":
@@ -256,27 +262,27 @@ class _Figure:
         top, bottom = self.body_point(0.0, 0.09, -0.03), self.body_point(0.0, SHOULDER_Y + 0.03, -0.045)
         self.capsule(top, bottom, (0.058, 0.052), _lit(self.details.hair, 0.85), HEAD)
 
-    def _bag_layer(self) -> tuple[float, Callable[[], None]]:
+    def _bag_layer(self, colour: Colour) -> tuple[float, Callable[[], None]]:
         """Depth and drawing of the bag: a box on the back, or one at the side that hangs from the shoulder."""
         if self.details.bag_kind == "backpack":
             center, half = (0.0, 0.32, -0.115), (0.085, 0.105, 0.05)
-            return 0.115 * -cos(self.yaw), partial(self._draw_box, center, half)
+            return 0.115 * -cos(self.yaw), partial(self._draw_box, center, half, colour)
         side = 1 if self.side == 0 else -1
         center, half = (side * (0.125 * self.look.build + 0.02), 0.50, -0.01), (0.022, 0.06, 0.07)
 
         def draw() -> None:
-            strap = [self.body_point(side * x * self.look.build, y, 0.0) for x, y in ((0.09, 0.18), (0.135, 0.46))]
-            self.capsule(*strap, (0.01, 0.01), _lit(self.details.bag, 0.7), BAG)
-            self._draw_box(center, half)
+            top, end = (self.body_point(side * x * self.look.build, y, 0.0) for x, y in ((0.09, 0.18), (0.135, 0.46)))
+            self.capsule(top, end, (0.01, 0.01), _lit(colour, 0.7), BAG)
+            self._draw_box(center, half, colour)
 
         return float(to_view(center, self.yaw)[2]) + 0.06, draw
 
-    def _draw_box(self, center: tuple[float, float, float], half: tuple[float, float, float]) -> None:
+    def _draw_box(self, center: tuple[float, float, float], half: tuple[float, float, float], colour: Colour) -> None:
         signs = np.array([(i, j, k) for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)])
         corners = self.to_canvas(to_view(np.asarray(center) + signs * half, self.yaw))
-        self.canvas.polygon(corners, self.details.bag, self.part(BAG))
+        self.canvas.polygon(corners, colour, self.part(BAG))
         flap = np.asarray(center) + signs * half * (1.0, 0.3, 1.0) - (0, half[1] * 0.7, 0)
-        self.canvas.polygon(self.to_canvas(to_view(flap, self.yaw)), _lit(self.details.bag, 0.7), self.part(BAG))
+        self.canvas.polygon(self.to_canvas(to_view(flap, self.yaw)), _lit(colour, 0.7), self.part(BAG))
 
 
 def draw_person(
@@ -309,7 +315,7 @@ def visible_keypoints(canvas: Canvas, keypoints: np.ndarray) -> np.ndarray:
 
 
 def _lit(colour: Colour, light: float) -> tuple[float, float, float]:
-    return tuple(light * channel for channel in colour)
+    return light * colour.red, light * colour.green, light * colour.blue
 
 
 def _wrap(angle: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -161,7 +162,8 @@ def _draw(folder: Path, spec: SyntheticSpec, progress: bool) -> None:
     for split in spec.num_images:
         (folder / split).mkdir()
     cameras = [scene.sample_camera(spec.rng(_STREAM_CAMERA, i), spec.size) for i in range(spec.num_cameras)]
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     total = sum(spec.num_images.values())
     for file_name, identity, seed, camera in tqdm(
         _plan(spec), total=total, desc="Drawing SyntheticPedestrians", unit="image", disable=not progress

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, fields
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from mgre.data.synthetic import difficulty
+
+_T = TypeVar("_T")
 
 
 class Colour(NamedTuple):
@@ -93,10 +95,11 @@ class Details:
 
     def num_differences(self, other: "Details") -> int:
         """The number of visible attributes in which the two persons differ."""
-        mine, theirs = self._visible(), other._visible()
+        mine, theirs = self.visible(), other.visible()
         return sum(mine[name] != theirs[name] for name in mine)
 
-    def _visible(self) -> dict[str, object]:
+    def visible(self) -> dict[str, object]:
+        """The attributes by name; None for those that cannot be seen on this person."""
         visible = {field.name: getattr(self, field.name) for field in fields(self)}
         visible["hat"] = self.hat if self.hair_style in ("cap", "beanie") else None
         visible["hair"] = self.hair if self.hair_style != "bald" else None
@@ -150,7 +153,7 @@ def _sample_look(rng: np.random.Generator, upper: str, lower: str) -> Look:
 
 
 def _sample_details(rng: np.random.Generator, look: Look) -> Details:
-    def one_of(options: tuple) -> object:
+    def one_of(options: tuple[_T, ...]) -> _T:
         return options[rng.integers(len(options))]
 
     def maybe(probability: float, background: Colour) -> Colour | None:

@@ -9,6 +9,7 @@ from math import cos, pi, radians, sin
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mgre.data.synthetic import difficulty
 
@@ -61,7 +62,7 @@ class Skeleton(NamedTuple):
     toes: np.ndarray
 
 
-def to_view(points: np.ndarray, yaw: float) -> np.ndarray:
+def to_view(points: ArrayLike, yaw: float) -> np.ndarray:
     """Turn points (..., 3) from body coordinates (X, Y, Z) to view coordinates (x, y, depth)."""
     x, y, z = np.moveaxis(np.asarray(points, dtype=np.float64), -1, 0)
     return np.stack((x * cos(yaw) + z * sin(yaw), y, z * cos(yaw) - x * sin(yaw)), axis=-1)
@@ -105,9 +106,9 @@ def sample_pose(rng: np.random.Generator) -> Pose:
         yaw=facing + radians(rng.uniform(-1, 1) * difficulty.YAW_JITTER_DEG),
         lean=radians(rng.uniform(-1, 1) * difficulty.LEAN_JITTER_DEG),
         hips=hips,
-        knees=tuple(knees),
-        shoulders=tuple(shoulders),
-        elbows=tuple(elbows),
+        knees=(knees[0], knees[1]),
+        shoulders=(shoulders[0], shoulders[1]),
+        elbows=(elbows[0], elbows[1]),
         spread=ARM_SPREAD * rng.uniform(0.5, 2.0),
     )
 

@@ -135,10 +135,10 @@ def _draw_scenery(rng: np.random.Generator, height: int, width: int) -> np.ndarr
         for x in range(step if pattern == "bricks" and row % 2 else 0, width, 2 * step):
             cv2.line(scenery, (x, y), (x, min(y + step, horizon)), joint, 2, cv2.LINE_AA)
     for _ in range(6):
-        x, object_width = rng.integers(width), rng.uniform(0.05, 0.2) * height
+        left, object_width = rng.integers(width), rng.uniform(0.05, 0.2) * height
         bottom, object_height = horizon + rng.uniform(-0.02, 0.1) * height, rng.uniform(0.15, 0.5) * height
         colour = rng.uniform(40, 220, 3)
-        corners = np.array(((x, bottom - object_height), (x + object_width, bottom))).astype(int).tolist()
+        corners = np.array(((left, bottom - object_height), (left + object_width, bottom))).astype(int).tolist()
         cv2.rectangle(scenery, corners[0], corners[1], colour.tolist(), -1)
     return scenery
 
@@ -197,9 +197,9 @@ def _through_camera(rng: np.random.Generator, image: np.ndarray, camera: Camera)
     gain = camera.gain * (1 + rng.uniform(-1, 1, 3) * difficulty.IMAGE_GAIN)
     brightness = camera.brightness + rng.uniform(-1, 1) * difficulty.IMAGE_BRIGHTNESS
     contrast = camera.contrast * (1 + rng.uniform(-1, 1) * difficulty.IMAGE_CONTRAST)
-    seen = (image.astype(np.float32) * gain.astype(np.float32) - 127.5) * np.float32(contrast)
+    seen: np.ndarray = (image.astype(np.float32) * gain.astype(np.float32) - 127.5) * np.float32(contrast)
     seen += np.float32(127.5 + 255 * brightness)
     sigma = rng.uniform(*difficulty.BLUR_SIGMA) * image.shape[0] / 128
     seen = cv2.GaussianBlur(seen, (0, 0), sigma)
-    seen += np.float32(rng.uniform(*difficulty.NOISE_SIGMA)) * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.clip(np.round(seen), 0, 255).astype(np.uint8)
+    noise = np.float32(rng.uniform(*difficulty.NOISE_SIGMA)) * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(np.round(seen + noise), 0, 255).astype(np.uint8)
