@@ -1,6 +1,6 @@
 import pytest
 from mgre.errors import ConfigError
-from mgre.regions import REGION_SETS, TABLE1, count_maps, get_regions
+from mgre.regions import REGION_REGISTRY, TABLE1, count_maps, get_regions
 
 # Table 1 of the paper, typed again: name, stage, C_x, C_y, N, M.
 ROWS = [
@@ -73,6 +73,6 @@ def test_unknown_set_names_the_known_ones():
 
 def test_two_regions_of_one_name_are_refused(monkeypatch):
     head = TABLE1[0]
-    monkeypatch.setitem(REGION_SETS, "twice", (head, head))
+    monkeypatch.setitem(REGION_REGISTRY._obj_map, "twice", lambda: (head, head))
     with pytest.raises(ConfigError, match="'twice' has two regions of one name"):
         get_regions("twice", (1,))

@@ -33,7 +33,7 @@ from mgre.pose import (
     sheet_paths,
     summarise,
 )
-from mgre.regions import get_regions
+from mgre.regions import load_region_set
 
 FAILED, SKIPPED, STOPPED = 1, 3, 130
 
@@ -172,7 +172,7 @@ def report(found: FoundKeypoints, image_set: ImageSet, cfg: CfgNode) -> int:
     """Print the summary and the skipped images, save the sheets, and return the exit status."""
     min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
     print(f"\n{summarise(found.keypoints, min_score=min_score)}\n\nkey points  {image_set.output}")
-    regions = [r for members in get_regions(cfg.MODEL.MGRE.REGIONS, (1, 2, 3)).values() for r in members]
+    regions = load_region_set(cfg.MODEL.MGRE.REGIONS)
     sheets = sheet_paths(image_set.output)
     status, faulty = 0, found.faulty
     try:
