@@ -11,6 +11,8 @@ import argparse
 import os
 from pathlib import Path
 
+from mgre_cli.arguments import add_allow_imports
+
 CONFIGS = Path(__file__).parents[3] / "configs/MGRe"  # where this is a checkout of the repository
 
 
@@ -18,6 +20,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     """The options of the toolbox's ``default_argument_parser``, before, between and after the overrides."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", metavar="FILE", help="needed: one of configs/MGRe, or your own")
+    add_allow_imports(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="do not train: evaluate MODEL.WEIGHTS")
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs of each machine; on the CPU, processes")

@@ -9,7 +9,7 @@ from fastreid.config import CfgNode
 from tabulate import tabulate
 from tqdm import tqdm
 
-from mgre.config import load_config
+from mgre.config import load_config, overrides_of
 from mgre.data import build_test_loader
 from mgre.data.validation_split import SUFFIX, base_of_validation
 from mgre.engine.load_model import load_model
@@ -30,7 +30,7 @@ from mgre.evaluation.stage_weights import (
 
 
 def run(args: argparse.Namespace) -> None:
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, overrides_of(args))
     _check(cfg)
     name = args.dataset or _validation_set(cfg)
     folder = args.output or cfg.OUTPUT_DIR
