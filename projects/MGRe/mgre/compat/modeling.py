@@ -87,7 +87,7 @@ def heed_own_keys() -> None:
 
             model = build_model(cfg)
             if isinstance(model, Baseline) and not hasattr(model, "stage_losses"):  # MGRe has them for each stage
-                model.registered_losses = build_losses(cfg).to(model.device)
+                model.registered_losses = build_losses(cfg, pooled_dim=cfg.MODEL.BACKBONE.FEAT_DIM).to(model.device)
             # A config of the toolbox alone has neither key.
             prepare_execution(
                 model,

@@ -7,17 +7,26 @@ from fastreid.utils import comm
 from fvcore.common.registry import Registry
 from torch import nn
 
-# Classes or functions that make a loss from the config, by the names that MODEL.LOSSES.NAME takes beside the toolbox's.
-# A loss is a module: the heads' output dict of a batch and its identities (B,) to a scalar.
+# Classes or functions that make a loss, by the names that MODEL.LOSSES.NAME takes beside the toolbox's. They are called
+# with the config and dim=D. A loss is a module: the heads' output dict of a batch and its identities (B,) to a scalar.
 LOSS_REGISTRY = Registry("LOSSES")
+# The modules of MGRe and of a Baseline that hold such losses.
+LOSS_MODULES = ("stage_losses", "registered_losses")
 # The toolbox's losses. It has no registry for them.
 TOOLBOX_LOSSES = ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")
 
 
-def build_losses(cfg: CfgNode) -> nn.ModuleDict:
-    """The losses of MODEL.LOSSES.NAME that are registered here, by name."""
+def build_losses(cfg: CfgNode, *, pooled_dim: int) -> nn.ModuleDict:
+    """The losses of MODEL.LOSSES.NAME that are registered here, by name.
+
+    Args:
+        pooled_dim: of the pooled vectors that go into the head.
+    """
+    heads = cfg.MODEL.HEADS
+    # The toolbox's losses compare the vectors before all layers of the neck, or after them.
+    dim = pooled_dim if heads.NECK_FEAT == "before" else heads.EMBEDDING_DIM or pooled_dim
     names = [name for name in cfg.MODEL.LOSSES.NAME if name in LOSS_REGISTRY]
-    return nn.ModuleDict({name: LOSS_REGISTRY.get(name)(cfg) for name in names})
+    return nn.ModuleDict({name: LOSS_REGISTRY.get(name)(cfg, dim=dim) for name in names})
 
 
 def registered_losses(

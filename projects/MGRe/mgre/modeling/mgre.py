@@ -120,7 +120,10 @@ class MGRe(Baseline):
             "stage_weights": {f"stage{i}": weight for i, weight in enumerate(mgre.STAGE_WEIGHTS, start=1)},
             "stage_loss_weight": mgre.LAMBDA,
             "location_loss_weight": mgre.LOCATION.LOSS_WEIGHT,
-            "stage_losses": {stage: build_losses(cfg) for stage in count_maps(embedded)},
+            "stage_losses": {
+                stage: build_losses(cfg, pooled_dim=number * channels[sources[stage]])
+                for stage, number in count_maps(embedded).items()
+            },
         }
 
     def forward(self, batched_inputs: dict) -> torch.Tensor | dict[str, torch.Tensor]:
