@@ -1,11 +1,11 @@
 """What is imported for a config, and what a plugin's mistakes say."""
 
-import importlib.metadata
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import mgre
 import pytest
 from fvcore.common.registry import Registry
 from mgre.commands.main import main
@@ -108,8 +108,7 @@ def test_what_a_module_may_do_wrong(write, content, message):
 
 
 def test_the_version_that_a_module_asks_for(write):
-    version = importlib.metadata.version("mgre")
-    import_plugins([write(f"MGRE_REQUIRES = '=={version}'\n{REGISTERS}")])
+    import_plugins([write(f"MGRE_REQUIRES = '=={mgre.__version__}'\n{REGISTERS}")])
     assert set(dict(SEEN)) == {"part"}
 
 

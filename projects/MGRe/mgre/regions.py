@@ -88,8 +88,9 @@ WHOLE_IMAGE = tuple(Region(f"whole_image_stage{i}", i, (1 / 2, 1 / 2), (1.0, 1.0
 
 # Functions that return a set, by the names that MODEL.MGRE.REGIONS takes.
 REGION_REGISTRY = Registry("REGIONS")
-# What tells a file from a name in MODEL.MGRE.REGIONS.
+# What tells the path of a file, and the text of one, from a name in MODEL.MGRE.REGIONS.
 FILE_SUFFIXES = (".yml", ".yaml")
+TEXT_START = "- "
 # A prior box may exceed the image by this much, because sums of fractions are rounded.
 TOLERANCE = 1e-6
 # More regions than a person has parts: a larger file is none of regions.
@@ -138,7 +139,7 @@ def get_regions(region_set: str, stages: Sequence[int]) -> dict[str, tuple[Regio
         if not found:
             own = tuple(sorted({region.stage for region in members}))
             raise ConfigError(
-                f"MODEL.MGRE.STAGES asks for {stage}, but region set '{region_set}' has no region there: set "
+                f"MODEL.MGRE.STAGES asks for {stage}, but {describe_set(region_set)} has no region there: set "
                 f"MODEL.MGRE.STAGES {shell_word(str(own))}, or fewer of them"
             )
     return regions
@@ -148,13 +149,16 @@ def load_region_set(region_set: str) -> tuple[Region, ...]:
     """All regions of a set.
 
     Args:
-        region_set: a name in :data:`REGION_REGISTRY`, or the path of a YAML file.
+        region_set: a name in :data:`REGION_REGISTRY`, the path of a YAML file, or the text of one.
 
     Raises:
         ConfigError: the set is unknown, its file cannot be read or has another form, or a region cannot be used.
     """
-    if region_set.endswith(FILE_SUFFIXES):
-        regions = read_region_file(region_set)
+    where = describe_set(region_set)
+    if region_set.startswith(TEXT_START):
+        regions = _parse_regions(region_set, where)
+    elif region_set.endswith(FILE_SUFFIXES):
+        regions = _parse_regions(_read_text(region_set, where), where)
     elif region_set in REGION_REGISTRY:
         regions = tuple(REGION_REGISTRY.get(region_set)())
     else:
@@ -165,10 +169,10 @@ def load_region_set(region_set: str) -> tuple[Region, ...]:
         )
     names = [region.name for region in regions]
     if len(set(names)) < len(names):
-        raise ConfigError(f"region set '{region_set}' has two regions of one name: {', '.join(sorted(names))}")
+        raise ConfigError(f"{where} has two regions of one name: {', '.join(sorted(names))}")
     for region in regions:
         if fault := _fault_of(region):
-            raise ConfigError(f"region set '{region_set}', region '{region.name}': {fault}")
+            raise ConfigError(f"{where}, region '{region.name}': {fault}")
     return regions
 
 
@@ -189,27 +193,53 @@ def _fault_of(region: Region) -> str:
     return ""
 
 
-def read_region_file(path: str) -> tuple[Region, ...]:
-    """The regions of a YAML file: a list of mappings with the fields of :class:`Region`, key points by COCO's names.
+def describe_set(region_set: str) -> str:
+    """What a value of MODEL.MGRE.REGIONS is, for messages."""
+    return "the region set in the config" if region_set.startswith(TEXT_START) else f"region set '{region_set}'"
+
+
+def without_file(region_set: str) -> str:
+    """The same set as a value of MODEL.MGRE.REGIONS that needs no file: for the path of one, its text.
 
     Raises:
-        ConfigError: the file cannot be read, or has another form.
+        ConfigError: see :func:`load_region_set`.
     """
+    if not region_set.endswith(FILE_SUFFIXES):
+        return region_set
+    rows = []
+    for region in load_region_set(region_set):
+        names = [COCO_KEYPOINTS[index] for index in region.keypoints]
+        rows.append(vars(region) | {"center": [*region.center], "size": [*region.size], "keypoints": names})
+    return yaml.safe_dump(rows, sort_keys=False)
+
+
+def _read_text(path: str, where: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
+            return file.read()
     except FileNotFoundError as error:
         raise ConfigError(
             f"MODEL.MGRE.REGIONS is '{path}', which does not exist (working directory {os.getcwd()})"
         ) from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"region set '{path}' cannot be read: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{where} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _parse_regions(text: str, where: str) -> tuple[Region, ...]:
+    """The regions of a YAML list of mappings, which have the fields of :class:`Region`, key points by COCO's names.
+
+    Args:
+        text: the YAML.
+        where: what the text is, for messages.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"{where} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, list) or not 0 < len(content) <= MAX_REGIONS:
         found = f"a list of {len(content)}" if isinstance(content, list) else f"a {type(content).__name__}"
-        raise ConfigError(
-            f"region set '{path}' is {found}; allowed: a list of 1 to {MAX_REGIONS} regions, each like {_EXAMPLE}"
-        )
-    return tuple(_parse_region(row, f"region set '{path}', region {i}") for i, row in enumerate(content, start=1))
+        raise ConfigError(f"{where} is {found}; allowed: a list of 1 to {MAX_REGIONS} regions, each like {_EXAMPLE}")
+    return tuple(_parse_region(row, f"{where}, region {i}") for i, row in enumerate(content, start=1))
 
 
 _EXAMPLE = "{name: feet, stage: 1, center: [0.5, 0.9], size: [1.0, 0.2], keypoints: [left_ankle, right_ankle]}"

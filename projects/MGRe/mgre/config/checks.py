@@ -19,7 +19,7 @@ from mgre.data.validation_split import base_of_validation
 from mgre.errors import ConfigError, SetupError
 from mgre.modeling.losses import LOSS_REGISTRY, TOOLBOX_LOSSES
 from mgre.modeling.timm_backbone import check_timm_name
-from mgre.regions import get_regions
+from mgre.regions import describe_set, get_regions
 
 NORMS = Choice(("BN", "syncBN", "GhostBN", "FrozenBN", "GN"))
 # The toolbox's pooling layers that leave one number a channel.
@@ -166,8 +166,8 @@ def _check_mgre(cfg: CfgNode) -> None:
     regions = get_regions(mgre.REGIONS, mgre.STAGES)
     if mgre.BOXES != "prior" and not all(region.keypoints for members in regions.values() for region in members):
         raise ConfigError(
-            f"MODEL.MGRE.REGIONS '{mgre.REGIONS}' has regions without key points, which nothing can locate: "
-            "MODEL.MGRE.BOXES has to be prior"
+            f"{describe_set(mgre.REGIONS)} has regions without key points, which nothing can locate: set "
+            "MODEL.MGRE.BOXES prior"
         )
     if mgre.BOXES == "keypoints" and cfg.TEST.FLIP.ENABLED:
         raise ConfigError(

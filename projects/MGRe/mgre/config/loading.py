@@ -13,6 +13,7 @@ from fastreid.utils.logger import log_first_n
 from mgre.config.checks import check_config
 from mgre.config.keys import KEYS, add_mgre_config
 from mgre.errors import ConfigError, nearest, shell_word
+from mgre.regions import without_file
 from mgre.system.plugins import import_installed_plugins, import_plugins
 
 # Most values of a config file: far more than there are keys, far fewer than a few lines of YAML aliases can stand for.
@@ -68,6 +69,8 @@ def _build(values: dict[str, Any], source: str, remedy: str, overrides: Sequence
     cfg = _defaults()
     _merge(cfg, values, source)
     _merge(cfg, from_overrides, COMMAND_LINE)
+    # The config that a run or a checkpoint keeps does not depend on the file any more.
+    cfg.MODEL.MGRE.REGIONS = without_file(cfg.MODEL.MGRE.REGIONS)
     for node in (cfg.MODEL.BACKBONE, cfg.MODEL.HEADS):
         if node.NORM == "SyncBN":  # the name of the toolbox's "syncBN" in detectron2 and in papers
             node.NORM = "syncBN"

@@ -15,7 +15,7 @@ class InferenceCheckpointer(SafeCheckpointer):
     """Refuses weights that leave a part of the model random or are of another one, where training only warns."""
 
     def _check(self, found: Match, state: dict[str, torch.Tensor]) -> None:
-        found = found.without(only_for_training(self.model, found))
+        found = found.without(only_for_training(self.model, found.names))
         if wrong := found.missing + found.left_over:
             raise WeightsError(
                 f"MODEL.WEIGHTS '{self._path}' is of another architecture: {len(wrong)} tensors are missing in it, "

@@ -1,6 +1,6 @@
 """Finds the config under which a weight file fits, by trying."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
 import torch
@@ -11,7 +11,7 @@ from fastreid.modeling.heads.embedding_head import EmbeddingHead
 from torch import nn
 
 from mgre.modeling.losses import LOSS_MODULES
-from mgre.modeling.pretrained import Match, match
+from mgre.modeling.pretrained import match
 
 # Backbones of the toolbox, with their values of MODEL.BACKBONE.DEPTH. RegNet's and EfficientNet's are left out, because
 # to build one changes a config that all of them share. MODEL.BACKBONE.LAST_STRIDE leaves no trace in weights.
@@ -80,15 +80,14 @@ def fits_with(cfg: CfgNode, words: Sequence[str], state: Mapping[str, torch.Tens
         with torch.device("meta"):
             model = build_model(other)
             found = match(model, state)
-            return found.without({*only_for_training(model, found), *PIXEL_STATISTICS}).is_exact
+            return found.without({*only_for_training(model, found.names), *PIXEL_STATISTICS}).is_exact
     except Exception:  # the overrides do not go together
         return False
 
 
-def only_for_training(model: nn.Module, found: Match) -> set[str]:
-    """Names of the tensors of the model or of the weights that inference does not use: classifiers and losses."""
-    losses = {name for name in (*found.wanted, *found.left_over) if name.split(".")[0] in LOSS_MODULES}
-    return classifiers(model) | losses
+def only_for_training(model: nn.Module, names: Iterable[str]) -> set[str]:
+    """Of the names of a model's tensors those that inference does not use: of classifiers and losses."""
+    return classifiers(model) | {name for name in names if name.split(".")[0] in LOSS_MODULES}
 
 
 def classifiers(model: nn.Module) -> set[str]:
