@@ -69,12 +69,12 @@ def _build(values: dict[str, Any], source: str, remedy: str, overrides: Sequence
     cfg = _defaults()
     _merge(cfg, values, source)
     _merge(cfg, from_overrides, COMMAND_LINE)
-    # The config that a run or a checkpoint keeps does not depend on the file any more.
-    cfg.MODEL.MGRE.REGIONS = without_file(cfg.MODEL.MGRE.REGIONS)
     for node in (cfg.MODEL.BACKBONE, cfg.MODEL.HEADS):
         if node.NORM == "SyncBN":  # the name of the toolbox's "syncBN" in detectron2 and in papers
             node.NORM = "syncBN"
     try:
+        # The config that a run or a checkpoint keeps does not depend on the file any more.
+        cfg.MODEL.MGRE.REGIONS = without_file(cfg.MODEL.MGRE.REGIONS)
         check_config(cfg)
     except (TypeError, ValueError, AttributeError, LookupError) as error:  # yacs does not check the members of a list
         raise ConfigError(f"a value in the config is of another type than it should be: {error}") from error

@@ -189,7 +189,7 @@ def _split_off_validation(cfg: CfgNode, name: str, base: str, combineall: bool) 
 
 def _explain(error: Exception, name: str, reader: type, root: str) -> str:
     """The error of a toolbox's reader, with what the reader looked for, and what to do."""
-    layout = PUBLISHED_SETS[name].layout if name in PUBLISHED_SETS else f"see {reader.__module__}"
+    layout = PUBLISHED_SETS[name].layout if name in PUBLISHED_SETS else f"the layout of {reader.__module__}"
     given = "FASTREID_DATASETS" if "FASTREID_DATASETS" in os.environ else "./datasets: FASTREID_DATASETS is not set"
     where = f"Data set {name} cannot be read from '{os.path.abspath(root)}' ({given}), where it looked for {layout}"
     reason = " ".join(str(error).split()) or type(error).__name__
