@@ -46,6 +46,7 @@ setup(
         "tensorboard>=2.12",
         "gdown>=5.0",
         "pillow>=10.0",
+        "packaging>=22.0",  # the versions that plugins ask for
         "timm>=1.0",
         "safetensors>=0.4",
         "tqdm>=4.65",

@@ -21,6 +21,7 @@ from mgre.engine.checkpointing import TrainingCheckpointer
 from mgre.engine.run import setup
 from mgre.errors import ConfigError, DataError, MGReError, WeightsError, printable
 from mgre.reading.images import load_image
+from mgre.regions import load_region_set
 from mgre.system.weight_files import read_state_dict
 from PIL import Image
 from torch import nn
@@ -110,6 +111,20 @@ def test_key_point_files(fuzz):
     loaded, refused = fuzz("keypoints.json", (content for part in (trees, raw) for content in part), load_keypoints)
     assert loaded + refused == 180 and refused > 60
     assert fuzz("keypoints.json", iter([b"[" * 10**5, b'{"images": ' * 10**4]), load_keypoints) == (0, 2)
+
+
+def test_region_files(fuzz):
+    rng = random.Random(3)
+    tree = yaml.safe_load(
+        "- {name: feet, stage: 2, center: [0.5, 0.9], size: [1, 0.2], keypoints: [left_ankle, right_ankle]}\n"
+        "- {name: all, stage: 3, center: [0.5, 0.5], size: [1.0, 1.0]}\n"
+    )
+    trees = (yaml.safe_dump(damaged_tree(tree, rng)).encode() for _ in range(120))
+    raw = (damaged_bytes(yaml.safe_dump(tree).encode(), rng) for _ in range(60))
+    loaded, refused = fuzz(
+        "regions.yml", (content for part in (trees, raw) for content in part), lambda path: load_region_set(str(path))
+    )
+    assert loaded + refused == 180 and 0 < loaded < 90
 
 
 def test_configs(fuzz, tmp_path, take_down_logs):

@@ -1,6 +1,8 @@
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mgre.version import VERSION
@@ -36,3 +38,14 @@ def test_help_imports_no_torch():
     code = "import sys; from mgre_cli.main import main; main([]); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("False\n")
+
+
+WITH_CONFIG = [path for path in Path("projects/MGRe/mgre_cli").glob("*.py") if '"--config-file"' in path.read_text()]
+
+
+@pytest.mark.parametrize("path", WITH_CONFIG, ids=lambda path: path.stem)
+def test_a_command_that_takes_a_config_can_allow_its_imports(path):
+    assert "add_allow_imports(parser)" in path.read_text()
+    work = Path("projects/MGRe/mgre/commands", path.name)
+    work = work if work.exists() else Path("projects/MGRe/mgre/engine/run.py")
+    assert re.search("overrides_of|allow_imports", work.read_text())

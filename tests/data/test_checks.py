@@ -119,7 +119,7 @@ def test_identities_of_a_csv_are_compared_by_their_text(check, tmp_path, make_ma
 def test_identities_of_the_published_layouts(cfg, tmp_path, monkeypatch, make_market_folder, name, folder):
     monkeypatch.setenv("FASTREID_DATASETS", str(tmp_path))
     make_market_folder(tmp_path / folder, train_ids=[2, 3, 7], test_ids=[1, 3])
-    assert shared_identities(build_dataset(cfg, name), name) == [f"{name.lower()}_3"]
+    assert shared_identities(build_dataset(cfg, name)) == [f"{name.lower()}_3"]
 
 
 def test_identities_of_a_part(cfg, tmp_path, make_market_folder):
@@ -127,7 +127,7 @@ def test_identities_of_a_part(cfg, tmp_path, make_market_folder):
     cfg.DATASETS.CUSTOM.ROOT = str(tmp_path)
     cfg.DATASETS.PART.NUM_TEST_IDS = 1
     dataset = build_dataset(cfg, "CustomReID")
-    assert shared_identities(dataset, "CustomReID") == [f"custom_{dataset.query[0][1]}"]
+    assert shared_identities(dataset) == [f"custom_{dataset.query[0][1]}"]
 
 
 @pytest.mark.parametrize("flags", [(), ("--eval-only",)])

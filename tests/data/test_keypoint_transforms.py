@@ -3,7 +3,16 @@ import pytest
 import torch
 from fastreid.data.transforms import build_transforms
 from mgre.data.keypoints import COCO_KEYPOINTS
-from mgre.data.transforms import Follow, KeypointTransforms, Pad, RandomErasing, RandomFlip, build_keypoint_transforms
+from mgre.data.transforms import (
+    AUGMENTATION_REGISTRY,
+    Follow,
+    KeypointTransforms,
+    Pad,
+    RandomErasing,
+    RandomFlip,
+    build_image_transforms,
+    build_keypoint_transforms,
+)
 from mgre.errors import ConfigError
 from PIL import Image
 from torchvision.transforms import v2
@@ -184,3 +193,47 @@ def test_augmentations_without_key_points_are_refused_by_name(cfg, key):
     with pytest.raises(ConfigError, match=rf"INPUT\.{key}\.ENABLED is True.*MODEL.MGRE.LOCATION.LOSS_WEIGHT 0"):
         build_keypoint_transforms(cfg, is_train=True)
     build_keypoint_transforms(cfg, is_train=False)
+
+
+class ShiftRight:
+    """By 10 pixels; the new pixels are black."""
+
+    def __call__(self, image, points, trusted):
+        shifted = Image.new("RGB", image.size)
+        shifted.paste(image, (10, 0))
+        return shifted, KeyPoints(points + torch.tensor([10.0, 0.0]), canvas_size=points.canvas_size), trusted
+
+
+@pytest.mark.parametrize("build", [build_keypoint_transforms, build_image_transforms])
+def test_a_registered_augmentation_comes_before_random_erasing(cfg, monkeypatch, build):
+    monkeypatch.setattr(AUGMENTATION_REGISTRY, "_obj_map", {"shift": lambda cfg: ShiftRight()})
+    cfg.INPUT.SIZE_TRAIN = [64, 32]
+    cfg.INPUT.REA.ENABLED, cfg.INPUT.REA.PROB, cfg.INPUT.REA.VALUE = True, 1.0, [255.0, 255.0, 255.0]
+    image = Image.fromarray(np.asarray(random_image((64, 32))) // 2)
+    points = torch.tensor([[2.0, 63.0]] * 16 + [[30.0, 63.0]])
+
+    def pixels_of(*names):
+        cfg.INPUT.AUGMENTATIONS = names
+        torch.manual_seed(0)
+        transform = build(cfg, is_train=True)
+        return transform(image, points, ALL_TRUSTED) if build is build_keypoint_transforms else (transform(image), None)
+
+    erased = (pixels_of()[0] == 255).all(dim=0)
+    assert 0 < erased.sum() < 64 * 32 and not erased[63].any()
+    shifted = torch.zeros(3, 64, 32)
+    shifted[:, :, 10:] = torch.from_numpy(np.array(image)).permute(2, 0, 1)[:, :, :-10]
+    pixels, keypoints = pixels_of("shift")
+    torch.testing.assert_close(pixels, torch.where(erased, 255.0, shifted), rtol=0, atol=0)
+    if keypoints is not None:
+        torch.testing.assert_close(keypoints[0], torch.tensor([12 / 32, 63 / 64, 1.0]))
+        assert keypoints[16, 2] == 0  # it has left the image
+
+
+def test_evaluation_has_no_registered_augmentations(cfg, monkeypatch):
+    monkeypatch.setattr(AUGMENTATION_REGISTRY, "_obj_map", {"shift": lambda cfg: ShiftRight()})
+    cfg.INPUT.SIZE_TEST, cfg.INPUT.AUGMENTATIONS = [64, 32], ("shift",)
+    image = random_image((64, 32))
+    expected = build_transforms(cfg, is_train=False)(image)
+    assert torch.equal(build_image_transforms(cfg, is_train=False)(image), expected)
+    assert torch.equal(build_keypoint_transforms(cfg, is_train=False)(image, spread_points((64, 32)), ALL_TRUSTED)[0],
+                       expected)  # fmt: skip

@@ -117,3 +117,42 @@ def test_a_backbone_without_four_stages_is_refused_by_name(name):
         build_mgre_backbone(
             config(**{"MODEL.MGRE.BACKBONE": name, "MODEL.BACKBONE.DEPTH": "base" if "vit" in name else "1.0x"})
         )
+
+
+class Flat(torch.nn.Module):
+    """Maps of one image for all stages, which have ``sizes`` channels, and says they have ``channels``."""
+
+    def __init__(self, channels: object, sizes: dict[str, int]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.sizes = sizes
+
+    def maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {stage: images.mean(dim=1, keepdim=True).expand(-1, size, -1, -1) for stage, size in self.sizes.items()}
+
+
+SIZES = {"stage1": 4, "stage2": 6, "stage3": 8, "stage4": 10}
+
+
+def test_a_backbone_with_maps_and_channels_joins(monkeypatch):
+    flat = Flat(SIZES, SIZES).train()
+    monkeypatch.setitem(BACKBONE_REGISTRY._obj_map, "build_flat", lambda cfg: flat)
+    backbone = build_mgre_backbone(config(**{"MODEL.MGRE.BACKBONE": "build_flat"}))
+    assert backbone.channels == SIZES and backbone.staged is flat and flat.training
+    maps = backbone(torch.rand(2, 3, 8, 4))
+    assert {stage: tuple(value.shape) for stage, value in maps.items()} == {s: (2, c, 8, 4) for s, c in SIZES.items()}
+
+
+@pytest.mark.parametrize(
+    ("channels", "sizes", "message"),
+    [
+        (None, SIZES, "'build_flat' has maps.., but its channels are None; allowed: a dict"),
+        ({"stage4": 10}, SIZES, "its channels are {'stage4': 10}; allowed: .* of stage1, stage2, stage3, stage4"),
+        (SIZES, SIZES | {"stage2": 5}, r"announces channels {.*}, but its maps.. gives {.*'stage2': \(1, 5, 64, 64\)"),
+        (SIZES, {"stage1": 4}, r"gives {'stage1': \(1, 4, 64, 64\)} for one image"),
+    ],
+)
+def test_maps_that_are_not_those_announced_are_refused(monkeypatch, channels, sizes, message):
+    monkeypatch.setitem(BACKBONE_REGISTRY._obj_map, "build_flat", lambda cfg: Flat(channels, sizes))
+    with pytest.raises(ConfigError, match=message):
+        build_mgre_backbone(config(**{"MODEL.MGRE.BACKBONE": "build_flat"}))

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fastreid.modeling import build_model
+from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from mgre.config import load_config
 from mgre.errors import ConfigError, DataError, SetupError, WeightsError
 from mgre.modeling.backbone import STAGES
@@ -203,6 +204,48 @@ def test_a_timm_model_without_stage_modules_is_refused(build_small, batches):
     overrides = BASELINE | TIMM | {"MODEL.TIMM.NAME": "mobilenetv3_small_050", "MODEL.BACKBONE.LAST_STRIDE": "2"}
     with pytest.raises(ConfigError, match=r"MODEL\.TIMM\.NAME has no module for each stage"):
         stage_cams(build_small(**overrides), *batches)
+
+
+class OwnNet(nn.Module):
+    """The toolbox's ResNet behind maps() and stage_modules()."""
+
+    def __init__(self, resnet):
+        super().__init__()
+        self.resnet = resnet
+        self.channels = dict(zip(STAGES, (64, 128, 256, 512), strict=True))
+
+    def maps(self, images):
+        found = {}
+        modules = self.stage_modules()
+        hooks = [m.register_forward_hook(lambda m, i, o, s=s: found.update({s: o})) for s, m in modules.items()]
+        self.resnet(images)
+        for hook in hooks:
+            hook.remove()
+        return found
+
+    def stage_modules(self):
+        return {f"stage{i}": getattr(self.resnet, f"layer{i}")[-1] for i in range(1, 5)}
+
+
+class WithoutModules(OwnNet):
+    stage_modules = property()
+
+    def maps(self, images):
+        return {stage: images[:, :1].expand(-1, size, -1, -1) for stage, size in self.channels.items()}
+
+
+def test_a_backbone_of_ones_own_tells_its_stages(build_small, batches, monkeypatch):
+    build_resnet = BACKBONE_REGISTRY.get("build_resnet_backbone")
+    expected = stage_cams(build_small().eval(), *batches)
+    monkeypatch.setitem(BACKBONE_REGISTRY._obj_map, "build_own", lambda cfg: OwnNet(build_resnet(cfg)))
+    found = stage_cams(build_small(**{"MODEL.MGRE.BACKBONE": "build_own"}).eval(), *batches)
+    for stage in STAGES:
+        torch.testing.assert_close(found[stage], expected[stage])
+
+    monkeypatch.setitem(BACKBONE_REGISTRY._obj_map, "build_own", lambda cfg: WithoutModules(None))
+    model = build_small(**{"MODEL.MGRE.BACKBONE": "build_own", "MODEL.MGRE.STAGES": "()"})
+    with pytest.raises(ConfigError, match=r"WithoutModules has no stage_modules\(\)"):
+        stage_cams(model, *batches)
 
 
 def test_a_missing_package_is_an_error_that_says_how_to_install_it(monkeypatch, batches):

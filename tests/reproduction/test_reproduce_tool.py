@@ -124,6 +124,19 @@ def test_every_training_of_all_experiments_is_one_command_line(tool, capsys, tmp
     assert [line[1][:3] for line in followed if line not in occluded] == [("-m", "mgre_cli", "select-weights")]
 
 
+def test_each_job_names_what_a_config_may_import(tool, plan, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    part, config = tmp_path / "own_reproduced_part.py", tmp_path / "own.yml"
+    part.write_text("")
+    config.write_text(f"_BASE_: {Path(BASE).resolve()}\nIMPORTS: ['{part}']\n")
+    words = ["figure6", "--config-file", str(config), *plan[2:]]
+    assert call(tool, *words, "--dry-run") == 1
+    assert "own_reproduced_part.py', which runs code" in capsys.readouterr().err
+    ((training, weights),) = command_lines(tool, capsys, *words, "--allow-imports")
+    assert value_of("IMPORTS", training) == value_of("IMPORTS", weights) == f"('{part}',)"
+    del sys.modules["own_reproduced_part"]
+
+
 def test_validation_identities_are_of_the_set_that_was_asked_for(tool, plan, capsys):
     ((training, weights),) = command_lines(tool, capsys, "figure6", *plan)
     for command in (training, weights):

@@ -15,6 +15,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from fastreid.data.datasets import DATASET_REGISTRY, Market1501
+from fastreid.utils import registry as toolbox
+from fvcore.common import registry as fvcore
 from mgre.system import foreign_messages
 from mgre.system.foreign_messages import (
     dead_worker_pids,
@@ -22,6 +24,7 @@ from mgre.system.foreign_messages import (
     is_missing_file,
     is_out_of_memory,
     is_unsafe_global,
+    name_registered_twice,
 )
 from onnx import TensorProto, helper
 from torch.utils.data import DataLoader, Dataset
@@ -159,3 +162,14 @@ def test_a_missing_folder_is_found_in_the_errors_of_the_readers(tmp_path, name):
             DATASET_REGISTRY.get(name)(root=str(tmp_path))
     assert is_missing_file(raised.value)
     assert not is_missing_file(UNRELATED)
+
+
+@pytest.mark.parametrize("library", [toolbox, fvcore])
+def test_a_name_that_is_registered_twice(library):
+    registry = library.Registry("PARTS")
+    registry.register(Market1501)
+    with pytest.raises(AssertionError) as raised:
+        registry.register(Market1501)
+    assert name_registered_twice(raised.value) == ("Market1501", "PARTS")
+    assert name_registered_twice(AssertionError("1 is not 2")) is None
+    assert name_registered_twice(UNRELATED) is None

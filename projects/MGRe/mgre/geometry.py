@@ -9,12 +9,10 @@ from collections.abc import Sequence
 
 import torch
 
-from mgre.regions import Region
+from mgre.regions import MIN_KEYPOINTS, Region
 
 # Eq. (3): a region's box exceeds its outermost key points by this much on each side.
 KEYPOINT_MARGIN = 0.05
-# A single point says where a region is, but not how large it is.
-MIN_KEYPOINTS = 2
 
 
 def boxes_from_keypoints(keypoints: torch.Tensor, regions: Sequence[Region]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,3 +19,12 @@ def fraction(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not allowed: give a number above 0, at most 1")
     return value
+
+
+def add_allow_imports(parser: argparse.ArgumentParser) -> None:
+    """The option that every command with --config-file has."""
+    parser.add_argument(
+        "--allow-imports",
+        action="store_true",
+        help="import the modules that the config file names in IMPORTS, which runs their code: only if you trust it",
+    )

@@ -15,7 +15,7 @@ import argparse
 import io
 import sys
 
-from mgre_cli.arguments import positive
+from mgre_cli.arguments import add_allow_imports, positive
 
 
 def parse_args(words: list[str] | None = None) -> argparse.Namespace:
@@ -23,6 +23,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     images = parser.add_mutually_exclusive_group(required=True)
     images.add_argument("--config-file", help="the images of all splits that this config uses")
     images.add_argument("--images", metavar="DIR", help="all images in a folder and below")
+    add_allow_imports(parser)
     parser.add_argument(
         "--output",
         help="key point file to write, check or draw (default: DATASETS.KEYPOINTS, where training would look for it; "

@@ -12,6 +12,7 @@ left, which may be run anywhere: their results are picked up from their output f
 import argparse
 from pathlib import Path
 
+from mgre_cli.arguments import add_allow_imports
 from mgre_cli.start import start
 
 
@@ -30,6 +31,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help="a data set; may be given several times (default: those of the paper's table)",
     )
+    add_allow_imports(parser)
     parser.add_argument("--num-seeds", type=int, default=1, help="of each training, from 0 (default: %(default)s)")
     parser.add_argument(
         "--output", type=Path, default=Path("logs/reproduce"), help="of trainings and results (default: %(default)s)"

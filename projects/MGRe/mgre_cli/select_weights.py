@@ -15,13 +15,14 @@ Example, after a training on what remains of Market-1501 without the validation 
 
 import argparse
 
-from mgre_cli.arguments import fraction
+from mgre_cli.arguments import add_allow_imports, fraction
 from mgre_cli.start import start
 
 
 def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="the config the weights were trained with")
+    add_allow_imports(parser)
     parser.add_argument(
         "--dataset",
         default="",

@@ -10,6 +10,7 @@ Examples:
 import argparse
 from pathlib import Path
 
+from mgre_cli.arguments import add_allow_imports
 from mgre_cli.start import call
 
 # In the repository, and in an installed package; mgre.config has the same, but imports torch.
@@ -22,6 +23,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--config-file", metavar="FILE", help="needed: your own, or a shipped one such as mgre://market.yml"
     )
+    add_allow_imports(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="do not train: evaluate MODEL.WEIGHTS")
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs of each machine; on the CPU, processes")

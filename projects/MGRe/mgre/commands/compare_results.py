@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mgre.config import overrides_of
 from mgre.engine.run import RESULTS_FILE
 from mgre.errors import ConfigError
 from mgre.reproduction.expected import (
@@ -28,8 +29,9 @@ def run(args: argparse.Namespace) -> int:
         DataError: the results of the run, or the expected ones, are missing or malformed.
         SetupError: the tool was not started in the root of the repository.
     """
-    expected = expected_of(read_expected(), args.config_file, args.opts)
-    cfg = load_planned(args.config_file, args.opts)
+    overrides = overrides_of(args)
+    expected = expected_of(read_expected(), args.config_file, overrides)
+    cfg = load_planned(args.config_file, overrides)
     path = Path(args.results or Path(cfg.OUTPUT_DIR, RESULTS_FILE))
     found = read_found(path, args.config_file, [row.metric for row in expected])
     config = path.parent / "config.yaml"

@@ -10,7 +10,7 @@ from fastreid.config import CfgNode
 from fastreid.utils.logger import setup_logger
 
 from mgre.commands.main import main
-from mgre.config import load_config
+from mgre.config import load_config, overrides_of
 from mgre.data import list_images
 from mgre.data.coco_file import load_keypoints, write_keypoints
 from mgre.data.keypoints import file_name_of, keypoint_path
@@ -33,7 +33,7 @@ from mgre.pose import (
     sheet_paths,
     summarise,
 )
-from mgre.regions import get_regions
+from mgre.regions import load_region_set
 
 FAILED, SKIPPED, STOPPED = 1, 3, 130
 
@@ -77,7 +77,7 @@ def load(args: argparse.Namespace) -> CfgNode:
         raise ConfigError("--config-file is empty: name a config file, see configs/")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # A part of a data set shares the key point file of the whole set.
-    opts = [*args.opts, "DATASETS.PART.NUM_TRAIN_IDS", "0", "DATASETS.PART.NUM_TEST_IDS", "0"]
+    opts = [*overrides_of(args), "DATASETS.PART.NUM_TRAIN_IDS", "0", "DATASETS.PART.NUM_TEST_IDS", "0"]
     cfg = load_config(args.config_file or "", ["MODEL.DEVICE", device, *opts])
     if args.config_file and finds_keypoints(args):  # the other actions use no device
         named = CfgNode.load_yaml_with_base(args.config_file).get("MODEL", {}).get("DEVICE", device)
@@ -183,7 +183,7 @@ def report(found: FoundKeypoints, image_set: ImageSet, cfg: CfgNode) -> int:
     """Print the summary and the skipped images, save the sheets, and return the exit status."""
     min_score = cfg.DATASETS.KEYPOINT_MIN_SCORE
     print(f"\n{summarise(found.keypoints, min_score=min_score)}\n\nkey points  {image_set.output}")
-    regions = [r for members in get_regions(cfg.MODEL.MGRE.REGIONS, (1, 2, 3)).values() for r in members]
+    regions = load_region_set(cfg.MODEL.MGRE.REGIONS)
     sheets = sheet_paths(image_set.output)
     status, faulty = 0, found.faulty
     try:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from mgre.config import allow_imports
 from mgre.errors import ConfigError, MGReError, nearest
 from mgre.reproduction.experiments import EXPERIMENTS
 from mgre.reproduction.jobs import command_lines, run_jobs
@@ -21,6 +22,8 @@ def run(args: argparse.Namespace) -> int:
     if args.num_seeds < 1:
         raise ConfigError(f"--num-seeds is {args.num_seeds}; allowed: 1 or more")
     names, overrides = split_words(args.words)
+    if args.allow_imports:
+        overrides = allow_imports(args.config_file, overrides)
     plan = Plan(args.config_file, range(args.num_seeds), overrides, args.output)
     experiments = [make_experiment(name, plan) for name in names]
     jobs = [job for experiment in experiments for job in experiment.jobs]

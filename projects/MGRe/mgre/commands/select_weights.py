@@ -10,7 +10,7 @@ from fastreid.config import CfgNode
 from tabulate import tabulate
 from tqdm import tqdm
 
-from mgre.config import load_config
+from mgre.config import load_config, overrides_of
 from mgre.data import build_test_loader
 from mgre.data.validation_split import SUFFIX, base_of_validation
 from mgre.engine.load_model import load_model
@@ -33,7 +33,7 @@ from mgre.modeling import MGRe
 
 def run(args: argparse.Namespace) -> None:
     """Rank the validation set with many weights, and write the scores, the curves and the config with the best."""
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, overrides_of(args))
     _check(cfg)
     name = args.dataset or _validation_set(cfg)
     folder = args.output or cfg.OUTPUT_DIR

@@ -74,16 +74,20 @@ def leave_batches_alone() -> None:
     adapt(MGN, "forward", make_forward)
 
 
-def set_execution() -> None:
-    """``build_model`` heeds MODEL.CHANNELS_LAST and MODEL.COMPILE, for every architecture."""
+def heed_own_keys() -> None:
+    """``build_model`` heeds MODEL.CHANNELS_LAST and MODEL.COMPILE, for every architecture, and a Baseline has the
+    registered losses of MODEL.LOSSES.NAME."""
 
     def make(build_model: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(build_model)
         def built(cfg: CfgNode) -> nn.Module:
             # Not at the top: mgre.modeling uses the toolbox, which is being adapted when this module is imported.
             from mgre.modeling.execution import prepare_execution
+            from mgre.modeling.losses import build_losses
 
             model = build_model(cfg)
+            if isinstance(model, Baseline) and not hasattr(model, "stage_losses"):  # MGRe has them for each stage
+                model.registered_losses = build_losses(cfg, pooled_dim=cfg.MODEL.BACKBONE.FEAT_DIM).to(model.device)
             # A config of the toolbox alone has neither key.
             prepare_execution(
                 model,
@@ -95,6 +99,22 @@ def set_execution() -> None:
         return built
 
     adapt(meta_arch_build, "build_model", make)
+
+
+def add_registered_losses() -> None:
+    """A Baseline computes its registered losses beside the toolbox's, which are a chain of ifs."""
+
+    def make(losses: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(losses)
+        def extended(model: Baseline, outputs: dict[str, Any], gt_labels: torch.Tensor) -> dict[str, torch.Tensor]:
+            from mgre.modeling.losses import registered_losses  # not at the top, as above
+
+            own = getattr(model, "registered_losses", None)
+            return losses(model, outputs, gt_labels) | (registered_losses(own, outputs, gt_labels) if own else {})
+
+        return extended
+
+    adapt(Baseline, "losses", make)
 
 
 def find_regnet_configs() -> None:
@@ -229,7 +249,8 @@ def smoothed_cross_entropy(
 
 ADAPTATIONS = (
     leave_batches_alone,
-    set_execution,
+    heed_own_keys,
+    add_registered_losses,
     find_regnet_configs,
     load_any_pretrained_file,
     compare_across_processes,

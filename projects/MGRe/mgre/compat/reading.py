@@ -12,7 +12,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from fastreid.data import data_utils
-from fastreid.data.datasets import CUHK03, PRID, Shinpuhkan
+from fastreid.data.datasets import CUHK03, MSMT17, PRID, DukeMTMC, Market1501, Shinpuhkan
+from fastreid.data.datasets.bases import ImageDataset
 from fastreid.utils.file_io import PathManager
 from PIL import Image
 
@@ -248,6 +249,33 @@ def check_before_extraction() -> None:
     adapt(CUHK03, "preprocess_split", make)
 
 
+# The folder of a data set of the toolbox, of those to which published key point files may belong.
+_FOLDERS: dict[type[ImageDataset], Callable[[ImageDataset], str]] = {
+    Market1501: lambda dataset: dataset.data_dir,
+    DukeMTMC: lambda dataset: dataset.dataset_dir,
+    CUHK03: lambda dataset: dataset.dataset_dir,
+    MSMT17: lambda dataset: os.path.dirname(dataset.train_dir),
+}
+
+
+def tell_folders_and_labels() -> None:
+    """Readers of the toolbox have the attributes by which any data set tells its ``folder`` and ``training_labels``."""
+
+    def labels(dataset: ImageDataset) -> dict[int, str]:
+        return {identity: f"{dataset.dataset_name}_{identity}" for _, identity, _ in (*dataset.query, *dataset.gallery)}
+
+    for reader, folder in _FOLDERS.items():
+        _add_attribute(reader, "folder", folder)
+    for reader in (Market1501, DukeMTMC):
+        _add_attribute(reader, "training_labels", labels)
+
+
+def _add_attribute(owner: type, name: str, compute: Callable[[ImageDataset], object]) -> None:
+    attribute = functools.cached_property(compute)  # unlike a property, a subclass may set it
+    attribute.__set_name__(owner, name)
+    setattr(owner, name, attribute)
+
+
 ADAPTATIONS = (
     decode_by_own_decoder,
     take_all_suffixes,
@@ -255,4 +283,5 @@ ADAPTATIONS = (
     read_whole_numbers,
     read_lists_by_line,
     check_before_extraction,
+    tell_folders_and_labels,
 )

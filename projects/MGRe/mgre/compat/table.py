@@ -218,10 +218,16 @@ REPLACED = {
     ),
     # -- Models
     "fastreid.modeling.meta_arch.build.build_model": Replaced(
-        "modeling.set_execution",
+        "modeling.heed_own_keys",
         "c1925573e368",
-        "it knows neither channels-last models nor torch.compile",
-        "the toolbox has keys for both",
+        "it knows neither channels-last models nor torch.compile, nor registered losses",
+        "the toolbox has keys for both, and a registry for losses",
+    ),
+    "fastreid.modeling.meta_arch.baseline.Baseline.losses": Replaced(
+        "modeling.add_registered_losses",
+        "5b0f259ffd8e",
+        "it is a chain of ifs, which ignores other losses than the toolbox's",
+        "the toolbox has a registry for losses",
     ),
     "fastreid.layers.batch_norm.IBN.forward": Replaced(
         "layers.keep_channels_last",

@@ -35,7 +35,7 @@ class Choice:
         if value not in self.names:
             raise ConfigError(
                 f"{key} has '{value}', which is not known{nearest(value, self.names)}; "
-                f"known: {', '.join(sorted(self.names))}"
+                f"known: {', '.join(sorted(self.names)) or 'none'}"
             )
 
 

@@ -9,17 +9,18 @@ from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.layers import any_softmax, pooling
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
-from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
+from fastreid.modeling.meta_arch import META_ARCH_REGISTRY, MGN
 from fastreid.utils import comm
 
 from mgre.config.allowed import Allowed, Choice, at_least, between, choice, more_than, require
-from mgre.config.keys import KEYS
+from mgre.config.keys import all_keys
+from mgre.data.transforms import AUGMENTATION_REGISTRY
 from mgre.data.validation_split import base_of_validation
 from mgre.errors import ConfigError, SetupError
+from mgre.modeling.losses import LOSS_REGISTRY, TOOLBOX_LOSSES
 from mgre.modeling.timm_backbone import check_timm_name
-from mgre.regions import get_regions
+from mgre.regions import describe_set, get_regions
 
-LOSSES = Choice(("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface"))
 NORMS = Choice(("BN", "syncBN", "GhostBN", "FrozenBN", "GN"))
 # The toolbox's pooling layers that leave one number a channel.
 POOL_LAYERS = tuple(name for name in pooling.__all__ if name not in ("Identity", "Flatten"))
@@ -72,7 +73,7 @@ def check_config(cfg: CfgNode) -> None:
         ConfigError: a name or a value is not allowed, alone or together with others.
         SetupError: MODEL.DEVICE is a CUDA device and there is none.
     """
-    for name, allowed in {**TOOLBOX_KEYS, **{key.name: key.allowed for key in KEYS}}.items():
+    for name, allowed in {**TOOLBOX_KEYS, **{key.name: key.allowed for key in all_keys()}}.items():
         if allowed is not None:
             allowed.check(name, reduce(getitem, name.split("."), cfg))
     _check_lists(cfg)
@@ -107,8 +108,23 @@ def _check_lists(cfg: CfgNode) -> None:
             Choice(known).check(f"DATASETS.{key}", base_of_validation(name) or name)
         if not cfg.DATASETS[key]:
             raise ConfigError(f"DATASETS.{key} is empty; known data sets: {', '.join(sorted(known))}")
+    _check_losses(cfg)
+    for name in cfg.INPUT.AUGMENTATIONS:
+        Choice(dict(AUGMENTATION_REGISTRY)).check("INPUT.AUGMENTATIONS", name)
+
+
+def _check_losses(cfg: CfgNode) -> None:
+    """Check names that the toolbox would ignore without an error."""
+    registered = dict(LOSS_REGISTRY)
+    if taken := registered.keys() & set(TOOLBOX_LOSSES):
+        raise ConfigError(f"a plugin registers the loss '{min(taken)}', which is the toolbox's: choose another name")
     for name in cfg.MODEL.LOSSES.NAME:
-        LOSSES.check("MODEL.LOSSES.NAME", name)  # the toolbox ignores an unknown loss without an error
+        Choice({*TOOLBOX_LOSSES, *registered}).check("MODEL.LOSSES.NAME", name)
+        if name in registered and META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE) is MGN:
+            raise ConfigError(
+                f"MODEL.LOSSES.NAME has '{name}', but MODEL.META_ARCHITECTURE MGN computes the toolbox's losses alone: "
+                "take MGRe or Baseline, or leave the loss out"
+            )
 
 
 def _check_training(cfg: CfgNode) -> None:
@@ -150,8 +166,8 @@ def _check_mgre(cfg: CfgNode) -> None:
     regions = get_regions(mgre.REGIONS, mgre.STAGES)
     if mgre.BOXES != "prior" and not all(region.keypoints for members in regions.values() for region in members):
         raise ConfigError(
-            f"MODEL.MGRE.REGIONS '{mgre.REGIONS}' has regions without key points, which nothing can locate: "
-            "MODEL.MGRE.BOXES has to be prior"
+            f"{describe_set(mgre.REGIONS)} has regions without key points, which nothing can locate: set "
+            "MODEL.MGRE.BOXES prior"
         )
     if mgre.BOXES == "keypoints" and cfg.TEST.FLIP.ENABLED:
         raise ConfigError(

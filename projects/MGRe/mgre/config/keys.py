@@ -1,12 +1,13 @@
-"""The config keys that MGRe adds to the toolbox's. This table declares each of them once."""
+"""The config keys that MGRe adds to the toolbox's. This table declares each of them once. Plugins add their own."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from fastreid.config import CfgNode
+from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 
 from mgre.config.allowed import Allowed, Choice, Rule, at_least, between, choice, more_than, seed
+from mgre.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,23 @@ class Key:
 
 
 KEYS = (
+    # -- Plugins ---------------------------------------------------------------------------------
+    Key(
+        "IMPORTS",
+        (),
+        "Modules, and Python files (.py) by their paths, that register parts of your own (docs/extending.md). They are "
+        "imported, in every process, before any name in the config is checked. In a config file it needs "
+        "--allow-imports, because an import runs code.",
+        Rule(
+            "names of modules and paths of .py files, in quotes",
+            lambda names: all(isinstance(name, str) and name for name in names),
+        ),
+    ),
     # -- Model -----------------------------------------------------------------------------------
     Key(
         "MODEL.MGRE.BACKBONE",
         "build_resnet_backbone",
-        "Registered backbone with four stages, whose maps are C1 to C4.",
+        "Registered backbone whose maps are C1 to C4: with four stages, or with maps() and channels.",
         Choice(BACKBONE_REGISTRY._obj_map),
     ),
     # (The backbone leaves the stages' channels for the heads in the computed key MODEL.MGRE.COMPUTED_CHANNELS.)
@@ -48,7 +61,8 @@ KEYS = (
     Key(
         "MODEL.MGRE.REGIONS",
         "table1",
-        'Region set of mgre/regions.py. "table1": Table 1. "whole_image": the single-grained regions of Table 5.',
+        'A registered region set, or the path of a YAML file with one (docs/extending.md). "table1": Table 1. '
+        '"whole_image": the single-grained regions of Table 5.',
     ),
     Key(
         "MODEL.MGRE.SOURCE_BLOCKS",
@@ -139,6 +153,12 @@ KEYS = (
         choice("off", "default", "reduce-overhead"),
     ),
     # -- Data ------------------------------------------------------------------------------------
+    Key(
+        "INPUT.AUGMENTATIONS",
+        (),
+        "Registered augmentations of training images (docs/extending.md), in this order: after those of the toolbox, "
+        "but for INPUT.REA and INPUT.RPT, which come last.",
+    ),
     Key(
         "DATASETS.KEYPOINTS", "keypoints.json", "COCO key point JSON: a file name in the data set's folder, or a path."
     ),
@@ -260,9 +280,35 @@ KEYS = (
 )
 
 
+_of_plugins: dict[str, Key] = {}
+
+
+def add_key(key: Key) -> None:
+    """Add a plugin's own config key, to be called while the plugin is imported.
+
+    Raises:
+        ConfigError: there is a key or a section of this name already.
+    """
+    node: Any = get_cfg()
+    add_mgre_config(node)
+    for part in key.name.split("."):
+        if not isinstance(node, CfgNode):  # a value stands where the name wants a section
+            break
+        if part not in node:
+            _of_plugins[key.name] = key
+            return
+        node = node[part]
+    raise ConfigError(f"a plugin adds the config key {key.name}, whose name is taken: choose another")
+
+
+def all_keys() -> tuple[Key, ...]:
+    """:data:`KEYS`, and those that plugins have added."""
+    return (*KEYS, *_of_plugins.values())
+
+
 def add_mgre_config(cfg: CfgNode) -> None:
-    """Add :data:`KEYS` with their defaults to a config of the toolbox."""
-    for key in KEYS:
+    """Add :func:`all_keys` with their defaults to a config of the toolbox."""
+    for key in all_keys():
         *sections, name = key.name.split(".")
         node = cfg
         for section in sections:

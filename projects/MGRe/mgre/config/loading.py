@@ -1,5 +1,6 @@
 """Configs from files and command lines."""
 
+import argparse
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +11,17 @@ from fastreid.config import CfgNode, get_cfg
 from fastreid.utils.logger import log_first_n
 
 from mgre.config.checks import check_config
-from mgre.config.keys import add_mgre_config
+from mgre.config.keys import KEYS, add_mgre_config
 from mgre.config.shipped import SCHEME, config_path, shipped_names
 from mgre.errors import ConfigError, nearest, shell_word
+from mgre.regions import without_file
+from mgre.system.plugins import import_installed_plugins, import_plugins
 
 # Most values of a config file: far more than there are keys, far fewer than a few lines of YAML aliases can stand for.
 MAX_VALUES = 10_000
+
+IMPORTS = "IMPORTS"
+COMMAND_LINE = "the command line"
 
 # Former names of keys, which are still loaded, with a warning: {"OLD.NAME": "NEW.NAME"}.
 RENAMED_KEYS: Mapping[str, str] = {}
@@ -24,15 +30,15 @@ RENAMED_KEYS: Mapping[str, str] = {}
 def load_config(config_file: str = "", overrides: Sequence[str] = ()) -> CfgNode:
     """The toolbox's and MGRe's defaults, then a config file, then ``KEY VALUE`` pairs; checked and frozen.
 
+    Installed plugins are imported before, and the modules of an override IMPORTS.
+
     Raises:
-        ConfigError: a file, key, name or value is wrong.
-        SetupError: the config asks for a device that is not there.
+        ConfigError: a file, key, name or value is wrong, a plugin cannot be imported, or the file asks for imports that
+            no override allows.
+        SetupError: the config asks for a device that is not there, or an installed plugin cannot be imported.
     """
-    cfg = get_cfg()
-    add_mgre_config(cfg)
-    if config_file:
-        _merge_file(cfg, config_file)
-    return _finish(cfg, overrides)
+    from_file = _read_file(config_file) if config_file else {}
+    return _build(from_file, f"config file '{config_file}'", "add --allow-imports, or ", overrides)
 
 
 def parse_config(text: str, overrides: Sequence[str], source: str) -> CfgNode:
@@ -43,27 +49,91 @@ def parse_config(text: str, overrides: Sequence[str], source: str) -> CfgNode:
         overrides: ``KEY VALUE`` pairs.
         source: where the text is from, for messages.
     """
-    cfg = get_cfg()
-    add_mgre_config(cfg)
     try:
         loaded = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
-    _merge_values(cfg, loaded, source)
-    return _finish(cfg, overrides)
+    return _build(_values_of(loaded, source), source, "", overrides)
 
 
-def _finish(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
-    _merge_overrides(cfg, list(overrides))
+def _build(values: dict[str, Any], source: str, remedy: str, overrides: Sequence[str]) -> CfgNode:
+    """
+    Args:
+        values: by key.
+        source: where they are from, for messages.
+        remedy: what else than an override lets the source import something, for messages.
+        overrides: ``KEY VALUE`` pairs.
+    """
+    from_overrides = _pair(overrides)
+    import_installed_plugins()
+    import_plugins(_trusted_imports(values, source, remedy, from_overrides))
+    cfg = _defaults()
+    _merge(cfg, values, source)
+    _merge(cfg, from_overrides, COMMAND_LINE)
     for node in (cfg.MODEL.BACKBONE, cfg.MODEL.HEADS):
         if node.NORM == "SyncBN":  # the name of the toolbox's "syncBN" in detectron2 and in papers
             node.NORM = "syncBN"
     try:
+        # The config that a run or a checkpoint keeps does not depend on the file any more.
+        cfg.MODEL.MGRE.REGIONS = without_file(cfg.MODEL.MGRE.REGIONS)
         check_config(cfg)
     except (TypeError, ValueError, AttributeError, LookupError) as error:  # yacs does not check the members of a list
         raise ConfigError(f"a value in the config is of another type than it should be: {error}") from error
     cfg.freeze()
     return cfg
+
+
+def _defaults() -> CfgNode:
+    cfg = get_cfg()
+    add_mgre_config(cfg)
+    return cfg
+
+
+def overrides_of(args: argparse.Namespace) -> list[str]:
+    """The overrides of a command's options; with ``--allow-imports`` those of :func:`allow_imports` too."""
+    files = [args.config_file] if args.config_file else []
+    return allow_imports(files, args.opts) if getattr(args, "allow_imports", False) else list(args.opts)
+
+
+def allow_imports(config_files: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The overrides, with the IMPORTS of all files as one of them, which allows the files to import that.
+
+    An override IMPORTS that is there already takes the place of the files' own.
+
+    Raises:
+        ConfigError: a file cannot be read, or its IMPORTS are no names.
+    """
+    if IMPORTS in overrides[::2]:
+        return list(overrides)
+    names = [name for file in config_files for name in _names_of_imports(_read_file(file), f"config file '{file}'")]
+    return [*overrides, IMPORTS, str(tuple(dict.fromkeys(names)))] if names else list(overrides)
+
+
+def _trusted_imports(
+    values: dict[str, Any], source: str, remedy: str, from_overrides: dict[str, str]
+) -> tuple[str, ...]:
+    """The IMPORTS of the overrides.
+
+    Raises:
+        ConfigError: there are none, and the source has some: it does not import anything by itself.
+    """
+    if IMPORTS in from_overrides:
+        return _names_of_imports(from_overrides, COMMAND_LINE)
+    if names := _names_of_imports(values, source):
+        raise ConfigError(
+            f"{source} wants to import {', '.join(map(repr, names))}, which runs code: if you trust it, {remedy}allow "
+            f"it by an override: {IMPORTS} {shell_word(str(names))}"
+        )
+    return ()
+
+
+def _names_of_imports(values: dict[str, Any], source: str) -> tuple[str, ...]:
+    cfg = _defaults()
+    _merge(cfg, {name: value for name, value in values.items() if name == IMPORTS}, source)
+    for key in KEYS:
+        if key.name == IMPORTS and key.allowed:
+            key.allowed.check(IMPORTS, cfg[IMPORTS])
+    return tuple(cfg[IMPORTS])
 
 
 def _is_larger_than(size: int, value: Any) -> bool:
@@ -90,7 +160,8 @@ def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _merge_file(cfg: CfgNode, config_file: str) -> None:
+def _read_file(config_file: str) -> dict[str, Any]:
+    """The values of a config file, and of those it is based on, by key."""
     given, config_file = config_file, config_path(config_file)
     if not os.path.isfile(config_file):
         near = nearest(given, shipped_names()) if given.startswith(SCHEME) else f" (working directory {os.getcwd()})"
@@ -103,21 +174,23 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
         raise ConfigError(
             f"config file '{config_file}' is not a YAML mapping of keys: {' '.join(str(error).split())}"
         ) from error
-    _merge_values(cfg, loaded, f"config file '{config_file}'")
+    return _values_of(loaded, f"config file '{config_file}'")
 
 
-def _merge_values(cfg: CfgNode, loaded: Any, source: str) -> None:
+def _values_of(loaded: Any, source: str) -> dict[str, Any]:
+    """The values of nested mappings by key."""
     if not isinstance(loaded, dict):
         raise ConfigError(f"{source} is not a YAML mapping of keys: {str(loaded)[:60]!r}")
     if _is_larger_than(MAX_VALUES, loaded):
         raise ConfigError(f"{source} has more than {MAX_VALUES} values, its aliases written out")
-    _merge(cfg, dict(leaves(loaded)), source)
+    return dict(leaves(loaded))
 
 
-def _merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
+def _pair(overrides: Sequence[str]) -> dict[str, str]:
+    """The overrides by key."""
     if len(overrides) % 2:
         raise ConfigError(f"overrides come in pairs KEY VALUE; got {len(overrides)} words: {' '.join(overrides)}")
-    _merge(cfg, dict(zip(overrides[0::2], overrides[1::2], strict=True)), "the command line")
+    return dict(zip(overrides[0::2], overrides[1::2], strict=True))
 
 
 def _merge(cfg: CfgNode, values: dict[str, Any], source: str) -> None:

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from fastreid.config import CfgNode
-from fastreid.data.datasets import DATASET_REGISTRY, DukeMTMC, Market1501
 from fastreid.data.datasets.bases import ImageDataset
 
 from mgre.data.datasets import build_dataset, split_items
@@ -33,7 +32,7 @@ def check_datasets(cfg: CfgNode, *, will_train: bool) -> None:
     for name in cfg.DATASETS.NAMES if will_train else ():
         dataset = build_dataset(cfg, name, combineall=cfg.DATASETS.COMBINEALL)
         split_items(dataset, name, "train")
-        shared = shared_identities(dataset, name) if name in cfg.DATASETS.TESTS else []
+        shared = shared_identities(dataset) if name in cfg.DATASETS.TESTS else []
         if shared:
             logger.warning(
                 "Data set %s: identities that the training set and the test set share: %d (%s). The test is of people "
@@ -73,15 +72,12 @@ def check_matches(query: Iterable[Item], gallery: Iterable[Item], name: str) -> 
     )
 
 
-def shared_identities(dataset: ImageDataset, name: str) -> list[str]:
+def shared_identities(dataset: ImageDataset) -> list[str]:
     """The labels of the training identities that are test identities too, sorted; junk and background are none.
 
-    Empty for data sets whose labels do not say which training identity is which test identity.
+    Empty for data sets whose labels do not say which training identity is which test identity: those without
+    ``training_labels``.
     """
-    test_identities = {identity for _, identity, _ in (*dataset.query, *dataset.gallery)}
     labels = getattr(dataset, "training_labels", {})
-    reader = DATASET_REGISTRY._obj_map.get(name)
-    if reader in (Market1501, DukeMTMC):
-        labels = {identity: f"{reader.dataset_name}_{identity}" for identity in test_identities}
-    people = test_identities - set(getattr(reader, "_junk_pids", ()))
+    people = {identity for _, identity, _ in (*dataset.query, *dataset.gallery)} - set(dataset._junk_pids)
     return sorted({labels[i] for i in people if i in labels} & {identity for _, identity, _ in dataset.train})

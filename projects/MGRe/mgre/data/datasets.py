@@ -9,7 +9,7 @@ from functools import partial, wraps
 from operator import itemgetter
 
 from fastreid.config import CfgNode
-from fastreid.data.datasets import CUHK03, DATASET_REGISTRY, MSMT17, DukeMTMC, Market1501
+from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.datasets.bases import ImageDataset
 from fastreid.utils import comm
 from fastreid.utils.logger import log_first_n
@@ -111,15 +111,12 @@ def build_dataset(cfg: CfgNode, name: str, *, combineall: bool = False) -> Image
 
 
 def dataset_folder(dataset: ImageDataset) -> str:
-    """The folder to which the ``file_name`` of key point files is relative."""
+    """The folder to which the ``file_name`` of key point files is relative: its ``folder``.
+
+    For a reader without this attribute it is the deepest folder that has all images.
+    """
     if hasattr(dataset, "folder"):
         return dataset.folder
-    if isinstance(dataset, Market1501):
-        return dataset.data_dir
-    if isinstance(dataset, DukeMTMC | CUHK03):
-        return dataset.dataset_dir
-    if isinstance(dataset, MSMT17):
-        return os.path.dirname(dataset.train_dir)
     folders = {os.path.dirname(item[0]) for split in ("train", "query", "gallery") for item in getattr(dataset, split)}
     return os.path.commonpath(folders) if folders else ""
 
@@ -192,7 +189,7 @@ def _split_off_validation(cfg: CfgNode, name: str, base: str, combineall: bool) 
 
 def _explain(error: Exception, name: str, reader: type, root: str) -> str:
     """The error of a toolbox's reader, with what the reader looked for, and what to do."""
-    layout = PUBLISHED_SETS[name].layout if name in PUBLISHED_SETS else f"see {reader.__module__}"
+    layout = PUBLISHED_SETS[name].layout if name in PUBLISHED_SETS else f"the layout of {reader.__module__}"
     given = "FASTREID_DATASETS" if "FASTREID_DATASETS" in os.environ else "./datasets: FASTREID_DATASETS is not set"
     where = f"Data set {name} cannot be read from '{os.path.abspath(root)}' ({given}), where it looked for {layout}"
     reason = " ".join(str(error).split()) or type(error).__name__

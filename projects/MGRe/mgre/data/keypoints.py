@@ -9,26 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-COCO_KEYPOINTS = (
-    "nose",
-    "left_eye",
-    "right_eye",
-    "left_ear",
-    "right_ear",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
-)
-
+from mgre.regions import COCO_KEYPOINTS as COCO_KEYPOINTS
 
 NUM_KEYPOINTS = len(COCO_KEYPOINTS)
 

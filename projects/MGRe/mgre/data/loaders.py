@@ -7,7 +7,6 @@ import torch
 from fastreid.config import CfgNode
 from fastreid.data import build_reid_test_loader, build_reid_train_loader
 from fastreid.data.datasets.bases import ImageDataset
-from fastreid.data.transforms import build_transforms
 from fastreid.utils import comm
 from torch.utils.data import DataLoader
 
@@ -17,7 +16,7 @@ from mgre.data.epoch_sampler import draw_by_epoch
 from mgre.data.keypoint_lookup import find_test_keypoints, find_train_keypoints, uses_keypoints
 from mgre.data.occlusion import Occlusion
 from mgre.data.torch_dataset import KeypointDataset, ReIDDataset
-from mgre.data.transforms import build_keypoint_transforms
+from mgre.data.transforms import build_image_transforms, build_keypoint_transforms
 from mgre.data.validation_split import base_of_validation
 from mgre.errors import ConfigError
 
@@ -37,9 +36,8 @@ def build_train_loader(cfg: CfgNode) -> DataLoader[Any]:
     _check_validation_is_unseen(cfg)
     with_keypoints = uses_keypoints(cfg)
     # First, because it refuses a config at once, and a large data set takes its time.
-    transform = (
-        build_keypoint_transforms(cfg, is_train=True) if with_keypoints else build_transforms(cfg, is_train=True)
-    )
+    build_transforms = build_keypoint_transforms if with_keypoints else build_image_transforms
+    transform = build_transforms(cfg, is_train=True)
     datasets = {}
     for name in cfg.DATASETS.NAMES:
         datasets[name] = build_dataset(cfg, name, combineall=cfg.DATASETS.COMBINEALL)
@@ -91,7 +89,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader[Any],
             relabel=False,
         )
     else:
-        test_set = ReIDDataset(items, build_transforms(cfg, is_train=False), relabel=False)
+        test_set = ReIDDataset(items, build_image_transforms(cfg, is_train=False), relabel=False)
     if cfg.TEST.OCCLUSION.ENABLED:
         test_set.occlusion = _build_occlusion(cfg, dataset, dataset_name)
     test_set.leave_out_unreadable = cfg.DATASETS.UNREADABLE_IMAGES == "skip"

@@ -44,6 +44,7 @@ class DatasetPart(ImageDataset):
     ) -> None:
         self.folder = folder
         self.training_labels = getattr(whole, "training_labels", {})
+        self._junk_pids = whole._junk_pids
         train, query, gallery = whole.train, whole.query, whole.gallery
         if num_train_ids:
             train = _keep(train, _choose(train, num_train_ids, seed, f"{name} has {{}} training", "NUM_TRAIN_IDS"))

@@ -1,4 +1,4 @@
-"""The toolbox's INPUT augmentations for an image together with its 17 key points.
+"""The toolbox's INPUT augmentations, and registered ones, for an image together with its 17 key points.
 
 Points are (x, y) in pixels of the present image, x to the right, y down, and continuous: pixel column i spans
 [i, i + 1]. Sizes are (H, W). Trust says whether a point may be used: a point that leaves the image, or whose pixels
@@ -10,9 +10,11 @@ from typing import Any, Protocol
 
 import torch
 from fastreid.config import CfgNode
+from fastreid.data.transforms import ToTensor, build_transforms
+from fvcore.common.registry import Registry
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import Compose, InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import KeyPoints
 
@@ -21,6 +23,8 @@ from mgre.errors import ConfigError
 
 # Augmentations of the toolbox that move or paste pixels by rules the key points cannot follow.
 PIXEL_ONLY_KEYS = ("AUTOAUG", "AUGMIX", "RPT")
+# Classes or functions that make a KeypointStep from the config, by the names that INPUT.AUGMENTATIONS takes.
+AUGMENTATION_REGISTRY = Registry("AUGMENTATIONS")
 
 # A PIL image at the beginning of a chain, a (C, H, W) tensor at its end; each step takes what its place gives it.
 Pixels = Any
@@ -123,6 +127,31 @@ class RandomErasing:
         return F.erase(image, **box), points, trusted & ~hidden
 
 
+class WithoutKeypoints:
+    """An augmentation that carries key points, for an image that has none."""
+
+    def __init__(self, step: KeypointStep) -> None:
+        self.step = step
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        points = KeyPoints(torch.zeros(NUM_KEYPOINTS, 2), canvas_size=(image.height, image.width))
+        return self.step(image, points, torch.zeros(NUM_KEYPOINTS, dtype=torch.bool))[0]
+
+
+def build_image_transforms(cfg: CfgNode, *, is_train: bool) -> Compose:
+    """The toolbox's ``build_transforms``, with the registered augmentations at their place in the order."""
+    transforms = build_transforms(cfg, is_train=is_train)
+    if is_train:
+        end = next(i for i, step in enumerate(transforms.transforms) if isinstance(step, ToTensor))
+        transforms.transforms[end:end] = [WithoutKeypoints(step) for step in _registered_steps(cfg)]
+    return transforms
+
+
+def _registered_steps(cfg: CfgNode) -> list[KeypointStep]:
+    """Those of INPUT.AUGMENTATIONS. They come after the toolbox's augmentations of PIL images."""
+    return [AUGMENTATION_REGISTRY.get(name)(cfg) for name in cfg.INPUT.AUGMENTATIONS]
+
+
 def build_keypoint_transforms(cfg: CfgNode, *, is_train: bool) -> KeypointTransforms:
     """The toolbox's ``build_transforms`` with key points: the same INPUT keys, order and, in evaluation, pixels.
 
@@ -162,6 +191,7 @@ def _train_steps(cfg: CfgNode) -> list[KeypointStep]:
     if options.AFFINE.ENABLED:
         # The toolbox's fixed ranges; it has no keys for them.
         steps.append(Follow(v2.RandomAffine(degrees=10, scale=(0.9, 1.1), shear=0.1)))
+    steps.extend(_registered_steps(cfg))
     steps.extend(_to_tensor())
     if options.REA.ENABLED:
         steps.append(RandomErasing(options.REA.PROB, options.REA.VALUE))

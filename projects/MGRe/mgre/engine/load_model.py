@@ -7,7 +7,7 @@ from torch import nn
 from mgre.engine.safe_checkpointer import SafeCheckpointer, other_pixel_statistics
 from mgre.engine.trainer import Trainer
 from mgre.errors import WeightsError
-from mgre.modeling.fitting_keys import classifiers
+from mgre.modeling.fitting_keys import only_for_training
 from mgre.modeling.pretrained import Match
 
 
@@ -15,7 +15,7 @@ class InferenceCheckpointer(SafeCheckpointer):
     """Refuses weights that leave a part of the model random or are of another one, where training only warns."""
 
     def _check(self, found: Match, state: dict[str, torch.Tensor]) -> None:
-        found = found.without(classifiers(self.model))
+        found = found.without(only_for_training(self.model, found.names))
         if wrong := found.missing + found.left_over:
             raise WeightsError(
                 f"MODEL.WEIGHTS '{self._path}' is of another architecture: {len(wrong)} tensors are missing in it, "

@@ -20,7 +20,7 @@ from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
 from fastreid.utils.logger import setup_logger
 
-from mgre.config import load_config
+from mgre.config import load_config, overrides_of
 from mgre.data import list_images
 from mgre.data.checks import check_datasets
 from mgre.data.datasets import reading_once
@@ -56,7 +56,7 @@ def setup(args: argparse.Namespace, *, shown: tuple[str, ...] = SHOWN) -> CfgNod
     """Prepare a run: read the config, make the output folder and the log files, and set the seeds.
 
     Args:
-        args: the flags of the toolbox's ``default_argument_parser``.
+        args: the flags of the toolbox's ``default_argument_parser``, and ``allow_imports`` maybe.
         shown: the console shows only these loggers and warnings; the log file keeps everything.
     """
     _leave_imports_to_themselves()
@@ -162,10 +162,10 @@ def launch(function: Callable[[argparse.Namespace], object], args: argparse.Name
 def _load_config(args: argparse.Namespace) -> CfgNode:
     """The config of the flags. Where the machine lacks both the device and the data, the error names both."""
     try:
-        return load_config(args.config_file, args.opts)
+        return load_config(args.config_file, overrides_of(args))
     except SetupError as no_device:
         try:
-            list_images(load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"]))
+            list_images(load_config(args.config_file, [*overrides_of(args), "MODEL.DEVICE", "cpu"]))
         except MGReError as no_data:
             raise SetupError(f"{no_device}; and then: {no_data}") from no_data
         raise

@@ -17,7 +17,7 @@ from mgre.engine.training_record import make_record
 from mgre.errors import WeightsError, shell_word
 from mgre.inference.model import Description, Model
 from mgre.modeling import MGRe
-from mgre.modeling.fitting_keys import classifiers
+from mgre.modeling.fitting_keys import only_for_training
 from mgre.record import ModelRecord
 from mgre.system.weight_files import read_weights
 
@@ -57,8 +57,9 @@ class CheckpointModel(Model):
     @functools.cached_property
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        unused = classifiers(self.network)
-        for name, tensor in sorted(self.network.state_dict().items()):
+        state = self.network.state_dict()
+        unused = only_for_training(self.network, state)
+        for name, tensor in sorted(state.items()):
             if name not in unused and not name.endswith("num_batches_tracked"):
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())

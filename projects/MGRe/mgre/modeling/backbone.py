@@ -27,6 +27,29 @@ KNOWN = (
 )
 
 
+class MapBackbone(Protocol):
+    """What a backbone of any kind needs to be the inner one of MGRe, as a ``torch.nn.Module``.
+
+    A backbone with another method ``stage_modules()``, the module whose output is C_i by stage, can also be looked
+    into by Figure 4's activation maps.
+
+    Attributes:
+        channels: C_i, the channels of each map, by stage: "stage1" to "stage4".
+    """
+
+    channels: dict[str, int]
+    training: bool
+
+    def maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images (B, 3, H, W), normalised by mean and standard deviation, to the maps (B, C_i, H_i, W_i), by stage."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Of ``torch.nn.Module``."""
+
+    def eval(self) -> Any:
+        """Of ``torch.nn.Module``."""
+
+
 def stage_outputs(backbone: nn.Module, name: str) -> list[nn.Module]:
     """The module of ``backbone`` whose output is C_i, for i = 1 to 4.
 
@@ -43,16 +66,10 @@ def stage_outputs(backbone: nn.Module, name: str) -> list[nn.Module]:
                 list(after)[-1] if len(after) else list(stage.children())[-1]
                 for stage, after in zip(stages, non_local, strict=True)
             ]
-    raise ConfigError(f"MODEL.MGRE.BACKBONE '{name}' has no four stages that MGRe knows: {KNOWN}")
-
-
-class Staged(Protocol):
-    """What :class:`MGReBackbone` needs of a backbone: the channels of its maps C_i by stage, and the maps."""
-
-    channels: dict[str, int]
-
-    def maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Images (B, 3, H, W), normalised by mean and standard deviation, to C_i (B, C_i, H_i, W_i), by stage."""
+    raise ConfigError(
+        f"MODEL.MGRE.BACKBONE '{name}' has no four stages that MGRe knows: {KNOWN}; or give it maps() and channels, as "
+        "in docs/extending.md"
+    )
 
 
 class StagedBackbone(nn.Module):
@@ -103,10 +120,10 @@ class MGReBackbone(nn.Module):
         channels: channels of each map, by stage.
     """
 
-    def __init__(self, *, staged: Staged, guidance: SemanticGuidance | None) -> None:
+    def __init__(self, *, staged: MapBackbone, guidance: SemanticGuidance | None) -> None:
         """
         Args:
-            staged: a module too.
+            staged: gives C_i.
             guidance: C_i to F_i; None leaves F_i = C_i.
         """
         super().__init__()
@@ -127,6 +144,27 @@ class MGReBackbone(nn.Module):
         return self.guidance(maps, stages) if self.guidance is not None else maps
 
 
+@torch.no_grad()
+def _check_maps(backbone: MapBackbone, name: str) -> None:
+    """Raise a ConfigError if the maps of an image are not those that ``channels`` announces."""
+    announced = getattr(backbone, "channels", None)
+    if not isinstance(announced, dict) or set(announced) != set(STAGES):
+        raise ConfigError(
+            f"MODEL.MGRE.BACKBONE '{name}' has maps(), but its channels are {announced!r}; allowed: a dict with the "
+            f"numbers of channels of {', '.join(STAGES)}, as in docs/extending.md"
+        )
+    training = backbone.training
+    backbone.eval()
+    maps = backbone.maps(torch.zeros(1, 3, 64, 64))
+    backbone.train(training)
+    found = {stage: tuple(feature_map.shape) for stage, feature_map in maps.items()}
+    if any(len(found.get(stage, ())) != 4 or found[stage][1] != announced[stage] for stage in STAGES):
+        raise ConfigError(
+            f"MODEL.MGRE.BACKBONE '{name}' announces channels {announced}, but its maps() gives {found} for one image; "
+            "allowed: (images, channels, height, width) for each stage, as in docs/extending.md"
+        )
+
+
 @BACKBONE_REGISTRY.register()
 def build_mgre_backbone(cfg: CfgNode) -> MGReBackbone:
     """The backbone MODEL.MGRE.BACKBONE with semantic guidance of the maps 1 and 2, where regions are sampled from them.
@@ -135,8 +173,11 @@ def build_mgre_backbone(cfg: CfgNode) -> MGReBackbone:
     """
     name = cfg.MODEL.MGRE.BACKBONE
     bottom_up = BACKBONE_REGISTRY.get(name)(cfg)
-    # A backbone with a method for its maps, such as TimmBackbone, needs no hooks.
-    staged = bottom_up if hasattr(bottom_up, "maps") else StagedBackbone(bottom_up=bottom_up, name=name)
+    if hasattr(bottom_up, "maps"):
+        _check_maps(bottom_up, name)
+        staged = bottom_up
+    else:
+        staged = StagedBackbone(bottom_up=bottom_up, name=name)
     cfg.MODEL.MGRE["COMPUTED_CHANNELS"] = staged.channels
     sources = source_maps(cfg.MODEL.MGRE.STAGES, cfg.MODEL.MGRE.SOURCE_BLOCKS).values()
     guided = tuple(stage for stage in ("stage1", "stage2") if stage in sources)

@@ -1,6 +1,6 @@
 """Finds the config under which a weight file fits, by trying."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
 import torch
@@ -10,6 +10,7 @@ from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from fastreid.modeling.heads.embedding_head import EmbeddingHead
 from torch import nn
 
+from mgre.modeling.losses import LOSS_MODULES
 from mgre.modeling.pretrained import match
 
 # Backbones of the toolbox, with their values of MODEL.BACKBONE.DEPTH. RegNet's and EfficientNet's are left out, because
@@ -69,7 +70,7 @@ def fitting_head_keys(cfg: CfgNode, state: Mapping[str, torch.Tensor]) -> str:
 
 def fits_with(cfg: CfgNode, words: Sequence[str], state: Mapping[str, torch.Tensor]) -> bool:
     """Whether with the overrides ``words`` all tensors of the config's model are in ``state``, and no others of its
-    parts. Classifiers and pixel statistics are not asked for."""
+    parts. Classifiers, losses and pixel statistics are not asked for."""
     other = cfg.clone()
     other.defrost()
     other.merge_from_list(list(words))
@@ -78,9 +79,15 @@ def fits_with(cfg: CfgNode, words: Sequence[str], state: Mapping[str, torch.Tens
     try:
         with torch.device("meta"):
             model = build_model(other)
-            return match(model, state).without({*classifiers(model), *PIXEL_STATISTICS}).is_exact
+            found = match(model, state)
+            return found.without({*only_for_training(model, found.names), *PIXEL_STATISTICS}).is_exact
     except Exception:  # the overrides do not go together
         return False
+
+
+def only_for_training(model: nn.Module, names: Iterable[str]) -> set[str]:
+    """Of the names of a model's tensors those that inference does not use: of classifiers and losses."""
+    return classifiers(model) | {name for name in names if name.split(".")[0] in LOSS_MODULES}
 
 
 def classifiers(model: nn.Module) -> set[str]:

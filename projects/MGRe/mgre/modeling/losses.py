@@ -1,8 +1,47 @@
-"""Location loss, Eq. (3). The identification and triplet losses are the toolbox's."""
+"""Location loss, Eq. (3), and losses of one's own. The identification and triplet losses are the toolbox's."""
 
 import torch
 import torch.distributed as dist
+from fastreid.config import CfgNode
 from fastreid.utils import comm
+from fvcore.common.registry import Registry
+from torch import nn
+
+# Classes or functions that make a loss, by the names that MODEL.LOSSES.NAME takes beside the toolbox's. They are called
+# with the config and dim=D. A loss is a module: the heads' output dict of a batch and its identities (B,) to a scalar.
+LOSS_REGISTRY = Registry("LOSSES")
+# The modules of MGRe and of a Baseline that hold such losses.
+LOSS_MODULES = ("stage_losses", "registered_losses")
+# The toolbox's losses. It has no registry for them.
+TOOLBOX_LOSSES = ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")
+
+
+def build_losses(cfg: CfgNode, *, pooled_dim: int) -> nn.ModuleDict:
+    """The losses of MODEL.LOSSES.NAME that are registered here, by name.
+
+    Args:
+        pooled_dim: of the pooled vectors that go into the head.
+    """
+    heads = cfg.MODEL.HEADS
+    # The toolbox's losses compare the vectors before all layers of the neck, or after them.
+    dim = pooled_dim if heads.NECK_FEAT == "before" else heads.EMBEDDING_DIM or pooled_dim
+    names = [name for name in cfg.MODEL.LOSSES.NAME if name in LOSS_REGISTRY]
+    return nn.ModuleDict({name: LOSS_REGISTRY.get(name)(cfg, dim=dim) for name in names})
+
+
+def registered_losses(
+    losses: nn.ModuleDict, outputs: dict[str, torch.Tensor], targets: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """The value of each loss, by the name it has in the log.
+
+    Args:
+        losses: of :func:`build_losses`.
+        outputs: what a head of the toolbox gives in training: "features" (B, D), the vectors that are compared;
+            "cls_outputs" and "pred_class_logits" (B, number of identities), with and without the margin of the
+            classifier.
+        targets: (B,) identities.
+    """
+    return {f"loss_{name}": loss(outputs, targets) for name, loss in losses.items()}
 
 
 def location_loss(boxes: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

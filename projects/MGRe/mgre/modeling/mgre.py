@@ -15,7 +15,7 @@ from mgre.geometry import boxes_from_keypoints, paired_iou
 from mgre.modeling.feature_extraction import FeatureExtractionModule
 from mgre.modeling.final_feature import final_feature
 from mgre.modeling.location import LocationModule
-from mgre.modeling.losses import location_loss
+from mgre.modeling.losses import build_losses, location_loss, registered_losses
 from mgre.modeling.sampling import SamplingModule
 from mgre.regions import Region, count_maps, get_regions, prior_boxes, source_maps
 from mgre.system.scalars import log_mean
@@ -50,6 +50,7 @@ class MGRe(Baseline):
         stage_weights: dict[str, float],
         stage_loss_weight: float,
         location_loss_weight: float,
+        stage_losses: dict[str, nn.ModuleDict],
         **baseline: Any,
     ) -> None:
         """
@@ -66,6 +67,7 @@ class MGRe(Baseline):
             stage_weights: lambda_i^F of Eq. (6).
             stage_loss_weight: lambda of Eq. (9).
             location_loss_weight: weight of Eq. (3) in a stage's loss; 0 needs no key points.
+            stage_losses: registered losses (:func:`build_losses`), by stage.
             baseline: pixel_mean, pixel_std and loss_kwargs of the toolbox's Baseline.
         """
         super().__init__(backbone=backbone, heads=heads, **baseline)
@@ -78,6 +80,7 @@ class MGRe(Baseline):
         self.stage_weights = stage_weights
         self.stage_loss_weight = stage_loss_weight
         self.location_loss_weight = location_loss_weight
+        self.stage_losses = nn.ModuleDict(stage_losses)
         if not location_loss_weight and not any(module.reid_gradient for module in sampling.values()):
             # No loss reaches the location modules. Weight decay would still move their boxes off the priors.
             self.location.requires_grad_(False)
@@ -118,6 +121,10 @@ class MGRe(Baseline):
             "stage_weights": {f"stage{i}": weight for i, weight in enumerate(mgre.STAGE_WEIGHTS, start=1)},
             "stage_loss_weight": mgre.LAMBDA,
             "location_loss_weight": mgre.LOCATION.LOSS_WEIGHT,
+            "stage_losses": {
+                stage: build_losses(cfg, pooled_dim=number * channels[sources[stage]])
+                for stage, number in count_maps(embedded).items()
+            },
         }
 
     def forward(self, batched_inputs: dict[str, Any]) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -241,13 +248,16 @@ class MGRe(Baseline):
         return batched_inputs["keypoints"].to(self.device)
 
     def _reid_losses(self, outputs: dict[str, dict[str, Any]], targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The toolbox's losses of each stage, weighted by Eq. (9)."""
+        """The losses of MODEL.LOSSES.NAME for each stage, weighted by Eq. (9)."""
         losses: dict[str, torch.Tensor] = {}
         for stage, output in outputs.items():
             # Distances of half precision are differences of large numbers: too coarse to find the hardest example.
             with get_event_storage().name_scope(stage), torch.autocast(self.device.type, enabled=False):
-                stage_losses = self.losses({name: value.float() for name, value in output.items()}, targets)
-            losses |= {f"{name}_{stage}": self._weight(stage) * loss for name, loss in stage_losses.items()}
+                output = {name: value.float() for name, value in output.items()}
+                values = self.losses(output, targets) | registered_losses(
+                    dict(self.stage_losses[stage].named_children()), output, targets
+                )
+            losses |= {f"{name}_{stage}": self._weight(stage) * loss for name, loss in values.items()}
         return losses
 
     def _location_losses(

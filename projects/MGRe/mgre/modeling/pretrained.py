@@ -40,6 +40,11 @@ class Match:
     not_built: list[str]
 
     @property
+    def names(self) -> list[str]:
+        """Names of the tensors of the module, and of those in the state that are not used."""
+        return [*self.wanted, *self.left_over]
+
+    @property
     def is_exact(self) -> bool:
         """Whether module and state agree on each part of the module."""
         return not self.missing and not self.not_built

@@ -76,6 +76,19 @@ class TimmBackbone(nn.Module):
         """The same images to C_i (B, C_i, H_i, W_i), by stage."""
         return dict(zip(self.channels, self.body(images)[-4:], strict=True))
 
+    def stage_modules(self) -> dict[str, nn.Module]:
+        """The module whose output is C_i, by stage.
+
+        Raises:
+            ConfigError: this timm model has none.
+        """
+        from timm.models import FeatureListNet
+
+        if not isinstance(self.body, FeatureListNet):
+            raise ConfigError("this model of MODEL.TIMM.NAME has no module for each stage: take one of its ResNets")
+        names = list(self.body.return_layers)[-len(self.channels) :]
+        return dict(zip(self.channels, (self.body[name] for name in names), strict=True))
+
 
 def _create_published(name: str, options: dict[str, Any]) -> nn.Module:
     import timm

@@ -35,7 +35,6 @@ from mgre.data import build_test_loader
 from mgre.engine.load_model import load_model
 from mgre.errors import ConfigError, DataError, SetupError
 from mgre.modeling.backbone import STAGES, MGReBackbone, StagedBackbone, stage_outputs
-from mgre.modeling.timm_backbone import TimmBackbone
 from mgre.visualization import new_figure
 
 if TYPE_CHECKING:
@@ -233,14 +232,14 @@ def _stage_modules(model: Baseline) -> dict[str, nn.Module]:
     backbone: Any = model.backbone.staged if isinstance(model.backbone, MGReBackbone) else model.backbone
     if isinstance(backbone, StagedBackbone):
         backbone = backbone.bottom_up
-    if not isinstance(backbone, TimmBackbone):
-        return dict(zip(STAGES, stage_outputs(backbone, type(backbone).__name__), strict=True))
-    from timm.models import FeatureListNet  # here, because timm has been imported only if the backbone is one of its
-
-    if not isinstance(backbone.body, FeatureListNet):
-        raise ConfigError("this model of MODEL.TIMM.NAME has no module for each stage: take one of its ResNets")
-    stages = list(backbone.body.return_layers)[-len(STAGES) :]
-    return dict(zip(STAGES, (backbone.body[stage] for stage in stages), strict=True))
+    if hasattr(backbone, "stage_modules"):
+        return backbone.stage_modules()
+    if hasattr(backbone, "maps"):
+        raise ConfigError(
+            f"backbone {type(backbone).__name__} has no stage_modules(), from which activation maps are taken: give it "
+            "this method, as in docs/extending.md"
+        )
+    return dict(zip(STAGES, stage_outputs(backbone, type(backbone).__name__), strict=True))
 
 
 def _feature_weights(model: Baseline) -> dict[str, float]:

@@ -14,6 +14,7 @@ _GLOO_LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer"
 # torch's allocator for the CPU, and onnxruntime's for both kinds of device.
 _OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|bad_?alloc|bad allocation", re.IGNORECASE)
 _NO_DETERMINISTIC_KERNEL = re.compile(r"(\S+) does not have a deterministic implementation")
+_REGISTERED_TWICE = re.compile(r"An object named '(.+)' was already registered in '(.+)' registry")
 _WORKER_PIDS = re.compile(r"\(pid\D*([\d, ]+)")
 
 # Warnings, as patterns for warnings.filterwarnings.
@@ -55,6 +56,12 @@ def operation_without_deterministic_kernel(error: RuntimeError) -> str | None:
 def wants_cublas_workspace(error: RuntimeError) -> bool:
     """Whether torch's deterministic mode misses the variable that it read at the process's first product on a GPU."""
     return "CUBLAS_WORKSPACE_CONFIG" in str(error)
+
+
+def name_registered_twice(error: BaseException) -> tuple[str, str] | None:
+    """The name and the registry, where a registry of the toolbox or of fvcore has the name already; else None."""
+    found = _REGISTERED_TWICE.search(str(error)) if isinstance(error, AssertionError) else None
+    return (found.group(1), found.group(2)) if found else None
 
 
 def is_unsafe_global(error: pickle.UnpicklingError) -> bool:
