@@ -30,18 +30,18 @@ def build_losses(cfg: CfgNode, *, pooled_dim: int) -> nn.ModuleDict:
 
 
 def registered_losses(
-    losses: nn.ModuleDict, outputs: dict[str, torch.Tensor], targets: torch.Tensor
+    losses: nn.Module, outputs: dict[str, torch.Tensor], targets: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """The value of each loss, by the name it has in the log.
 
     Args:
-        losses: of :func:`build_losses`.
+        losses: a ModuleDict of :func:`build_losses`.
         outputs: what a head of the toolbox gives in training: "features" (B, D), the vectors that are compared;
             "cls_outputs" and "pred_class_logits" (B, number of identities), with and without the margin of the
             classifier.
         targets: (B,) identities.
     """
-    return {f"loss_{name}": loss(outputs, targets) for name, loss in losses.items()}
+    return {f"loss_{name}": loss(outputs, targets) for name, loss in losses.named_children()}
 
 
 def location_loss(boxes: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

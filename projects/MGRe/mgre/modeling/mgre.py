@@ -254,9 +254,7 @@ class MGRe(Baseline):
             # Distances of half precision are differences of large numbers: too coarse to find the hardest example.
             with get_event_storage().name_scope(stage), torch.autocast(self.device.type, enabled=False):
                 output = {name: value.float() for name, value in output.items()}
-                values = self.losses(output, targets) | registered_losses(
-                    dict(self.stage_losses[stage].named_children()), output, targets
-                )
+                values = self.losses(output, targets) | registered_losses(self.stage_losses[stage], output, targets)
             losses |= {f"{name}_{stage}": self._weight(stage) * loss for name, loss in values.items()}
         return losses
 
