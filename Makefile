@@ -1,5 +1,6 @@
 # make quickstart: train, evaluate and re-rank MGRe on drawn pedestrians, in minutes, on a CPU
 # make test:       the tests
+# make docs:       the documentation as a site, in build/site
 # make reproduce-quick: the paper's experiments on drawn pedestrians, in an hour or two
 # make torture:    a small training killed at 30 random moments and resumed, compared with an undisturbed one
 # make gpu-check:  on a machine with a GPU, in at most eight minutes: tests, speed, determinism, training, re-ranking
@@ -25,7 +26,7 @@ NAMED := $(filter command environment override,$(firstword $(origin PYTHON)))
 CHECKED := $(if $(NAMED),$(PYTHON),.venv/bin/python)
 OUTPUT ?= logs/gpu-check
 
-.PHONY: quickstart test lint reproduce-quick torture gpu-check
+.PHONY: quickstart test lint docs reproduce-quick torture gpu-check
 
 quickstart: $(READY)
 	.venv/bin/python tools/quickstart.py
@@ -47,6 +48,9 @@ lint: $(READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 $(READY): setup.py
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info[:2] <= (3, 13) else \

@@ -63,6 +63,8 @@ setup(
         "dev": [
             *("onnx>=1.16", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.6"),
             "mypy>=2.4,<2.5",  # each minor version finds other faults
+            # The site of docs/.
+            *("mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"),
             *CUHK03,
             *REPRODUCE,
         ],

@@ -150,8 +150,9 @@ def _is_larger_than(size: int, value: Any) -> bool:
 def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The values of nested mappings, each with its name: the keys joined by dots.
 
-    >>> list(leaves({"MODEL": {"DEVICE": "cpu", "MGRE": {}}, "SEED": 0}))
-    [('MODEL.DEVICE', 'cpu'), ('SEED', 0)]
+    Examples:
+        >>> list(leaves({"MODEL": {"DEVICE": "cpu", "MGRE": {}}, "SEED": 0}))
+        [('MODEL.DEVICE', 'cpu'), ('SEED', 0)]
     """
     for key, value in node.items():
         if isinstance(value, dict):
