@@ -64,7 +64,7 @@ class Region:
         """N x M on a map of ``map_size`` (H, W): Table 1's at 256 x 128, in proportion elsewhere.
 
         Examples:
-            >>> REGION_SETS["table1"][0].sample_size((64, 32)), REGION_SETS["table1"][0].sample_size((96, 32))
+            >>> TABLE1[0].sample_size((64, 32)), TABLE1[0].sample_size((96, 32))
             ((8, 8), (12, 8))
         """
         height, width = (int(side) for side in map_size)  # the sides are tensors while the model is traced
