@@ -3,8 +3,8 @@
 Examples:
     tools/rank.py --model logs/MGRe/quickstart/model_final.pth --worst 10
     tools/rank.py --model logs/MGRe/quickstart/model_final.pth --random 20 --seed 1 --boxes TEST.RERANK.ENABLED True
-    tools/rank.py --config-file configs/MGRe/market.yml --query 0001_c1s1_001051_00.jpg \\
-        MODEL.WEIGHTS logs/MGRe/market/model_final.pth
+    tools/rank.py --config-file configs/MGRe/market.yml --worst 5 MODEL.WEIGHTS logs/MGRe/market/model_final.pth
+    tools/rank.py --model logs/MGRe/market/model_final.pth --query 0001_c1s1_001051_00.jpg
 
 The order is the evaluation's own. Images of the query's person from the query's own camera are left out, as in the
 evaluation. Green frames: the query's person; red frames: somebody else. With TEST.RERANK.ENABLED True the re-ranked

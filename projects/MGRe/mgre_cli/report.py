@@ -2,8 +2,8 @@
 
 Examples:
     tools/report.py --model logs/MGRe/quickstart/model_final.pth TEST.RERANK.ENABLED True
-    tools/report.py --config-file configs/MGRe/market.yml --output market.html \\
-        MODEL.WEIGHTS logs/MGRe/market/model_final.pth
+    tools/report.py --config-file configs/MGRe/market.yml MODEL.WEIGHTS logs/MGRe/market/model_final.pth
+    tools/report.py --model logs/MGRe/market/model_final.pth --output market.html
 
 It has the figures with intervals, the CMC curve, mAP by pair of cameras, the scores of matches and non-matches, the
 regions' IoU, and the worst queries with their rank lists. So it has pictures of people in it.

@@ -48,8 +48,11 @@ def load_evaluated(args: argparse.Namespace) -> tuple[CfgNode, CheckpointModel]:
     if not isinstance(model, CheckpointModel):
         raise WeightsError(f"'{model.path}' is no checkpoint: name the checkpoint that it was made from")
     if len(cfg.DATASETS.TESTS) > 1:
-        first = shell_word(f"('{cfg.DATASETS.TESTS[0]}',)")
-        raise ConfigError(f"DATASETS.TESTS has {len(cfg.DATASETS.TESTS)} data sets: name one, DATASETS.TESTS {first}")
+        word = shell_word(f"('{cfg.DATASETS.TESTS[0]}',)")
+        raise ConfigError(
+            f"DATASETS.TESTS has {len(cfg.DATASETS.TESTS)} data sets, and one is evaluated at a time: add it to the "
+            f"command line, like {word} after the key"
+        )
     return cfg, model
 
 

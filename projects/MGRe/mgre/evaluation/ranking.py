@@ -160,20 +160,18 @@ class Ranked:
         same = self.gallery_pids == self.query_pids[query]
         return same & (self.gallery_camids == self.query_camids[query])
 
-    def lists(self, queries: Iterable[int], length: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """The first images of some queries' rank lists, in the order that the figures were counted in.
+    def sorted_galleries(self, queries: Iterable[int]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """The gallery in the order that the figures were counted in, for some queries, in ascending order.
 
         Junk is left out. Images at the same distance are in the gallery's order.
 
-        Returns:
-            By query, the numbers of at most ``length`` gallery images, nearest first, and their distances.
+        Yields:
+            The query's number, the numbers of the gallery images, nearest first, and their distances.
         """
-        found = {}
         for query, row in self.distances.of(sorted(set(queries))):
             kept = np.flatnonzero(~self.is_junk(query))
-            nearest = kept[np.argsort(row[kept], kind="stable")[:length]]
-            found[query] = nearest, row[nearest]
-        return found
+            images = kept[np.argsort(row[kept], kind="stable")]
+            yield query, images, row[images]
 
 
 _notes: ContextVar[list[Ranked] | None] = ContextVar("notes", default=None)

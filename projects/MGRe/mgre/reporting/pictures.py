@@ -44,7 +44,8 @@ def draw_rank_list(
         ImageError: an image cannot be read.
     """
     boxes = boxes or {}
-    length = max(len(order.entries) for order in shown.orders.values())
+    # A first match that comes after the list stands behind an empty place.
+    length = max(len(order.entries) + 2 * (order.first_match is not None) for order in shown.orders.values())
     step = TILE[0] + 2 * FRAME + GAP
     row = TEXT + TILE[1] + 2 * FRAME + TEXT + GAP
     width = GAP + step + GAP + length * step
@@ -60,8 +61,11 @@ def draw_rank_list(
         _write(draw, (GAP + step + GAP, top), text, INK, sheet.width)
         _paste(sheet, _tile(shown.path, boxes), (GAP, top + TEXT), QUERY)
         _write(draw, (GAP + FRAME, top + TEXT + TILE[1] + 2 * FRAME + 2), "query", FAINT, sheet.width)
-        for rank, entry in enumerate(order.entries, start=1):
-            left = GAP + step + GAP + (rank - 1) * step
+        ranked = list(enumerate(order.entries, start=1))
+        ranked += [(order.first_rank, order.first_match)] if order.first_match is not None else []
+        for rank, entry in ranked:
+            place = rank - 1 if rank <= len(order.entries) else len(order.entries) + 1
+            left = GAP + step + GAP + place * step
             color = MATCH if entry.is_match else OTHER
             _paste(sheet, _tile(entry.path, boxes), (left, top + TEXT), color)
             at = left + FRAME, top + TEXT + TILE[1] + 2 * FRAME + 2
@@ -72,10 +76,14 @@ def draw_rank_list(
     return add_legend(sheet, regions) if regions else sheet
 
 
-def stack(pictures: Sequence[Image.Image], *, most_height: int = 30_000) -> Image.Image:
-    """Pictures below each other, with lines between them; as many as fit into ``most_height``, but at least one."""
+def fitting(pictures: Sequence[Image.Image], most_height: int) -> int:
+    """How many of the pictures, the first one at least, :func:`stack` makes at most ``most_height`` of."""
     heights = np.cumsum([picture.height + 1 for picture in pictures])
-    pictures = pictures[: max(1, int((heights <= most_height).sum()))]
+    return max(1, int((heights <= most_height).sum()))
+
+
+def stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures below each other, with lines between them."""
     sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height + 1 for p in pictures)), "#c8ccd2")
     top = 0
     for picture in pictures:

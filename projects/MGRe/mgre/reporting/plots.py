@@ -35,14 +35,14 @@ class _Axes:
         share = (value - span[0]) / (span[1] - span[0])
         return round(place[0] + share * (place[1] - place[0]), 1)
 
-    def draw(self, x_label: str, y_label: str) -> Markup:
+    def draw(self, x_label: str, y_label: str, x_ticks: Sequence[float]) -> Markup:
         (left, right), (bottom, top) = self._x, self._y
         parts = []
         for value in ticks(*self.y_range):
             y = self.y(value)
             parts.append(Markup('<path class="grid" d="M{} {}H{}"/>').format(left, y, right))
             parts.append(Markup('<text x="{}" y="{}" class="end">{}</text>').format(left - 8, y + 4, f"{value:g}"))
-        for value in ticks(*self.x_range):
+        for value in x_ticks:
             x = self.x(value)
             parts.append(Markup('<path class="axis" d="M{} {}v5"/>').format(x, bottom))
             parts.append(Markup('<text x="{}" y="{}" class="middle">{}</text>').format(x, bottom + 18, f"{value:g}"))
@@ -77,7 +77,7 @@ def line_plot(
     """
     length = max(map(len, lines.values()))
     axes = _Axes((1, max(2, length)), y_range)
-    parts = [axes.draw(x_label, y_label)]
+    parts = [axes.draw(x_label, y_label, [1, *(value for value in ticks(*axes.x_range) if value > 1)])]
     for name, values in lines.items():
         points = " ".join(f"{axes.x(number)},{axes.y(value)}" for number, value in enumerate(values, start=1))
         parts.append(Markup('<polyline class="line {}" points="{}"/>').format(css_class(name), points))
@@ -104,7 +104,7 @@ def histogram(
     """
     x_range = (min([edges[0], *marks.values()]), max([edges[-1], *marks.values()]))
     axes = _Axes(x_range, (0, 1.05 * max((max(values) for values in shares.values()), default=1) or 1))
-    parts = [axes.draw(x_label, y_label)]
+    parts = [axes.draw(x_label, y_label, ticks(*x_range))]
     for name, values in shares.items():
         steps = [f"M{axes.x(edges[0])} {axes.y(0)}"]
         for value, right in zip(values, edges[1:], strict=True):

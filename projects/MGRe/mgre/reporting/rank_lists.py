@@ -38,11 +38,13 @@ class Order:
         entries: the first images, nearest first.
         precision: average precision in %; NaN where the query has no match.
         first_rank: of the first match, from 1; 0 where the query has no match.
+        first_match: the first match, where it comes after the ``entries``.
     """
 
     entries: list[Entry]
     precision: float
     first_rank: int
+    first_match: Entry | None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,12 @@ class RankList:
     num_matches: int
     orders: dict[str, Order]
 
+    @property
+    def paths(self) -> set[str]:
+        """Of all images that are in it."""
+        entries = [entry for order in self.orders.values() for entry in (*order.entries, order.first_match) if entry]
+        return {self.path, *(entry.path for entry in entries)}
+
 
 def rank_lists(evaluation: Evaluation, queries: Sequence[int], length: int) -> list[RankList]:
     """The rank lists of some queries, in their order, each of at most ``length`` images.
@@ -70,34 +78,34 @@ def rank_lists(evaluation: Evaluation, queries: Sequence[int], length: int) -> l
     An order is the one in which the evaluation has counted ranks: the query's images from its own camera are left out,
     and images at the same distance are in the gallery's order.
     """
-    found = {name: ranked.lists(queries, length) for name, ranked in evaluation.orders.items()}
-    lists = []
-    for query in queries:
-        orders = {}
-        for name, ranked in evaluation.orders.items():
+    orders: dict[int, dict[str, Order]] = {query: {} for query in queries}
+    for name, ranked in evaluation.orders.items():
+        for query, images, distances in ranked.sorted_galleries(queries):
+            first_rank = int(ranked.figures.first_ranks[query])
+            ranks = [*range(min(length, len(images))), *([first_rank - 1] if first_rank > length else [])]
             entries = [
                 Entry(
-                    evaluation.gallery_paths[image],
-                    int(ranked.gallery_camids[image]) + 1,
-                    float(distance),
-                    bool(ranked.gallery_pids[image] == ranked.query_pids[query]),
+                    evaluation.gallery_paths[images[rank]],
+                    int(ranked.gallery_camids[images[rank]]) + 1,
+                    float(distances[rank]),
+                    bool(ranked.gallery_pids[images[rank]] == ranked.query_pids[query]),
                 )
-                for image, distance in zip(*found[name][query], strict=True)
+                for rank in ranks
             ]
             precision = 100 * float(ranked.figures.precisions[query])
-            orders[name] = Order(entries, precision, int(ranked.figures.first_ranks[query]))
-        ranked = evaluation.final
-        same = ranked.gallery_pids == ranked.query_pids[query]
-        lists.append(
-            RankList(
-                evaluation.query_paths[query],
-                int(ranked.query_pids[query]),
-                int(ranked.query_camids[query]) + 1,
-                int((same & ~ranked.is_junk(query)).sum()),
-                orders,
-            )
+            first_match = entries.pop() if first_rank > length else None
+            orders[query][name] = Order(entries, precision, first_rank, first_match)
+    ranked = evaluation.final
+    return [
+        RankList(
+            evaluation.query_paths[query],
+            int(ranked.query_pids[query]),
+            int(ranked.query_camids[query]) + 1,
+            int(((ranked.gallery_pids == ranked.query_pids[query]) & ~ranked.is_junk(query)).sum()),
+            orders[query],
         )
-    return lists
+        for query in queries
+    ]
 
 
 def worst(evaluation: Evaluation, number: int) -> list[int]:

@@ -90,6 +90,7 @@ def render(evaluation: Evaluation, subject: Subject) -> str:
         pairs=_cells(pairs) if len(pairs.gallery_cameras) <= MOST_CAMERAS else None,
         num_cameras=len(pairs.gallery_cameras),
         score_plot=_draw_scores(scores, subject.metric, thresholds),
+        num_bins=SHOWN_BINS,
         num_pairs=(int(scores.matches.sum()), int(scores.others.sum())),
         thresholds=thresholds,
         shown=shown,
@@ -144,8 +145,7 @@ def _cells(pairs: CameraPairs) -> dict[str, Any]:
 
 
 def _thumbnails(shown: list[RankList]) -> dict[str, str]:
-    paths = {entry.path for one in shown for order in one.orders.values() for entry in order.entries}
-    return {path: thumbnail_uri(path) for path in sorted(paths | {one.path for one in shown})}
+    return {path: thumbnail_uri(path) for path in sorted(set().union(*(one.paths for one in shown)))}
 
 
 def _versions() -> dict[str, str]:
