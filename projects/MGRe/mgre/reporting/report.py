@@ -87,6 +87,7 @@ def render(evaluation: Evaluation, subject: Subject) -> str:
         intervals={name: figure_intervals(ranked.figures) for name, ranked in evaluation.orders.items()},
         num_counted=int(final.figures.counted.sum()),
         curve=_draw_curve(evaluation),
+        curve_start=_curve_start(evaluation),
         pairs=_cells(pairs) if len(pairs.gallery_cameras) <= MOST_CAMERAS else None,
         num_cameras=len(pairs.gallery_cameras),
         score_plot=_draw_scores(scores, subject.metric, thresholds),
@@ -99,15 +100,19 @@ def render(evaluation: Evaluation, subject: Subject) -> str:
     )
 
 
+def _curve_start(evaluation: Evaluation) -> float:
+    """Where the curve's upright axis starts, in %: the ten below the lowest Rank-1, but at most 90."""
+    lowest = min(float(ranked.figures.cmc(1)[0]) for ranked in evaluation.orders.values())
+    return min(90.0, 10.0 * (10 * lowest // 1))
+
+
 def _draw_curve(evaluation: Evaluation) -> str:
-    curves = {name: 100 * ranked.figures.cmc(CURVE) for name, ranked in evaluation.orders.items()}
-    lowest = min(float(curve[0]) for curve in curves.values())
     return line_plot(
-        {name: curve.tolist() for name, curve in curves.items()},
+        {name: (100 * ranked.figures.cmc(CURVE)).tolist() for name, ranked in evaluation.orders.items()},
         title="CMC curve",
         x_label="rank",
         y_label="queries with a match up to this rank, %",
-        y_range=(min(90.0, 10 * (lowest // 10)), 100.0),
+        y_range=(_curve_start(evaluation), 100.0),
     )
 
 
