@@ -44,6 +44,7 @@ def add_evaluated_model(parser: argparse.ArgumentParser) -> None:
         "--config-file", metavar="FILE", help="the config of the training; MODEL.WEIGHTS names the model"
     )
     model.add_argument("--model", metavar="FILE", help="a checkpoint, with the config in its record")
+    add_allow_imports(parser)
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE", help="config overrides in pairs, such as TEST.RERANK.ENABLED True"
     )

@@ -22,6 +22,7 @@ MOST_HEIGHT = 30_000
 
 
 def run(args: argparse.Namespace) -> None:
+    """Evaluate a model, and draw the rank lists of some queries."""
     cfg, model = load_evaluated(args)
     folder = Path(args.output or folder_of(cfg) / FOLDER)
     make_output_dir(str(folder), "--output")

@@ -9,6 +9,7 @@ from mgre.system.files import make_output_dir
 
 
 def run(args: argparse.Namespace) -> None:
+    """Evaluate a model, and write the report."""
     cfg, model = load_evaluated(args)
     path = Path(args.output or folder_of(cfg) / REPORT_FILE)
     make_output_dir(str(path.parent), "--output")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from fastreid.config import CfgNode
@@ -17,7 +18,7 @@ from mgre.reporting.report import Subject, write_report
 REPORT_FILE = "report.html"
 
 
-def evaluate_and_keep(cfg: CfgNode, model: nn.Module) -> tuple[dict, list[Evaluation]]:
+def evaluate_and_keep(cfg: CfgNode, model: nn.Module) -> tuple[dict[str, Any], list[Evaluation]]:
     """Evaluate like :meth:`Trainer.test`, and keep what is ranked; all processes call it.
 
     Returns:

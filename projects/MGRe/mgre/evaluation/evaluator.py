@@ -138,6 +138,7 @@ class OnePassEvaluator(ReidEvaluator):
         evaluation: what was kept of the last evaluation, on the main process; else None.
     """
 
+    cfg: CfgNode
     keeps = False
     evaluation: Evaluation | None = None
 
@@ -207,15 +208,16 @@ class OnePassEvaluator(ReidEvaluator):
 
     def _rank_and_keep(self) -> dict[str, float]:
         """The metrics of ``evaluate``, which sets ``evaluation``."""
-        whole = self.cfg
+        whole: CfgNode = self.cfg
         plain = whole.clone()
         plain.defrost()
         plain.TEST.RERANK.ENABLED = False
         metrics: dict[str, dict[str, float]] = {}
         with noting() as ranked:
             try:
-                for name, self.cfg in {"plain": plain, "re-ranked": whole}.items():
+                for name, cfg in {"plain": plain, "re-ranked": whole}.items():
                     if name == "plain" or whole.TEST.RERANK.ENABLED:
+                        self.cfg = cfg
                         metrics[name] = super().evaluate()
             finally:
                 self.cfg = whole

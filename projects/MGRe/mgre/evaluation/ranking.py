@@ -96,7 +96,9 @@ def eval_market1501(
         )
     if (notes := _notes.get()) is not None:
         rows = distmat if isinstance(distmat, DistanceRows) else DistanceRows.of_array(distmat)
-        notes.append(Ranked(rows, *map(np.asarray, (q_pids, g_pids, q_camids, g_camids)), figures))
+        labels = {"query_pids": q_pids, "gallery_pids": g_pids, "query_camids": q_camids, "gallery_camids": g_camids}
+        arrays = {name: np.asarray(values) for name, values in labels.items()}
+        notes.append(Ranked(distances=rows, figures=figures, **arrays))
     counted = figures.counted
     return figures.cmc(max_rank), figures.precisions[counted].tolist(), figures.penalties[counted].tolist()
 

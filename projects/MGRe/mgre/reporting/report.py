@@ -54,7 +54,7 @@ class Subject:
     remarks: tuple[str, ...] = ()
 
 
-def write_report(path: str | os.PathLike, evaluation: Evaluation, subject: Subject) -> None:
+def write_report(path: str | os.PathLike[str], evaluation: Evaluation, subject: Subject) -> None:
     """Write the report of an evaluation to the HTML file ``path``.
 
     Raises:

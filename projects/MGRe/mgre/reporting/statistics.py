@@ -98,7 +98,7 @@ def survey(ranked: Ranked, *, cosine: bool) -> tuple[CameraPairs, Scores]:
     query_cameras, gallery_cameras = (np.unique(ids) for ids in (ranked.query_camids, ranked.gallery_camids))
     columns_of = [np.flatnonzero(ranked.gallery_camids == camera) for camera in gallery_cameras]
     precisions = np.full((len(ranked.query_pids), len(gallery_cameras)), np.nan)
-    scores = None
+    scores: Scores | None = None
     for start, block in ranked.distances.blocks():
         queries = slice(start, start + len(block))
         pids, camids = ranked.query_pids[queries], ranked.query_camids[queries]
@@ -108,15 +108,15 @@ def survey(ranked: Ranked, *, cosine: bool) -> tuple[CameraPairs, Scores]:
             precisions[queries, number] = part.precisions
         counted = camids[:, None] != ranked.gallery_camids
         values = (1 - block if cosine else block)[counted]
-        if scores is None:
-            scores = Scores(_edges(values))
+        scores = scores or Scores(_edges(values))
         scores.add(values, (pids[:, None] == ranked.gallery_pids)[counted])
     found = np.isfinite(precisions)
     of_camera = (ranked.query_camids[:, None] == query_cameras).astype(np.int64)  # (Q, cameras)
     counts = of_camera.T @ found
     with np.errstate(invalid="ignore"):
         means = 100 * (of_camera.T @ np.nan_to_num(precisions)) / np.where(counts, counts, np.nan)
-    return CameraPairs((query_cameras + 1).tolist(), (gallery_cameras + 1).tolist(), means, counts), scores
+    pairs = CameraPairs((query_cameras + 1).tolist(), (gallery_cameras + 1).tolist(), means, counts)
+    return pairs, scores or Scores(_edges(np.empty(0)))
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
