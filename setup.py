@@ -20,7 +20,11 @@ setup(
     # The shipped configs are a part of the package where it is installed, and stand in configs/ here.
     package_dir={"": "projects/MGRe", "mgre.shipped_configs": "configs"},
     packages=[*find_packages("projects/MGRe"), "mgre.shipped_configs"],
-    package_data={"mgre": ["py.typed"], "mgre.shipped_configs": ["MGRe/*.yml", "MGRe/ablations/*.yml"]},
+    package_data={
+        "mgre": ["py.typed"],
+        "mgre.reporting": ["*.html"],
+        "mgre.shipped_configs": ["MGRe/*.yml", "MGRe/ablations/*.yml"],
+    },
     license_files=["LICENSE"],
     classifiers=[
         "Intended Audience :: Science/Research",
@@ -45,8 +49,11 @@ setup(
         "tabulate>=0.9",
         "tensorboard>=2.12",
         "gdown>=5.0",
-        "pillow>=10.0",
+        "pillow>=10.1",  # the first with a font that can have a size
         "packaging>=22.0",  # the versions that plugins ask for
+        # The report's template, which escapes what it is given, and the type of what is escaped. torch needs both too.
+        "jinja2>=3.1",
+        "markupsafe>=2.0",
         "timm>=1.0",
         "safetensors>=0.4",
         "tqdm>=4.65",

@@ -88,10 +88,11 @@ def contact_sheet(tiles: Sequence[torch.Tensor], regions: Sequence[str], *, colu
     """
     height, width = (max(tile.shape[side] for tile in tiles) for side in (-2, -1))
     padded = [pad(tile, [0, 0, width - tile.shape[-1], height - tile.shape[-2]], fill=32) for tile in tiles]
-    return _add_legend(to_pil_image(make_grid(padded, nrow=columns, padding=4, pad_value=32)), regions)
+    return add_legend(to_pil_image(make_grid(padded, nrow=columns, padding=4, pad_value=32)), regions)
 
 
-def _add_legend(grid: Image.Image, names: Sequence[str]) -> Image.Image:
+def add_legend(grid: Image.Image, names: Sequence[str]) -> Image.Image:
+    """The picture over a legend of regions' colours, by their ``names`` in the order of :func:`draw_regions`."""
     width = max(grid.width, 4 * LEGEND_WIDTH)
     line, step = 20, width // 4
     lines = -(-len(names) // 4)

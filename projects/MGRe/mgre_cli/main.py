@@ -9,6 +9,8 @@ import sys
 # The commands by name: the module of mgre_cli, and what the command is for.
 COMMANDS = {
     "train": ("train", "train a config, or evaluate it with --eval-only"),
+    "rank": ("rank", "rank lists of an evaluation as pictures"),
+    "report": ("report", "an evaluation as one HTML file to look at"),
     "quickstart": ("quickstart", "train, evaluate and re-rank on drawn pedestrians, in minutes, on a CPU"),
     "extract-keypoints": ("extract_keypoints", "find, import or check key points"),
     "select-weights": ("select_weights", "choose the weights of the final feature on a validation set"),

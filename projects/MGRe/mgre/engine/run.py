@@ -27,8 +27,10 @@ from mgre.data.datasets import reading_once
 from mgre.data.torch_dataset import name_dead_workers
 from mgre.data.unreadable import check_headers
 from mgre.engine import processes
+from mgre.engine.evaluation_report import REPORT_FILE, evaluate_and_keep, write_reports
 from mgre.engine.load_model import load_model
 from mgre.engine.trainer import Trainer
+from mgre.engine.training_record import read_record
 from mgre.errors import ConfigError, MGReError, SetupError
 from mgre.system.files import make_output_dir, write_atomically
 
@@ -99,7 +101,13 @@ def _evaluate(cfg: CfgNode) -> dict[str, Any]:
         check_datasets(cfg, will_train=False)
         model = load_model(cfg)
         _forget_results(cfg.OUTPUT_DIR, EVALUATION_FILE)
-        return Trainer.test(cfg, model)
+        if not cfg.TEST.REPORT:
+            return Trainer.test(cfg, model)
+        results, evaluations = evaluate_and_keep(cfg, model)
+    if comm.is_main_process():
+        for path in write_reports(cfg, evaluations, read_record(cfg.MODEL.WEIGHTS), Path(cfg.OUTPUT_DIR, REPORT_FILE)):
+            logger.info("Report: %s", path)
+    return results
 
 
 def _train(cfg: CfgNode, *, resume: bool) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The record of a model in training, for its checkpoints."""
+"""The record of a model in training, for its checkpoints, and from them."""
 
 import importlib.metadata
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from fastreid.config import CfgNode
 
 from mgre.record import ModelRecord
 from mgre.regions import get_regions
+from mgre.system.weight_files import read_weights
 from mgre.version import VERSION
 
 # Keys that hold paths of the machine that trains.
@@ -28,7 +29,7 @@ def make_record(cfg: CfgNode, figures: Mapping[str, float]) -> ModelRecord:
         center_crop=_pair(crop.SIZE) if crop.ENABLED else None,
         pixel_mean=tuple(cfg.MODEL.PIXEL_MEAN),
         pixel_std=tuple(cfg.MODEL.PIXEL_STD),
-        config=_without_paths(cfg),
+        config=config_text(cfg),
         regions=_regions(cfg),
         stage_weights={f"stage{i}": float(w) for i, w in enumerate(cfg.MODEL.MGRE.STAGE_WEIGHTS, start=1)},
         trained_on=list(cfg.DATASETS.NAMES),
@@ -36,6 +37,17 @@ def make_record(cfg: CfgNode, figures: Mapping[str, float]) -> ModelRecord:
         versions={"mgre": VERSION, "torch": torch.__version__, "fastreid": _toolbox_version()},
         licence="not stated; weights are bound by the terms of the images they were trained on",
     )
+
+
+def read_record(path: str) -> ModelRecord | None:
+    """The record in a checkpoint; None where it has none.
+
+    Raises:
+        WeightsError: the file is missing or damaged, or the record is.
+    """
+    content = read_weights(path)
+    text = content.get("record") if isinstance(content, dict) else None
+    return ModelRecord.from_json(text, path) if isinstance(text, str) else None
 
 
 def _regions(cfg: CfgNode) -> dict[str, list[str]]:
@@ -46,10 +58,13 @@ def _regions(cfg: CfgNode) -> dict[str, list[str]]:
     return {stage: [r.name for r in members] for stage, members in regions.items()} | {"stage4": ["whole_image"]}
 
 
-def _without_paths(cfg: CfgNode) -> str:
+def config_text(cfg: CfgNode) -> str:
+    """The config as YAML, without paths of this machine."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.MGRE.pop("COMPUTED_CHANNELS", None)
+    if cfg.SOLVER.WARMUP_EPOCHS > 0:
+        cfg.SOLVER.WARMUP_ITERS = 0  # the trainer has computed it, and a config may give only one of the two
     for key in _PATHS:
         cfg.merge_from_list([key, ""])
     return cfg.dump()

@@ -13,13 +13,12 @@ from torch import nn
 from mgre.config import load_config
 from mgre.config.loading import parse_config
 from mgre.engine.load_model import load_model
-from mgre.engine.training_record import make_record
+from mgre.engine.training_record import make_record, read_record
 from mgre.errors import WeightsError, shell_word
 from mgre.inference.model import Description, Model
 from mgre.modeling import MGRe
 from mgre.modeling.fitting_keys import only_for_training
 from mgre.record import ModelRecord
-from mgre.system.weight_files import read_weights
 
 
 class CheckpointModel(Model):
@@ -85,14 +84,3 @@ class CheckpointModel(Model):
     def _batch(self, pixels: np.ndarray) -> dict[str, Any]:
         device = next(self.network.parameters()).device
         return {"images": torch.from_numpy(pixels).to(device).float()}
-
-
-def read_record(path: str) -> ModelRecord | None:
-    """The record in a checkpoint; None where it has none.
-
-    Raises:
-        WeightsError: the file is missing or damaged, or the record is.
-    """
-    content = read_weights(path)
-    text = content.get("record") if isinstance(content, dict) else None
-    return ModelRecord.from_json(text, path) if isinstance(text, str) else None

@@ -1,0 +1,18 @@
+"""What ``tools/report.py`` does."""
+
+import argparse
+from pathlib import Path
+
+from mgre.commands.evaluated import evaluate, folder_of, load_evaluated
+from mgre.engine.evaluation_report import REPORT_FILE, write_reports
+from mgre.system.files import make_output_dir
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate a model, and write the report."""
+    cfg, model = load_evaluated(args)
+    path = Path(args.output or folder_of(cfg) / REPORT_FILE)
+    make_output_dir(str(path.parent), "--output")
+    evaluation = evaluate(cfg, model)
+    write_reports(cfg, [evaluation], model.record, path)
+    print(f"report  {path}  ({path.stat().st_size / 1e6:.1f} MB, with pictures of the data set's people)")
