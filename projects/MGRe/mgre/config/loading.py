@@ -128,8 +128,11 @@ def _trusted_imports(
 
 
 def _names_of_imports(values: dict[str, Any], source: str) -> tuple[str, ...]:
+    """The value of IMPORTS, which is read before all other keys."""
+    if IMPORTS not in values:
+        return ()
     cfg = _defaults()
-    _merge(cfg, {name: value for name, value in values.items() if name == IMPORTS}, source)
+    _merge(cfg, {IMPORTS: values[IMPORTS]}, source)
     for key in KEYS:
         if key.name == IMPORTS and key.allowed:
             key.allowed.check(IMPORTS, cfg[IMPORTS])
