@@ -50,6 +50,8 @@ def _without_paths(cfg: CfgNode) -> str:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.MGRE.pop("COMPUTED_CHANNELS", None)
+    if cfg.SOLVER.WARMUP_EPOCHS > 0:
+        cfg.SOLVER.WARMUP_ITERS = 0  # the trainer has computed it, and a config may give only one of the two
     for key in _PATHS:
         cfg.merge_from_list([key, ""])
     return cfg.dump()
