@@ -62,7 +62,7 @@ def test_the_number_of_identities_is_the_least_that_is_enough(rate):
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 2, float("nan")])
 def test_a_rate_is_between_0_and_1(rate):
-    with pytest.raises(ConfigError, match="allowed: a number between 0 and 1, like 0.001"):
+    with pytest.raises(ConfigError, match=r"allowed: a number between 0 and 1, like 0\.001"):
         MADE.threshold(rate)
 
 

@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
     if args.picture:
         boxes = [{name: box[i] for name, box in description.boxes.items()} for i in range(2)]
         captions = [printable(os.path.basename(path)) for path in args.images]
-        title = f"cosine {pairs[0].cosine:.3f}" + (f": {pairs[0].verdict}" if pairs[0].verdict else "")
+        verdict = f": {pairs[0].verdict}, at a false-match rate of {args.rate:g}" if pairs[0].verdict else ""
+        title = f"cosine {pairs[0].cosine:.3f}{verdict}"
         save_picture(draw_pair(images, boxes, shares, title=title, captions=captions), args.picture)
 
 
@@ -103,7 +104,7 @@ def _pair_text(pair: _Pair, shares: Sequence[Share], calibration: Calibration | 
             ("false-match rate", f"{_rate_text(pair.false_match_rate)} of the pairs of different people are as alike"),
             (
                 "false-non-match rate",
-                f"{_rate_text(pair.false_non_match_rate)} of the pairs of one person are less alike",
+                f"{_rate_text(pair.false_non_match_rate)} of the pairs of one person are less so",
             ),
         ]
         if pair.verdict:

@@ -33,8 +33,8 @@ def draw_pair(
 ) -> Image.Image:
     """Two crops side by side with their regions' boxes, and beside them each region's share as a bar.
 
-    A region has one colour and one number in both crops and in the table. Bars of negative shares point to the left
-    and are hollow.
+    A region has one colour and one number in both crops and in the table. Bars of shares that speak for the same
+    person point to the right; those against it point to the left and are hollow.
 
     Args:
         images: the two crops, RGB.
@@ -53,7 +53,8 @@ def draw_pair(
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _TITLE / 2), title, fill=_INK, font=_font(_TEXT), anchor="lm")
     x = _MARGIN
-    for part, caption in zip(parts, (*captions, "")[: len(parts)], strict=True):
+    notes = (*captions, "left and hollow: lowers the cosine")[: len(parts)]
+    for part, caption in zip(parts, notes, strict=True):
         sheet.paste(part, (x, _TITLE))
         draw.text((x, _TITLE + part.height + 4), _shorten(caption, part.width), fill=_FAINT, font=_font(_SMALL))
         x += part.width + _MARGIN
@@ -130,13 +131,14 @@ def _draw_badge(draw: ImageDraw.ImageDraw, place: tuple[float, float], index: in
 
 def _draw_shares(shares: Sequence[Share], names: Sequence[str]) -> Image.Image:
     """A row for each share: the region's badge and name, its bar, and the number; last the sum."""
-    table = Image.new("RGB", (_NAME + _BAR + _NUMBER, _ROW * (len(shares) + 1)), _GROUND)
+    step = max(_ROW, HEIGHT // (len(shares) + 1))
+    table = Image.new("RGB", (_NAME + _BAR + _NUMBER, step * (len(shares) + 1)), _GROUND)
     draw = ImageDraw.Draw(table)
     lowest, highest = (choose(0.0, *(share.value for share in shares)) for choose in (min, max))
     scale = _BAR / ((highest - lowest) or 1.0)
     zero = _NAME - lowest * scale
     for row, share in enumerate(shares):
-        middle = _ROW * row + _ROW / 2
+        middle = step * row + step / 2
         index = names.index(share.region) if share.region in names else None
         if index is not None:
             _draw_badge(draw, (0, middle - _BADGE / 2), index)
@@ -150,8 +152,8 @@ def _draw_shares(shares: Sequence[Share], names: Sequence[str]) -> Image.Image:
         else:
             draw.rectangle(bar, outline=color, width=2)
         _draw_number(draw, share.value, middle)
-    draw.line((zero, 0, zero, _ROW * len(shares)), fill=_INK)
-    middle = _ROW * len(shares) + _ROW / 2
+    draw.line((zero, 0, zero, step * len(shares)), fill=_INK)
+    middle = step * len(shares) + step / 2
     draw.text((_BADGE + 8, middle), "sum: the cosine", fill=_INK, font=_font(_SMALL), anchor="lm")
     _draw_number(draw, sum(share.value for share in shares), middle)
     return table
