@@ -17,11 +17,6 @@ def crops(write_crops):
     return [str(path) for path in write_crops(3)]
 
 
-@pytest.fixture
-def model(save_model):
-    return str(save_model(**{"MODEL.MGRE.BACKBONE": "build_osnet_backbone", "MODEL.BACKBONE.DEPTH": "x0_25"})[1])
-
-
 def calibrated(path, num_identities=20, **changes):
     """Put the calibration of made features with many scores into a model."""
     rng = np.random.default_rng(0)

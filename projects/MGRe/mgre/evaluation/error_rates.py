@@ -210,12 +210,13 @@ def _choose_thresholds(matches: np.ndarray, non_matches: np.ndarray) -> np.ndarr
 
 
 def _interval(value: float, variance: float, num_clusters: int) -> Rate:
-    """Clopper and Pearson's interval for the number of independent pairs that have this variance."""
+    """Clopper and Pearson's interval for half of the number of independent pairs that have this variance."""
     tail = (1 - CONFIDENCE) / 2
+    most = num_clusters / 2
     if value in (0.0, 1.0):
-        limit = (2 * tail) ** (1 / num_clusters)
+        limit = (2 * tail) ** (1 / most)
         return Rate(0.0, 0.0, 1 - limit) if value == 0 else Rate(1.0, limit, 1.0)
-    effective = min(value * (1 - value) / variance, num_clusters) if variance > 0 else num_clusters
+    effective = min(value * (1 - value) / (2 * variance), most) if variance > 0 else most
     errors, others = value * effective, (1 - value) * effective
     low, high = betaincinv(errors, others + 1, tail), betaincinv(errors + 1, others, 1 - tail)
     return Rate(value, 0.0 if math.isnan(low) else float(low), 1.0 if math.isnan(high) else float(high))
