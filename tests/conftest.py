@@ -18,6 +18,7 @@ from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling import build_model
 from fastreid.utils.logger import setup_logger
 from mgre.config import add_mgre_config, load_config
+from mgre.engine.training_record import make_record
 from PIL import Image
 from torch import nn
 
@@ -250,3 +251,32 @@ def build_small(small_config: Callable[..., CfgNode]) -> Callable[..., nn.Module
         return build_model(small_config(config, **overrides))
 
     return build
+
+
+@pytest.fixture
+def save_model(tmp_path: Path, small_config: Callable[..., CfgNode], build_small: Callable[..., nn.Module]) -> Callable:
+    """Write a checkpoint with a record, of a small model that is not trained but whose statistics and boxes are no
+    longer those of the start; the model itself and the path."""
+
+    def save(config: str = "Base-MGRe", name: str = "model.pth", **overrides: str) -> tuple[nn.Module, Path]:
+        model = build_small(config, **overrides)
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor += 0.02 * torch.randn_like(tensor)
+        path = tmp_path / name
+        record = make_record(small_config(config, **overrides), {"mAP": 12.5})
+        torch.save({"model": model.state_dict(), "record": record.to_json()}, path)
+        return model.eval(), path
+
+    return save
+
+
+@pytest.fixture
+def write_crops(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., list[Path]]:
+    """Write crops of several sizes."""
+
+    def write(number: int = 5) -> list[Path]:
+        return [write_image(tmp_path / "crops" / f"{i}.png", (40 + 9 * i, 20 + 5 * i)) for i in range(number)]
+
+    return write

@@ -1,4 +1,4 @@
-"""A small model of drawn people, as the quickstart leaves it."""
+"""Small models: of drawn people, as the quickstart leaves it, and of any."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,3 +53,9 @@ def drawn(drawn_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.chdir(drawn_folder)
     monkeypatch.setenv("FASTREID_DATASETS", str(drawn_folder / "datasets"))
     yield drawn_folder
+
+
+@pytest.fixture
+def model(save_model):
+    """The path of a checkpoint of 0.2 M parameters, which is quickly read and written."""
+    return str(save_model(**{"MODEL.MGRE.BACKBONE": "build_osnet_backbone", "MODEL.BACKBONE.DEPTH": "x0_25"})[1])

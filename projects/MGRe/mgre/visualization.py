@@ -10,6 +10,7 @@ from torchvision.utils import draw_bounding_boxes, draw_keypoints, make_grid
 
 from mgre.data.keypoints import COCO_SKELETON
 from mgre.errors import SetupError
+from mgre.regions import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,9 +20,6 @@ LINE_WIDTH = 2
 
 # Least width of an entry in a sheet's legend, a colour and a name, in pixels.
 LEGEND_WIDTH = 112
-
-# One colour a region, in the region set's order.
-COLORS = ("#ffd400", "#ff3b30", "#34c8ff", "#4cd964", "#ff7ad9", "#b48cff", "#ffffff", "#ff9500")
 
 
 def new_figure(**options: Any) -> "Figure":

@@ -12,6 +12,8 @@ COMMANDS = {
     "rank": ("rank", "rank lists of an evaluation as pictures"),
     "report": ("report", "an evaluation as one HTML file to look at"),
     "quickstart": ("quickstart", "train, evaluate and re-rank on drawn pedestrians, in minutes, on a CPU"),
+    "compare": ("compare", "are these images of one person, and which regions say so?"),
+    "calibrate": ("calibrate", "measure what a model's scores mean, on labelled images"),
     "extract-keypoints": ("extract_keypoints", "find, import or check key points"),
     "select-weights": ("select_weights", "choose the weights of the final feature on a validation set"),
     "reproduce": ("reproduce", "the paper's tables and figures"),

@@ -59,7 +59,25 @@ def read_csv(folder: str, csv_file: str) -> tuple[dict[str, list[Item]], dict[in
     return splits, {number: identity for identity, number in numbers.items()}
 
 
-def _read_rows(folder: str, csv_path: str) -> Iterator[_Row]:
+def read_labels(csv_path: str) -> list[tuple[str, str, str]]:
+    """(path, identity, camera) of the images in a CSV that needs no column split, without junk and background.
+
+    Paths in the CSV are relative to its folder, and identities and cameras are text.
+
+    Raises:
+        DataError: see :func:`read_csv`.
+    """
+    folder = os.path.dirname(csv_path) or os.curdir
+    left_out = {str(JUNK), str(BACKGROUND)}
+    rows = _read_rows(folder, csv_path, columns=COLUMNS[:3])
+    return [(os.path.join(folder, row.path), row.identity, row.camera) for row in rows if row.identity not in left_out]
+
+
+def _read_rows(folder: str, csv_path: str, columns: Sequence[str] = COLUMNS) -> Iterator[_Row]:
+    """
+    Args:
+        columns: those that are needed; others are passed over.
+    """
     line_of: dict[str, int] = {}
     if not os.path.exists(csv_path):
         raise DataError(
@@ -69,14 +87,14 @@ def _read_rows(folder: str, csv_path: str) -> Iterator[_Row]:
     first_line = text.lstrip().partition("\n")[0].strip()
     first_is_directive = first_line.lower().startswith("sep=")  # Excel's own first line
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, first_is_directive))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, first_is_directive, columns))
         header = None
         for cells in reader:
             where = f"'{csv_path}' line {reader.line_num}"
             if not any(cell.strip() for cell in cells) or (first_is_directive and reader.line_num == 1):
                 continue
             if header is None:
-                header = _parse_header(cells, where)
+                header = _parse_header(cells, where, columns)
                 num_cells = len(cells)
                 continue
             if len(cells) > num_cells and any(cell.strip() for cell in cells[num_cells:]):
@@ -90,54 +108,54 @@ def _read_rows(folder: str, csv_path: str) -> Iterator[_Row]:
             line_of[row.path] = reader.line_num
             yield row
         if header is None:
-            _parse_header([], f"'{csv_path}' line 1")
+            _parse_header([], f"'{csv_path}' line 1", columns)
     except csv.Error as error:
         raise DataError(
             f"'{csv_path}' line {reader.line_num} cannot be read as CSV: {error}; write it again"
         ) from error
 
 
-def _separator(text: str, first_is_directive: bool) -> str:
+def _separator(text: str, first_is_directive: bool, columns: Sequence[str]) -> str:
     """The separator that gives the first line all columns; a comma where none does."""
     lines = text.lstrip().splitlines()[int(first_is_directive) :]
     header = next((line for line in lines if line.strip()), "")
     for separator in _SEPARATORS:
         names = {cell.strip().strip('"').lower() for cell in header.split(separator)}
-        if names.issuperset(COLUMNS):
+        if names.issuperset(columns):
             return separator
     return ","
 
 
-def _parse_header(cells: Sequence[str], where: str) -> dict[str, int]:
+def _parse_header(cells: Sequence[str], where: str, columns: Sequence[str]) -> dict[str, int]:
     """The position of each column.
 
     Raises:
         DataError: a column is missing, or there are two of its name.
     """
     names = [cell.strip().lower() for cell in cells]
-    missing = [column for column in COLUMNS if column not in names]
+    missing = [column for column in columns if column not in names]
     if missing:
         found = f" (it is '{printable(', '.join(cells))[:80]}')" if cells else ""
         raise DataError(
-            f"{where}: no column {', '.join(missing)}; the header must name {', '.join(COLUMNS)}, "
+            f"{where}: no column {', '.join(missing)}; the header must name {', '.join(columns)}, "
             f"separated by {', '.join(_SEPARATORS.values())}{found}"
         )
-    double = [column for column in COLUMNS if names.count(column) > 1]
+    double = [column for column in columns if names.count(column) > 1]
     if double:
         raise DataError(f"{where}: two columns named {double[0]}; rename one of them")
-    return {column: names.index(column) for column in COLUMNS}
+    return {column: names.index(column) for column in columns}
 
 
 def _parse_row(cells: dict[str, str], folder: str, where: str) -> _Row:
     values = {column: value.strip() for column, value in cells.items()}
     empty = [column for column, value in values.items() if not value]
     if empty:
-        raise DataError(f"{where}: {', '.join(empty)} is empty; give each image {', '.join(COLUMNS)}")
+        raise DataError(f"{where}: {', '.join(empty)} is empty; give each image {', '.join(values)}")
     for column in ("identity", "camera"):
         if values[column] in _GAPS:
             raise DataError(f"{where}: {column} is '{values[column]}', which stands for a gap; give it another name")
-    split = values["split"].lower()
-    if split not in SPLITS:
+    split = values.get("split", "").lower()
+    if "split" in values and split not in SPLITS:
         raise DataError(f"{where}: split is '{values['split']}'; it must be one of {', '.join(SPLITS)}")
     path = _find_image(values["path"], folder, where)
     return _Row(path, _without_fraction(values["identity"]), _without_fraction(values["camera"]), split)
@@ -155,7 +173,7 @@ def _find_image(written: str, folder: str, where: str) -> str:
     for text in dict.fromkeys((written, slashes)):
         path = os.path.normpath(text)
         if os.path.isabs(path) or re.match(r"[A-Za-z]:/", slashes) or path.split(os.sep)[0] == os.pardir:
-            raise DataError(f"{where}: '{written}' is outside '{folder}'; paths are relative to DATASETS.CUSTOM.ROOT")
+            raise DataError(f"{where}: '{written}' is outside '{folder}'; paths are relative to that folder")
         if os.path.isfile(os.path.join(folder, path)):
             return path
     path = os.path.normpath(slashes)

@@ -133,8 +133,8 @@ def _declared_versions(spec: ModuleSpec) -> str | None:
         return None
     for node in nodes:
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [REQUIRES]:
-            text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-            return node.value.value if text else ast.unparse(node.value)
+            is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+            return str(ast.literal_eval(node.value)) if is_text else ast.unparse(node.value)
     return None
 
 

@@ -1,0 +1,185 @@
+"""What ``tools/compare.py`` does. It imports no torch: models of another kind than checkpoints do without."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mgre.errors import DataError, printable, shell_word
+from mgre.evaluation.calibration import CONFIDENCE, Calibration, Rate, check_rate, too_few
+from mgre.inference.doubts import doubts
+from mgre.inference.loading import load
+from mgre.inference.model import Description, Model
+from mgre.inference.pictures import draw_pair, save_picture
+from mgre.inference.preparation import to_image
+from mgre.inference.similarity import Share, pair_shares, similarity
+
+# The length of the bar of the largest share, in letters.
+BAR = 24
+SAME, DIFFERENT = "the same person", "different people"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print what the images have in common.
+
+    Raises:
+        ConfigError: the rate is not between 0 and 1.
+        ImageError: an image cannot be read.
+        SetupError: the picture cannot be written.
+        WeightsError: see :func:`mgre.load`.
+    """
+    check_rate(args.rate)
+    model = load(args.model, config_file=args.config_file, device=args.device)
+    images = [to_image(path) for path in args.images]
+    for path, image in zip(args.images, images, strict=True):
+        for doubt in doubts(image, model.record):
+            _warn(f"image '{path}' {doubt}")
+    calibration = Calibration.from_record(model.record, args.model)
+    if calibration and calibration.fingerprint != model.fingerprint:
+        _warn(
+            f"the calibration in '{args.model}' is of other weights or another size of images: calibrate again, mgre "
+            f"calibrate {shell_word(args.model)}"
+        )
+    description = _describe(model, images, with_regions=len(images) == 2)
+    if not np.isfinite(description.features).all():
+        raise DataError(f"model '{args.model}' gives features that are NaN or infinite: take an earlier checkpoint")
+    scores = similarity(description.features, description.features)
+    pairs = [
+        _pair(args.images[i], args.images[j], float(scores[i, j]), calibration, args.rate)
+        for i, j in combinations(range(len(images)), 2)
+    ]
+    shares = pair_shares(description, 0, 1, model.record) if description.terms else []
+    if args.json:
+        print(json.dumps(_as_json(args, pairs, shares, calibration), indent=2))
+    elif len(images) == 2:
+        print(_pair_text(pairs[0], shares, calibration, args))
+    else:
+        print(_table_text(pairs, calibration, args))
+    if args.picture:
+        boxes = [{name: box[i] for name, box in description.boxes.items()} for i in range(2)]
+        captions = [printable(os.path.basename(path)) for path in args.images]
+        verdict = f": {pairs[0].verdict}, at a false-match rate of {args.rate:g}" if pairs[0].verdict else ""
+        title = f"cosine {pairs[0].cosine:.3f}{verdict}"
+        save_picture(draw_pair(images, boxes, shares, title=title, captions=captions), args.picture)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    first: str
+    second: str
+    cosine: float
+    false_match_rate: Rate | None = None
+    false_non_match_rate: Rate | None = None
+    threshold: float | None = None
+    verdict: str = ""
+
+
+def _describe(model: Model, images: Sequence[Image.Image], *, with_regions: bool) -> Description:
+    if with_regions and model.record.regions:
+        return model.describe(images)
+    return Description(model.embed(images), {}, {})
+
+
+def _pair(first: str, second: str, cosine: float, calibration: Calibration | None, rate: float) -> _Pair:
+    if calibration is None:
+        return _Pair(first, second, cosine)
+    rates = calibration.false_match_rate(cosine), calibration.false_non_match_rate(cosine)
+    if rate < calibration.lowest_rate:
+        return _Pair(first, second, cosine, *rates)
+    threshold = calibration.threshold(rate)
+    return _Pair(first, second, cosine, *rates, threshold, SAME if cosine >= threshold else DIFFERENT)
+
+
+def _pair_text(pair: _Pair, shares: Sequence[Share], calibration: Calibration | None, args: argparse.Namespace) -> str:
+    lines = [("cosine", f"{pair.cosine:.4f}")]
+    if calibration:
+        lines += [
+            ("false-match rate", f"{_rate_text(pair.false_match_rate)} of the pairs of different people are as alike"),
+            (
+                "false-non-match rate",
+                f"{_rate_text(pair.false_non_match_rate)} of the pairs of one person are less so",
+            ),
+        ]
+        if pair.verdict:
+            rule = f"at a false-match rate of {args.rate:g} one person is from {pair.threshold:.4f} up"
+            lines.append(("verdict", f"{pair.verdict}: {rule}"))
+    width = max(len(name) for name, _ in lines)
+    text = "\n".join(f"{name:{width}}  {value}" for name, value in lines)
+    return "\n".join([text, *_notes(calibration, args), "", _shares_text(shares, args.model)])
+
+
+def _table_text(pairs: Sequence[_Pair], calibration: Calibration | None, args: argparse.Namespace) -> str:
+    """The pairs, the most alike first."""
+    rows = [("cosine", "false-match rate", "verdict", "images")] if calibration else [("cosine", "images")]
+    for pair in sorted(pairs, key=lambda pair: -pair.cosine):
+        names = f"{printable(pair.first)}  {printable(pair.second)}"
+        middle = (_rate_text(pair.false_match_rate), pair.verdict) if calibration else ()
+        rows.append((f"{pair.cosine:.4f}", *middle, names))
+    return "\n".join([columns(rows), *_notes(calibration, args)])
+
+
+def _notes(calibration: Calibration | None, args: argparse.Namespace) -> list[str]:
+    """What the rates are of, or how to get some."""
+    if calibration is None:
+        return [
+            f"not calibrated: what the cosine means, say labelled images of your cameras, mgre calibrate "
+            f"{shell_word(args.model)} --images path/to/crops"
+        ]
+    notes = []
+    if args.rate < calibration.lowest_rate:
+        notes.append(f"no verdict: {too_few(args.rate, calibration.num_identities, calibration.dataset)}")
+    seen = ", on which the model was trained, so the rates are too good" if calibration.seen_in_training else ""
+    return [*notes, f"Rates are of {calibration}{seen}, with intervals of {CONFIDENCE:.0%}."]
+
+
+def _rate_text(rate: Rate | None) -> str:
+    if rate is None:
+        return ""
+    if rate.value == 0:
+        return f"below {rate.high:.2g}"
+    return f"{rate.value:.2g} ({rate.low:.2g} to {rate.high:.2g})"
+
+
+def _shares_text(shares: Sequence[Share], model: str) -> str:
+    if not shares:
+        return f"'{printable(model)}' has no regions: its cosine is not split into shares."
+    largest = max(abs(share.value) for share in shares) or 1.0
+    rows = [("stage", "region", "share")]
+    for share in shares:
+        bar = round(BAR * abs(share.value) / largest) * ("#" if share.value > 0 else "-")
+        rows.append((share.stage.removeprefix("stage"), share.region.replace("_", " "), f"{share.value:+.4f}  {bar}"))
+    rows.append(("", "sum", f"{sum(share.value for share in shares):+.4f}"))
+    return columns(rows)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of a table, each column as wide as its longest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _as_json(
+    args: argparse.Namespace, pairs: Sequence[_Pair], shares: Sequence[Share], calibration: Calibration | None
+) -> dict[str, Any]:
+    facts = {"model": args.model, "rate": args.rate, "pairs": [_pair_json(pair) for pair in pairs]}
+    if shares:
+        facts["shares"] = [asdict(share) for share in shares]
+    if calibration:
+        facts["calibration"] = {"dataset": calibration.dataset, "num_identities": calibration.num_identities}
+    return facts
+
+
+def _pair_json(pair: _Pair) -> dict[str, Any]:
+    values = asdict(pair) | {"verdict": pair.verdict or None}
+    return values | {name: rate and rate._asdict() for name, rate in vars(pair).items() if isinstance(rate, Rate)}
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {printable(message)}", file=sys.stderr)
