@@ -16,6 +16,8 @@ COMMANDS = {
     "calibrate": ("calibrate", "measure what a model's scores mean, on labelled images"),
     "extract-keypoints": ("extract_keypoints", "find, import or check key points"),
     "select-weights": ("select_weights", "choose the weights of the final feature on a validation set"),
+    "export": ("export", "files for ONNX runtimes and trackers, checked against PyTorch"),
+    "evaluate": ("evaluate", "metrics of a checkpoint or an exported file, as other runtimes feed it"),
     "reproduce": ("reproduce", "the paper's tables and figures"),
     "compare-results": ("compare_results", "a run's figures beside the expected ones"),
 }

@@ -3,8 +3,9 @@
 import os
 from collections.abc import Sequence
 
-from mgre.errors import WeightsError
+from mgre.errors import ConfigError, WeightsError
 from mgre.inference.model import Model
+from mgre.inference.onnx_model import OnnxModel
 
 
 def load(
@@ -13,7 +14,8 @@ def load(
     """Load a trained model for inference.
 
     Args:
-        path: a checkpoint of MGRe or of any architecture of the toolbox (.pth, .safetensors).
+        path: a checkpoint of MGRe or of any architecture of the toolbox (.pth, .safetensors), or a file of
+            ``mgre export`` (.onnx), for which neither torch nor the toolbox is needed.
         config_file: of the training, for checkpoints without a record: those of the toolbox, and of older releases.
         overrides: ``KEY VALUE`` pairs to the config, as on a command line.
         device: "cpu", "cuda", or "auto": CUDA where there is a GPU.
@@ -26,6 +28,10 @@ def load(
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise WeightsError(f"model '{path}' is {'a folder' if os.path.isdir(path) else 'not there'}: name its file")
+    if path.endswith(".onnx"):
+        if config_file or overrides:
+            raise ConfigError(f"'{path}' is exported, so a config changes nothing in it: export the checkpoint again")
+        return OnnxModel.load(path, device=device)
     # Only here, because it imports torch, which exported models do without.
     from mgre.inference.checkpoint_model import CheckpointModel
 
