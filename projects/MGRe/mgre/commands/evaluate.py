@@ -6,9 +6,9 @@ import numpy as np
 from tabulate import tabulate
 
 from mgre.config.loading import parse_config
-from mgre.errors import ConfigError
+from mgre.errors import ConfigError, shell_word
 from mgre.export.crops import read
-from mgre.export.takers import embed_as, find_taker
+from mgre.export.takers import Taker, embed_as, find_taker
 from mgre.inference.exported_model import ExportedModel
 from mgre.inference.loading import load
 
@@ -25,9 +25,13 @@ def run(args: argparse.Namespace) -> None:
         WeightsError: the model cannot be read.
     """
     model = load(args.model, config_file=args.config_file)
-    if args.takers and not isinstance(model, ExportedModel):
-        raise ConfigError(f"--as {args.takers[0]} is for exported files: mgre export {args.model}, and evaluate that")
-    takers = [find_taker(name, model.facts.flavour, args.model) for name in args.takers] or [None]
+    takers: list[Taker | None] = [None]
+    if args.takers:
+        if not isinstance(model, ExportedModel):
+            raise ConfigError(
+                f"--as {args.takers[0]} is for exported files: mgre export {shell_word(args.model)}, and evaluate that"
+            )
+        takers = [find_taker(name, model.facts.flavour, args.model) for name in args.takers]
     source = f"the record of '{args.model}'"
     cfg = parse_config(model.record.config, args.opts, source)
     name = args.dataset or cfg.DATASETS.TESTS[0]

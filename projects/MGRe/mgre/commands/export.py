@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 
 from mgre.config.loading import parse_config
@@ -88,8 +87,4 @@ def find_crops(model: CheckpointModel, dataset: str | None, folder: str, *, num_
     """The images on which the files are compared: of a data set, or drawn below ``folder``."""
     if dataset is None:
         return draw(folder)
-    return read(dataset_config(model, ["DATASETS.TESTS", f"('{dataset}',)"]), dataset, num_ids=num_ids)
-
-
-def dataset_config(model: CheckpointModel, overrides: Sequence[str]):
-    return parse_config(model.record.config, [*overrides], f"the record of '{model.path}'")
+    return read(parse_config(model.record.config, [], f"the record of '{model.path}'"), dataset, num_ids=num_ids)

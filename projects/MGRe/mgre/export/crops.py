@@ -9,6 +9,7 @@ from fastreid.config import CfgNode
 from mgre.data.datasets import build_dataset, split_items
 from mgre.data.synthetic.dataset import SyntheticPedestrians
 from mgre.data.synthetic.files import SyntheticSpec, ensure_drawn
+from mgre.data.torch_dataset import Item
 from mgre.errors import DataError
 from mgre.evaluation.ranking import eval_market1501
 
@@ -71,7 +72,7 @@ def read(cfg: CfgNode, name: str, *, num_ids: int | None = None) -> Crops:
     return _crops(name, query, gallery)
 
 
-def _crops(name: str, query: Sequence[tuple], gallery: Sequence[tuple]) -> Crops:
+def _crops(name: str, query: Sequence[Item], gallery: Sequence[Item]) -> Crops:
     items = [*query, *gallery]
     return Crops(
         name=name,

@@ -12,6 +12,7 @@ from mgre.export.crops import Crops
 from mgre.export.network import ExportedNetwork, check_size
 from mgre.export.onnx_file import features_only, make_onnx, write_facts
 from mgre.export.parity import TOLERANCES, Parity, compare
+from mgre.export.precision import to_half, to_int8
 from mgre.export.sidecars import Sidecar, make_sidecars
 from mgre.inference.checkpoint_model import CheckpointModel
 from mgre.inference.exported import ExportedFacts
@@ -83,11 +84,12 @@ def export_onnx(model: CheckpointModel, path: str, options: Options, crops: Crop
         precision=options.precision,
         normalized=options.normalize,
     )
-    files = {path: features_only(whole) if options.regions else whole}
+    files = {path: _coarsened(features_only(whole) if options.regions else whole, options)}
     write_facts(files[path], facts)
     if options.regions:
-        files[regions_path(path)] = whole
-        write_facts(whole, replace(facts, boxes=network.boxes))
+        # With eight bits boxes would jump from cell to cell, so this file stays in float32.
+        files[regions_path(path)] = whole if options.precision == "int8" else _coarsened(whole, options)
+        write_facts(files[regions_path(path)], replace(facts, boxes=network.boxes))
     pixels = np.stack([prepare(image, model.record) for image in crops.paths])
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
@@ -110,6 +112,14 @@ def export_onnx(model: CheckpointModel, path: str, options: Options, crops: Crop
     for name, content in contents.items():
         write(name, content)
     return Export(parity, list(contents), sidecars)
+
+
+def _coarsened(model: onnx.ModelProto, options: Options) -> onnx.ModelProto:
+    if options.precision == "fp16":
+        return to_half(model)
+    if options.precision == "int8" and options.calibration is not None:
+        return to_int8(model, options.calibration, options.flavour)
+    return model
 
 
 def input_size(record: ModelRecord) -> tuple[int, int]:

@@ -5,6 +5,7 @@ Legend: N images, D numbers of a feature, R regions, of which R_i are stage i's.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,10 @@ class ExportedNetwork(nn.Module):
         outputs: the names of what :meth:`forward` gives.
         boxes: the names of the regions whose boxes it gives, in their order.
     """
+
+    network: Any  # of the toolbox, which has no annotations
+    scale: torch.Tensor
+    shift: torch.Tensor
 
     def __init__(
         self, network: nn.Module, record: ModelRecord, flavour: Flavour, *, normalize: bool, regions: bool
@@ -56,9 +61,9 @@ class ExportedNetwork(nn.Module):
         self.register_buffer("scale", scale_shift[:, 0].reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", scale_shift[:, 1].reshape(1, 3, 1, 1), persistent=False)
         self._is_prepared = torch.allclose(scale_shift, torch.tensor([1.0, 0.0]), rtol=0, atol=1e-6)
-        stages = [*network.sampling, "stage4"] if regions else []
+        stages = [*self.network.sampling, "stage4"] if regions else []
         self.outputs = [OUTPUT, *([BOXES] if regions else []), *(TERMS + stage for stage in stages)]
-        self.boxes = tuple(r.name for members in network.regions.values() for r in members) if regions else ()
+        self.boxes = tuple(r.name for members in self.network.regions.values() for r in members) if regions else ()
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """
@@ -84,7 +89,7 @@ class ExportedNetwork(nn.Module):
 
 
 @contextmanager
-def _prepared(network: nn.Module) -> Iterator[None]:
+def _prepared(network: Any) -> Iterator[None]:
     """Within the block the network takes images that are normalised already."""
     network.preprocess_image = lambda batch: batch["images"]
     try:
@@ -106,7 +111,7 @@ def check_size(network: nn.Module, record: ModelRecord) -> None:
     try:
         with torch.no_grad():
             maps = network.backbone(images)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # torch's layers raise both for a map that has no cells left
         raise ConfigError(f"--size {height} {width} is too small for the backbone ({_line(error)})") from error
     for stage, regions in network.regions.items():
         rows, columns = maps[network.sources[stage]].shape[-2:]

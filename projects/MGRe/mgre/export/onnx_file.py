@@ -45,7 +45,7 @@ def make_onnx(network: ExportedNetwork, size: tuple[int, int]) -> "ModelProto":
     program = capture(network, size)
     try:
         with _quiet():
-            model = torch.onnx.export(
+            exported = torch.onnx.export(
                 program,
                 dynamo=True,
                 input_names=[INPUT],
@@ -54,9 +54,11 @@ def make_onnx(network: ExportedNetwork, size: tuple[int, int]) -> "ModelProto":
                 opset_version=OPSET,
                 external_data=False,
                 verbose=False,
-            ).model_proto
+            )
     except torch.onnx.errors.OnnxExporterError as error:
         raise _not_exportable(network, _missing_operation(error)) from error
+    assert exported is not None  # it is, where no file was asked for
+    model = exported.model_proto
     model.ir_version = min(model.ir_version, IR_VERSION)
     return model
 

@@ -99,8 +99,10 @@ def box_of(name: str, box: Sequence[float], frame_size: tuple[int, int]) -> tupl
         whole = [math.trunc(side) for side in (x - width / 2, y - height / 2, x + width / 2, y + height / 2)]
     else:
         whole = [round(side) for side in box]
-    limits = (frame_size[1], frame_size[0]) * 2
-    return tuple(min(max(side, 0), limit) for side, limit in zip(whole, limits, strict=True))
+    height, width = frame_size
+    left, right = (min(max(side, 0), width) for side in (whole[0], whole[2]))
+    top, bottom = (min(max(side, 0), height) for side in (whole[1], whole[3]))
+    return left, top, right, bottom
 
 
 def embed_as(model: Model, taker: Taker | None, paths: Sequence[str], *, batch_size: int = 32) -> np.ndarray:

@@ -32,10 +32,10 @@ class ExportedModel(Model):
         return self.facts.fingerprint
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        return self._outputs(pixels)[OUTPUT]
+        return self.run(pixels)[OUTPUT]
 
     def describe_pixels(self, pixels: np.ndarray) -> Description:
-        found = self._regions._outputs(pixels)
+        found = self._regions.run(pixels)
         boxes = {name: found[BOXES][:, i] for i, name in enumerate(self._regions.facts.boxes)}
         terms = {name.removeprefix(TERMS): value for name, value in found.items() if name.startswith(TERMS)}
         return Description(found[OUTPUT], boxes, dict(sorted(terms.items())))
@@ -59,7 +59,8 @@ class ExportedModel(Model):
             raise WeightsError(f"'{path}' is of another model than '{self.path}': export both with one command")
         return regions
 
-    def _outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """The file's outputs by name, float32, for pixels as :meth:`embed_pixels` takes them."""
         outputs = self._run(self.facts.flavour.feed(pixels))
         return {name: np.asarray(value, dtype=np.float32) for name, value in outputs.items()}
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from mgre.errors import ConfigError, nearest
 
-# Of ImageNet's images, for the channels red, green and blue, from 0 to 1.
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Of ImageNet's images, for the channels red, green and blue: published from 0 to 1, here in pixel values.
+_IMAGENET_MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)
+_IMAGENET_STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Flavour:
         Returns:
             (N, 3, H, W) float32.
         """
-        mean, std = (np.float32(value).reshape(3, 1, 1) for value in (self.mean, self.std))
+        mean, std = (np.array(value, dtype=np.float32).reshape(3, 1, 1) for value in (self.mean, self.std))
         values = (pixels.astype(np.float32) - mean) / std
         return values if self.channels == "RGB" else np.ascontiguousarray(values[:, ::-1])
 
@@ -50,13 +51,7 @@ _RAW = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 FLAVOURS = {
     flavour.name: flavour
     for flavour in (
-        Flavour(
-            "imagenet",
-            tuple(255 * value for value in _IMAGENET_MEAN),
-            tuple(255 * value for value in _IMAGENET_STD),
-            "RGB",
-            ("boxmot",),
-        ),
+        Flavour("imagenet", _IMAGENET_MEAN, _IMAGENET_STD, "RGB", ("boxmot",)),
         Flavour("unit-rgb", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "RGB", ("ultralytics",)),
         Flavour("raw-rgb", *_RAW, "RGB", ("deepstream", "fastreid")),
         Flavour("raw-bgr", *_RAW, "BGR", ("openvino", "deepstream")),

@@ -61,7 +61,7 @@ def _providers(device: str, available: Sequence[str]) -> list[Any]:
 
 
 def best_device() -> str:
-    """ "cuda" where onnxruntime has been built for it and there is a GPU of NVIDIA, else "cpu"."""
+    """The device "cuda" where onnxruntime has been built for it and there is a GPU of NVIDIA, else "cpu"."""
     try:
         import onnxruntime
     except ImportError:
@@ -71,4 +71,5 @@ def best_device() -> str:
 
 
 def first_line(error: Exception) -> str:
+    """The first line of the error's message, of which onnxruntime's go on with its source files."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
