@@ -71,6 +71,8 @@ setup(
         "reproduce": REPRODUCE,
         # mgre export writes a file with two packages, and checks it with onnxruntime, which alone is enough to use it.
         "onnx": [*EXPORT, "onnxruntime>=1.18"],
+        # mgre export --format openvino, and the use of its files; nncf is for its int8 alone.
+        "openvino": [*EXPORT, "openvino>=2024.6", "nncf>=2.14"],
         "dev": [
             *EXPORT,
             *("pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.6"),

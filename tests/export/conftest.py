@@ -1,5 +1,6 @@
 """A small trained model and its exported files, made once: an export takes seconds."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,12 @@ def write_checkpoint(path: Path, config: str, **overrides: str) -> Path:
                 tensor += 0.05 * torch.rand_like(tensor)
     torch.save({"model": model.state_dict(), "record": make_record(cfg, {"mAP": 12.5}).to_json()}, path)
     return path
+
+
+@pytest.fixture
+def save_checkpoint() -> Callable[..., Path]:
+    """:func:`write_checkpoint`."""
+    return write_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ Examples:
     tools/export.py model_final.pth
     tools/export.py model_final.pth --input unit-rgb --output person.onnx
     tools/export.py model_final.pth --input raw-rgb --normalize --regions
+    tools/export.py model_final.pth --format openvino --input raw-bgr
+    tools/export.py model_final.pth --precision int8 --calibration path/to/crops --output small.onnx
 
 The exit status is 1, and no file is written, where the exported model differs from the checkpoint by more than is
 allowed. The table says by how much.
@@ -14,7 +16,7 @@ import argparse
 from mgre_cli.arguments import positive
 from mgre_cli.start import start
 
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "openvino", "tensorrt", "torchscript")
 INPUTS = ("imagenet", "unit-rgb", "raw-rgb", "raw-bgr")
 PRECISIONS = ("fp32", "fp16", "int8")
 

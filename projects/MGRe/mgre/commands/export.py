@@ -9,8 +9,9 @@ from dataclasses import replace
 from mgre.config.loading import parse_config
 from mgre.errors import ConfigError, WeightsError, printable
 from mgre.export.crops import Crops, draw, read
-from mgre.export.exporting import Options, export_onnx
+from mgre.export.exporting import SUFFIXES, Options, check_options, export
 from mgre.export.network import check_size
+from mgre.export.precision import read_calibration
 from mgre.inference.checkpoint_model import CheckpointModel
 from mgre.inference.exported_model import regions_path
 from mgre.inference.flavours import find_flavour
@@ -30,38 +31,44 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: options do not fit each other or the model, or a file is there already.
         WeightsError: the checkpoint cannot be read.
     """
-    path = args.output or f"{os.path.splitext(args.model)[0]}.onnx"
-    check_options(args, path)
+    path = args.output or os.path.splitext(args.model)[0] + SUFFIXES[args.format]
+    check_words(args, path)
+    options = Options(
+        args.format,
+        find_flavour(args.input),
+        normalize=args.normalize,
+        regions=args.regions,
+        precision=args.precision,
+    )
+    check_options(options)
     model = load(args.model, config_file=args.config_file, overrides=args.opts, device="cpu")
     if not isinstance(model, CheckpointModel):
         raise WeightsError(f"'{args.model}' is exported already: name the checkpoint that it was made from")
     if args.size:
         model = resized(model, tuple(args.size))
-    options = Options(
-        find_flavour(args.input), normalize=args.normalize, regions=args.regions, precision=args.precision
-    )
+    if args.calibration:
+        options = replace(options, calibration=read_calibration(args.calibration, model.record))
     with tempfile.TemporaryDirectory() as folder:
-        done = export_onnx(model, path, options, find_crops(model, args.dataset, folder))
+        done = export(model, path, options, find_crops(model, args.dataset, folder))
     print(done.parity.table())
     if done.parity.failures:
         print(f"error: no file was written: {'; '.join(done.parity.failures)}", file=sys.stderr)
         return 1
     print("\nWritten:")
-    purposes = {sidecar.path: sidecar.purpose for sidecar in done.sidecars}
-    for name in done.files:
-        size = f"{os.path.getsize(name) / 1e6:.1f} MB"
-        print(f"  {printable(name)}  ({purposes.get(name, size)})")
+    for name, purpose in done.files.items():
+        print(f"  {printable(name)}  ({purpose})")
     return 0
 
 
-def check_options(args: argparse.Namespace, path: str) -> None:
+def check_words(args: argparse.Namespace, path: str) -> None:
     """Stop before the work where options do not fit each other, or a file is there already.
 
     Raises:
         ConfigError: they do not, or one is.
     """
-    if not path.endswith(".onnx"):
-        raise ConfigError(f"--output '{path}' has to end in .onnx, by which every runtime knows the file's kind")
+    suffix = SUFFIXES[args.format]
+    if not path.endswith(suffix):
+        raise ConfigError(f"--output '{path}' has to end in {suffix}, by which every runtime knows the file's kind")
     if args.precision == "int8" and not args.calibration:
         raise ConfigError("--precision int8 needs --calibration with a folder of some hundred crops of people")
     if args.calibration and args.precision != "int8":

@@ -37,7 +37,7 @@ def to_half(model: ModelProto) -> ModelProto:
 
     copy = ModelProto()
     copy.CopyFrom(model)
-    _name_nodes(copy)
+    name_nodes(copy)
     half = convert_float_to_float16(copy, keep_io_types=True, node_block_list=_nodes_in_float32(copy))
     del half.graph.value_info[:]  # the types there are those from before
     return half
@@ -56,9 +56,7 @@ def to_int8(model: ModelProto, pixels: np.ndarray, flavour: Flavour) -> ModelPro
 
     copy = ModelProto()
     copy.CopyFrom(model)
-    _name_nodes(copy)
-    parts = (_LOCATION, _SAMPLING, _HEAD)
-    excluded = [node.name for node in copy.graph.node if any(part in _modules(node) for part in parts)]
+    name_nodes(copy)
     root = logging.getLogger()
     level = root.level
     with tempfile.TemporaryDirectory() as folder:
@@ -75,11 +73,23 @@ def to_int8(model: ModelProto, pixels: np.ndarray, flavour: Flavour) -> ModelPro
                 weight_type=QuantType.QInt8,
                 per_channel=True,
                 op_types_to_quantize=["Conv"],
-                nodes_to_exclude=excluded,
+                nodes_to_exclude=nodes_kept_from_int8(copy),
             )
         finally:
             root.setLevel(level)
         return onnx.load(target)
+
+
+def name_nodes(model: ModelProto) -> None:
+    """Give each node a name of its own, by which it can be left out."""
+    for number, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{number}"
+
+
+def nodes_kept_from_int8(model: ModelProto) -> list[str]:
+    """The nodes that stay in float32 where the others have eight bits, by name."""
+    parts = (_LOCATION, _SAMPLING, _HEAD)
+    return [node.name for node in model.graph.node if any(part in _modules(node) for part in parts)]
 
 
 def read_calibration(folder: str, record: ModelRecord) -> np.ndarray:
@@ -133,9 +143,3 @@ def _nodes_in_float32(model: ModelProto) -> list[str]:
 
 def _modules(node: NodeProto) -> str:
     return next((entry.value for entry in node.metadata_props if entry.key == "namespace"), "")
-
-
-def _name_nodes(model: ModelProto) -> None:
-    """Give each node a name of its own, by which it can be left out."""
-    for number, node in enumerate(model.graph.node):
-        node.name = f"{node.op_type}_{number}"
