@@ -12,7 +12,7 @@ FILES = sorted(SOURCE.glob("mgre*/**/*.py"))
 # From the top down: a folder imports those after it.
 FLOORS = (
     *("commands", "export", "inference", "reproduction", "engine", "reporting", "evaluation", "pose", "config"),
-    *("data", "modeling", "geometry", "regions", "reading", "system", "record", "errors", "version"),
+    *("data", "modeling", "geometry", "regions", "reading", "system", "record", "errors", "version", "colors"),
 )
 # Longer files are data tables, or have two subjects.
 MOST_LINES = 350
