@@ -136,7 +136,7 @@ def test_the_options_are_the_toolboxs(load_tool):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], r"--config-file is needed: .*configs/MGRe/custom-cpu.yml, .*configs/MGRe/market.yml"),
+        ([], r"--config-file is needed: .*mgre://custom-cpu.yml, .*mgre://market.yml"),
         (["--config-file", "x.yml", "SEED", "1", "--evalonly"], "unrecognized arguments: --evalonly"),
         (["--config-file", "x.yml", "--num-machines", "2"], "--num-machines needs --dist-url"),
     ],

@@ -12,7 +12,7 @@ from fastreid.utils.logger import log_first_n
 
 from mgre.config.checks import check_config
 from mgre.config.keys import KEYS, add_mgre_config
-from mgre.config.shipped import SCHEME, config_path, shipped_names
+from mgre.config.shipped import SCHEME, config_path, read_with_base, shipped_names
 from mgre.errors import ConfigError, nearest, shell_word
 from mgre.regions import without_file
 from mgre.system.plugins import import_installed_plugins, import_plugins
@@ -171,7 +171,7 @@ def _read_file(config_file: str) -> dict[str, Any]:
         near = nearest(given, shipped_names()) if given.startswith(SCHEME) else f" (working directory {os.getcwd()})"
         raise ConfigError(f"config file '{given}' does not exist{near}; see configs/, or mgre train --help")
     try:
-        loaded = CfgNode.load_yaml_with_base(config_file)
+        loaded = read_with_base(config_file)
     except FileNotFoundError as error:
         raise ConfigError(f"config file '{config_file}': its _BASE_ '{error.filename}' does not exist") from error
     except (yaml.YAMLError, OSError, RecursionError, TypeError, ValueError, AttributeError, AssertionError) as error:

@@ -21,6 +21,7 @@ from fastreid.utils.env import seed_all_rng
 from fastreid.utils.logger import setup_logger
 
 from mgre.config import load_config, overrides_of
+from mgre.config.shipped import config_path
 from mgre.data import list_images
 from mgre.data.checks import check_datasets
 from mgre.data.datasets import reading_once
@@ -71,7 +72,8 @@ def setup(args: argparse.Namespace, *, shown: tuple[str, ...] = SHOWN) -> CfgNod
     logger.info("Log file, with environment, config and model: %s", os.path.join(cfg.OUTPUT_DIR, "log.txt"))
     logging.getLogger("fastreid.engine.train_loop").addFilter(_drop_traceback)
     logger.info("Toolbox: %s", _describe_toolbox())
-    default_setup(cfg, args)
+    # The toolbox writes the config file's text to the log, and knows paths only.
+    default_setup(cfg, argparse.Namespace(**vars(args) | {"config_file": config_path(args.config_file)}))
     if cfg.SEED >= 0:
         seed_all_rng(cfg.SEED + comm.get_rank())
     return cfg
