@@ -1,5 +1,7 @@
 # make quickstart: train, evaluate and re-rank MGRe on drawn pedestrians, in minutes, on a CPU
 # make test:       the tests
+# make quick-test: those that take no seconds each, to run again and again
+# make lint:       ruff's rules and format, and mypy
 # make docs:       the documentation as a site, in build/site
 # make reproduce-quick: the paper's experiments on drawn pedestrians, in an hour or two
 # make torture:    a small training killed at 30 random moments and resumed, compared with an undisturbed one
@@ -26,13 +28,16 @@ NAMED := $(filter command environment override,$(firstword $(origin PYTHON)))
 CHECKED := $(if $(NAMED),$(PYTHON),.venv/bin/python)
 OUTPUT ?= logs/gpu-check
 
-.PHONY: quickstart test lint docs reproduce-quick torture gpu-check
+.PHONY: quickstart test quick-test lint docs reproduce-quick torture gpu-check
 
 quickstart: $(READY)
 	.venv/bin/python tools/quickstart.py
 
 test: $(READY)
-	.venv/bin/python -m pytest -n 2
+	.venv/bin/python -m pytest -n 2 --dist worksteal
+
+quick-test: $(READY)
+	.venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 reproduce-quick: $(READY)
 	.venv/bin/python tools/reproduce.py table4 table5 table6 table7 figure4 figure5 figure6 \

@@ -25,6 +25,8 @@ from mgre.errors import DataError
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+pytestmark = pytest.mark.slow
+
 BASE = "configs/MGRe/Base-MGRe.yml"
 
 

@@ -63,7 +63,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """For the record's ``calibration``."""
-        rates = {
+        rates: dict[str, Any] = {
             "false_match": self.false_match,
             "false_non_match": self.false_non_match,
             "thresholds": self.thresholds,
@@ -145,6 +145,7 @@ def needed_identities(rate: float) -> int:
 
 
 def too_few(rate: float, num_identities: int, dataset: str) -> str:
+    """Why a data set of so many identities cannot show this false-match rate, for a message."""
     return (
         f"too few pairs for a false-match rate of {rate:g}: {dataset} has {num_identities} identities, which can show "
         f"rates from {lowest_rate(num_identities):.2g}, and {rate:g} needs {needed_identities(rate):,} identities"

@@ -14,6 +14,7 @@ Legend: N images, D numbers of a feature, I identities, T thresholds.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -160,7 +161,7 @@ class _Pairs:
         self.features, self.identities, self.cameras = features, identities, cameras
         self.starts = np.searchsorted(identities, np.arange(identities[-1] + 2))
 
-    def blocks(self):
+    def blocks(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Of each identity: its number, the scores with all images from its own on (n, M), and which pairs count."""
         for identity, (start, end) in enumerate(zip(self.starts[:-1], self.starts[1:], strict=True)):
             scores = self.features[start:end] @ self.features[start:].T
