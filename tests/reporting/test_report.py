@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mgre.evaluation.calibration import Calibration, Rate
 from mgre.reporting.report import NUM_WORST, render, write_report
 from PIL import Image
 
@@ -103,8 +104,15 @@ def test_names_are_escaped(harmful):
 
 
 def test_thresholds_of_a_calibration_are_marked(small_evaluation, subject):
-    calibration = {"thresholds": [[0.01, 0.4], [0.001, 0.52]], "dataset": "DrawnVal"}
-    subject = dataclasses.replace(subject, record=dataclasses.replace(subject.record, calibration=calibration))
+    rate = Rate(0.1, 0.0, 0.2)
+    counts = {"num_identities": 9, "num_cameras": 2, "num_images": 40, "num_matches": 30, "num_non_matches": 300}
+    calibration = Calibration(
+        **{"dataset": "DrawnVal", "seen_in_training": False, "fingerprint": "", **counts},
+        **{"scores": [0.4], "false_match": [rate], "false_non_match": [rate]},
+        thresholds=[(0.01, 0.4), (0.001, 0.52)],
+    )
+    record = dataclasses.replace(subject.record, calibration=calibration.to_dict())
+    subject = dataclasses.replace(subject, record=record)
     page = Page(render(small_evaluation(), subject))
     assert "0.400 for a false-match rate 1 %, 0.520 for a false-match rate 0.1 %" in words(page.text)
     assert sum(attributes.get("class") == "mark" for attributes in page.all("path")) == 2
