@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mgre.commands.evaluated import evaluate, folder_of, load_evaluated
 from mgre.engine.evaluation_report import REPORT_FILE, write_reports
+from mgre.errors import printable
 from mgre.reporting.statistics import FIGURES
 from mgre.system.files import make_output_dir
 
@@ -18,4 +19,5 @@ def run(args: argparse.Namespace) -> None:
     for name, metrics in evaluation.metrics.items():
         print(f"{name:11}" + "  ".join(f"{figure} {metrics[figure]:.1f}" for figure in FIGURES))
     write_reports(cfg, [evaluation], path)
-    print(f"report  {path}  ({path.stat().st_size / 1e6:.1f} MB, with pictures of the data set's people)")
+    size = path.stat().st_size / 1e6
+    print(printable(f"report  {path}  ({size:.1f} MB, with pictures of the data set's people)"))

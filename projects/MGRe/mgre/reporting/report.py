@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from mgre.errors import printable
 from mgre.evaluation.calibration import Calibration
 from mgre.evaluation.evaluator import Evaluation
 from mgre.record import ModelRecord
@@ -65,7 +66,7 @@ def write_report(path: str | os.PathLike[str], evaluation: Evaluation, subject: 
     """
     text = render(evaluation, subject)
     with write_atomically(os.fspath(path)) as unfinished:
-        Path(unfinished).write_text(text, encoding="utf-8")
+        Path(unfinished).write_bytes(text.encode(errors="backslashreplace"))  # a name may have bytes that are no text
 
 
 def render(evaluation: Evaluation, subject: Subject) -> str:
@@ -74,7 +75,7 @@ def render(evaluation: Evaluation, subject: Subject) -> str:
     environment = jinja2.Environment(
         loader=folder, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["basename"] = os.path.basename
+    environment.filters["basename"] = lambda path: printable(os.path.basename(path))
     environment.globals |= {"css_class": css_class, "isnan": np.isnan}
     pairs, scores = survey(evaluation.orders["plain"], cosine=subject.metric == "cosine")
     final = evaluation.final
