@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mgre.config import load_config
 
-PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
+PAGES = [Path("README.md"), *sorted(Path("docs").rglob("*.md"))]
 COMMAND = re.compile(r"(?:tools|benchmarks)/\w+\.py[^`#\n]*")  # in a block or in `quotes`; a comment ends it
 COMMANDS = sorted(
     {(page.name, command) for page in PAGES for command in COMMAND.findall(page.read_text().replace("\\\n", " "))}
