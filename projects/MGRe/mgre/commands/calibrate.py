@@ -109,7 +109,8 @@ def _data_set(record: ModelRecord, name: str, overrides: Sequence[str]) -> tuple
     cfg = parse_config(record.config, [*overrides, "MODEL.DEVICE", "cpu"], "the model's record")
     data = build_dataset(cfg, name)
     items = [item for split in ("query", "gallery") for item in split_items(data, name, split)]
-    return name, [item for item in items if item[1] not in data._junk_pids], seen
+    left_out = getattr(data, "_junk_pids", [])  # junk and background, which are no people
+    return name, [item for item in items if item[1] not in left_out], seen
 
 
 def _readable(paths: Iterable[str], skipped: list[str]) -> Iterator[Image.Image]:
