@@ -17,6 +17,8 @@ from mgre.record import ModelRecord
 CONFIDENCE = 0.95
 # The rule of three: where none of n independent pairs is a false match, the rate is below 3 / n, with 95 % confidence.
 PAIRS_FOR_RATE = 3
+# Lower limits up to this are shown as 0.
+_SHOWN_AS_ZERO = 1e-6
 
 
 class Rate(NamedTuple):
@@ -25,6 +27,12 @@ class Rate(NamedTuple):
     value: float
     low: float
     high: float
+
+    def text(self, lowest: float = 0.0) -> str:
+        """In words. Of a rate up to the ``lowest`` that the set can show, only the upper limit is said."""
+        if self.value <= lowest:
+            return f"below {self.high:.2g}"
+        return f"{self.value:.2g} ({self.low if self.low > _SHOWN_AS_ZERO else 0:.2g} to {self.high:.2g})"
 
 
 @dataclass(frozen=True)
