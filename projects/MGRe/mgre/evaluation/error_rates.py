@@ -53,17 +53,20 @@ class _Sums:
         self.squared_errors = np.zeros(self.num_errors.shape[1])
         self.products = np.zeros(self.num_errors.shape[1])
 
-    def add(self, members: tuple[np.ndarray, ...], errors: np.ndarray, pairs: np.ndarray) -> None:
+    def add(self, identity: int, errors: np.ndarray, pairs: np.ndarray, *, with_later: bool) -> None:
         """Add K clusters.
 
         Args:
-            members: the identities of each cluster, one or two arrays (K,).
+            identity: one that is in all of them.
             errors: (K, T).
             pairs: (K,).
+            with_later: each cluster has one of the K identities after it too.
         """
-        for identities in members:
-            np.add.at(self.num_errors, identities, errors)
-            np.add.at(self.num_pairs, identities, pairs)
+        self.num_errors[identity] += errors.sum(axis=0)
+        self.num_pairs[identity] += pairs.sum()
+        if with_later:
+            self.num_errors[identity + 1 :] += errors
+            self.num_pairs[identity + 1 :] += pairs
         self.squared_errors += (errors**2).sum(axis=0)
         self.products += pairs @ errors
         self.squared_pairs += float((pairs**2).sum())
@@ -197,9 +200,8 @@ class _Pairs:
             table = np.bincount(index, minlength=(num - identity) * (size + 1)).reshape(-1, size + 1).astype(np.float64)
             at_or_above = table[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
             pairs = table.sum(axis=1)
-            first = np.full(num - identity - 1, identity)
-            different.add((first, first + 1 + np.arange(len(first))), at_or_above[1:], pairs[1:])
-            same.add((np.array([identity]),), pairs[:1, None] - at_or_above[:1], pairs[:1])
+            different.add(identity, at_or_above[1:], pairs[1:], with_later=True)
+            same.add(identity, pairs[:1, None] - at_or_above[:1], pairs[:1], with_later=False)
         return different.rates(2), same.rates(1)
 
 
