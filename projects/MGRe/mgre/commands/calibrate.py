@@ -19,7 +19,7 @@ from mgre.data.datasets import build_dataset, split_items
 from mgre.data.torch_dataset import Item
 from mgre.data.validation_split import base_of_validation, validation_of
 from mgre.errors import ConfigError, DataError, SetupError, WeightsError, printable
-from mgre.evaluation.calibration import CONFIDENCE, Calibration, Rate, needed_identities
+from mgre.evaluation.calibration import CONFIDENCE, Calibration, needed_identities
 from mgre.evaluation.error_rates import ROUND_RATES, calibrate
 from mgre.inference.checkpoint_model import CheckpointModel, write_record
 from mgre.inference.loading import load
@@ -109,7 +109,8 @@ def _data_set(record: ModelRecord, name: str, overrides: Sequence[str]) -> tuple
     cfg = parse_config(record.config, [*overrides, "MODEL.DEVICE", "cpu"], "the model's record")
     data = build_dataset(cfg, name)
     items = [item for split in ("query", "gallery") for item in split_items(data, name, split)]
-    return name, [item for item in items if item[1] not in data._junk_pids], seen
+    left_out = getattr(data, "_junk_pids", [])  # junk and background, which are no people
+    return name, [item for item in items if item[1] not in left_out], seen
 
 
 def _readable(paths: Iterable[str], skipped: list[str]) -> Iterator[Image.Image]:
@@ -130,18 +131,14 @@ def _summary(calibration: Calibration) -> str:
     for rate in ROUND_RATES:
         if rate in thresholds:
             score = thresholds[rate]
-            measured = calibration.false_match_rate(score), calibration.false_non_match_rate(score)
-            rows.append([f"{rate:g}", f"{score:.4f}", *map(_rate_text, measured)])
+            false_match, false_non_match = calibration.false_match_rate(score), calibration.false_non_match_rate(score)
+            rows.append([f"{rate:g}", f"{score:.4f}", false_match.text(), false_non_match.text()])
         else:
             rows.append([f"{rate:g}", "", f"too few pairs: needs {needed_identities(rate):,} identities", ""])
             break  # so have all lower rates
     interval = f"({CONFIDENCE:.0%} interval)"
     headers = ["rate", "threshold", f"false-match rate {interval}", f"false-non-match rate {interval}"]
     return f"\n{calibration}\n\n{tabulate(rows, headers=headers, disable_numparse=True)}"
-
-
-def _rate_text(rate: Rate) -> str:
-    return f"{rate.value:.2g} ({rate.low:.2g} to {rate.high:.2g})"
 
 
 def _plot(path: str, calibration: Calibration) -> None:
