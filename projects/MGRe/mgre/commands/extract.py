@@ -1,0 +1,54 @@
+"""Computes the features of images with a trained model, and writes them to a file."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mgre.commands.main import main
+from mgre.errors import printable
+from mgre.inference.crops import list_csv, list_files, list_video
+from mgre.inference.extraction import SMALL_SIDE, Options, Outcome, extract
+from mgre.inference.loading import load
+from mgre.system.progress import show_progress
+
+SKIPPED, STOPPED = 3, 130
+
+
+def call(args: argparse.Namespace) -> int:
+    """Run the command and return its exit status, :data:`STOPPED` after Ctrl-C."""
+    try:
+        return main(lambda: run(args))
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return STOPPED
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.video:
+        crops = list_video(args.video, args.csv)
+    else:
+        crops = list_csv(args.csv) if args.csv else list_files(args.inputs)
+    model = load(args.model, config_file=args.config_file, device=args.device, amp=args.amp)
+    options = Options(flip=args.flip, regions=args.regions, amp=args.amp, batch_size=args.batch_size)
+    with show_progress(len(crops), "image") as progress:
+        outcome = extract(model, crops, args.output, options, overwrite=args.overwrite, progress=progress)
+    return report(outcome, len(crops), args.output)
+
+
+def report(outcome: Outcome, num_asked: int, output: str) -> int:
+    """Print what was done, and what is doubtful or was skipped; the exit status."""
+    rate = f", {outcome.computed / outcome.seconds:.1f} a second" if outcome.computed else ""
+    print(f"{outcome.written} of {num_asked} images{rate}: {printable(output)}")
+    _note(outcome.small, f"with a side of less than {SMALL_SIDE} pixels: their features say little")
+    _note(outcome.grey, "without colour: their features say less where the model was trained on colour")
+    if outcome.faults:
+        print(f"\n{sum(outcome.faults.values())} images were skipped:", file=sys.stderr)
+        for fault, count in outcome.faults.items():
+            print(f"  {printable(fault)}{f' ({count} boxes)' if count > 1 else ''}", file=sys.stderr)
+        return SKIPPED
+    return 0
+
+
+def _note(names: Sequence[str], what: str) -> None:
+    if names:
+        print(f"note: {len(names)} of the images are {what}; first '{printable(names[0])}'", file=sys.stderr)
