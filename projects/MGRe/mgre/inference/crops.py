@@ -183,7 +183,7 @@ def _read(source: _Source, record: ModelRecord, crops: Sequence[tuple[int, Crop]
 
 def _read_rows(csv_path: str, columns: Sequence[str]) -> Iterator[Row]:
     if not os.path.exists(csv_path):
-        raise DataError(f"CSV '{csv_path}' is not there: mend the path")
+        raise DataError(f"'{csv_path}' is not there: name a CSV")
     return read_table(csv_path, columns, with_others=True)
 
 
