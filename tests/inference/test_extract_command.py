@@ -3,7 +3,8 @@
 import mgre
 import numpy as np
 import pytest
-from mgre.commands import extract as command
+import torch
+from mgre_cli import extract as cli
 from mgre_cli.extract import parse_args
 from mgre_cli.main import main
 
@@ -46,12 +47,27 @@ def test_mixed_precision_gives_nearly_the_same(model, tmp_path, write_crops):
 
 
 def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
-    def stop(_):
+    def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "run", stop)
+    monkeypatch.setattr(cli, "start", stop)
     assert main(["extract", "x", "--model", "m.pth"]) == 130
     assert capsys.readouterr().err == "\nstopped; the same command goes on from here\n"
+
+
+def test_a_checkpoint_without_a_record_takes_a_config(model, tmp_path, write_crops):
+    write_crops(2)
+    weights = str(tmp_path / "old.pth")
+    torch.save(torch.load(model)["model"], weights)
+    keys = ["MODEL.BACKBONE.DEPTH", "18x", "MODEL.HEADS.EMBEDDING_DIM", "8", "INPUT.SIZE_TEST", "(64, 32)"]
+    config = ["--config-file", "configs/MGRe/Base-MGRe.yml", "--opts", *keys]
+    features = []
+    for name, words in (("new", [model]), ("old", [weights, *config])):
+        output = str(tmp_path / f"{name}.npz")
+        crops = str(tmp_path / "crops")
+        assert main(["extract", crops, "--output", output, "--device", "cpu", "--model", *words]) == 0
+        features.append(np.load(output)["features"])
+    np.testing.assert_array_equal(*features)
 
 
 @pytest.mark.parametrize(

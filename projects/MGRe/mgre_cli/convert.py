@@ -7,6 +7,7 @@ Examples:
 
 import argparse
 
+from mgre_cli.arguments import add_allow_imports
 from mgre_cli.start import start
 
 
@@ -15,6 +16,8 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("model", metavar="MODEL", help="a trained model")
     parser.add_argument("output", metavar="OUTPUT", help="the file to write, .safetensors or .pth")
     parser.add_argument("--config-file", default="", help="of the training, for models that do not know theirs")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config overrides in pairs")
+    add_allow_imports(parser)
     parser.add_argument("--licence", metavar="TEXT", help="what may be done with the weights, for the record")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it is there")
     return parser.parse_args(words)

@@ -14,9 +14,13 @@ from there).
 """
 
 import argparse
+import io
 import sys
 
-from mgre_cli.arguments import positive
+from mgre_cli.arguments import add_allow_imports, positive
+from mgre_cli.start import start
+
+STOPPED = 130
 
 
 def parse_args(words: list[str] | None = None) -> argparse.Namespace:
@@ -28,6 +32,8 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--video", metavar="FILE", help="the video that the CSV's boxes are in")
     parser.add_argument("--model", required=True, metavar="FILE", help="a trained model")
     parser.add_argument("--config-file", default="", help="of the training, for models that do not know theirs")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config overrides in pairs")
+    add_allow_imports(parser)
     parser.add_argument(
         "--output", default="features.npz", metavar="FILE", help="to write, .npz or .parquet (default: %(default)s)"
     )
@@ -50,8 +56,10 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
 
 def main(words: list[str] | None = None) -> int:
     args = parse_args(words)
-    sys.stdout.reconfigure(errors="backslashreplace")  # a file name may have bytes that are no text
-    # Imported only after the options have been parsed: this imports torch, which takes seconds.
-    from mgre.commands.extract import call
-
-    return call(args)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may have bytes that are no text
+    try:
+        return start("extract", args)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return STOPPED

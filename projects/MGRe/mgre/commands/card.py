@@ -10,6 +10,7 @@ from mgre.system.files import write_atomically
 
 
 def run(args: argparse.Namespace) -> None:
+    """Print or write the card."""
     record = read_record(args.model)
     if record is None:
         raise WeightsError(

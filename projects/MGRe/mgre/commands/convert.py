@@ -4,21 +4,23 @@ import argparse
 import dataclasses
 import os
 
+from mgre.config import overrides_of
 from mgre.errors import DataError, WeightsError, printable
 from mgre.inference.checkpoint_model import CheckpointModel
 from mgre.inference.loading import load
 from mgre.inference.model_files import require_model_suffix, write_model
-from mgre.modeling.fitting_keys import classifiers
+from mgre.modeling.fitting_keys import only_for_training
 
 
 def run(args: argparse.Namespace) -> None:
+    """Read the model, and write its weights and record."""
     require_model_suffix(args.output)
     if os.path.lexists(args.output) and not args.overwrite:
         raise DataError(f"'{args.output}' is there already: add --overwrite to replace it, or name another file")
-    model = load(args.model, config_file=args.config_file, device="cpu")
+    model = load(args.model, config_file=args.config_file, overrides=overrides_of(args), device="cpu")
     if not isinstance(model, CheckpointModel):
         raise WeightsError(f"'{args.model}' is no checkpoint: convert the checkpoint that it was made from")
-    unused = classifiers(model.network)
+    unused = only_for_training(model.network, model.network.state_dict())
     state = {name: tensor for name, tensor in model.network.state_dict().items() if name not in unused}
     record = model.record
     if args.licence is not None:

@@ -4,31 +4,28 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mgre.commands.main import main
 from mgre.errors import printable
 from mgre.inference.crops import list_csv, list_files, list_video
 from mgre.inference.extraction import SMALL_SIDE, Options, Outcome, extract
 from mgre.inference.loading import load
 from mgre.system.progress import show_progress
 
-SKIPPED, STOPPED = 3, 130
-
-
-def call(args: argparse.Namespace) -> int:
-    """Run the command and return its exit status, :data:`STOPPED` after Ctrl-C."""
-    try:
-        return main(lambda: run(args))
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return STOPPED
+SKIPPED = 3
 
 
 def run(args: argparse.Namespace) -> int:
+    """Extract, and return the exit status, :data:`SKIPPED` where images were left out."""
     if args.video:
         crops = list_video(args.video, args.csv)
     else:
         crops = list_csv(args.csv) if args.csv else list_files(args.inputs)
-    model = load(args.model, config_file=args.config_file, device=args.device, amp=args.amp)
+    overrides: list[str] = []
+    if args.config_file or args.opts:
+        # Only here: it imports torch and the toolbox, which models without a config do without.
+        from mgre.config import overrides_of
+
+        overrides = overrides_of(args)
+    model = load(args.model, config_file=args.config_file, overrides=overrides, device=args.device, amp=args.amp)
     options = Options(flip=args.flip, regions=args.regions, amp=args.amp, batch_size=args.batch_size)
     with show_progress(len(crops), "image") as progress:
         outcome = extract(model, crops, args.output, options, overwrite=args.overwrite, progress=progress)

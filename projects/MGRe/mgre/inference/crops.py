@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -117,7 +117,7 @@ def list_video(video_path: str, csv_path: str) -> list[Crop]:
     return crops
 
 
-def read_crops(crops: Sequence[Crop], record: ModelRecord, *, num_ahead: int) -> Iterator[Reading]:
+def read_crops(crops: Sequence[Crop], record: ModelRecord, *, num_ahead: int) -> Generator[Reading, None, None]:
     """Decode, cut out and resize crops in threads. A picture with several boxes is decoded once, so its crops come one
     after the other; those of a video in the order of the frames.
 
@@ -135,6 +135,7 @@ def read_crops(crops: Sequence[Crop], record: ModelRecord, *, num_ahead: int) ->
         pictures.setdefault((crop.frame or 0, crop.path), []).append((number, crop))
     if not pictures:
         return
+    source: _Source
     if crops[0].frame is None:
         source, num_threads = _Files(), NUM_THREADS
     else:
@@ -151,13 +152,13 @@ def read_crops(crops: Sequence[Crop], record: ModelRecord, *, num_ahead: int) ->
 class _Source(Protocol):
     """Where pictures come from."""
 
-    def read(self, path: str, frame: int | None) -> Image.Image: ...
+    def read(self, path: str, frame: int) -> Image.Image: ...
 
     def close(self) -> None: ...
 
 
 class _Files:
-    def read(self, path: str, frame: int | None) -> Image.Image:
+    def read(self, path: str, frame: int) -> Image.Image:
         return load_image(path)
 
     def close(self) -> None:
@@ -168,7 +169,7 @@ def _read(source: _Source, record: ModelRecord, crops: Sequence[tuple[int, Crop]
     """The crops of one picture, with their numbers."""
     first = crops[0][1]
     try:
-        picture = source.read(first.path, first.frame)
+        picture = source.read(first.path, first.frame or 0)
     except DataError as error:
         return [Reading(number, crop, fault=str(error)) for number, crop in crops]
     readings = []
@@ -188,10 +189,10 @@ def _read_rows(csv_path: str, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _parse_box(row: Row) -> tuple[float, float, float, float]:
-    box = tuple(_parse_number(row, name) for name in BOX)
+    x_min, y_min, x_max, y_max = (_parse_number(row, name) for name in BOX)
     for name in BOX:
         del row.cells[name]
-    return box
+    return x_min, y_min, x_max, y_max
 
 
 def _parse_number(row: Row, name: str) -> float:

@@ -144,8 +144,8 @@ def _compute(
     try:
         with closing(readings):
             for batch in _batches(readings, options.batch_size, outcome, progress):
-                arrays.append(_apply(model, np.stack([reading.pixels for reading in batch]), options))
-                keys += [todo[reading.number][1] for reading in batch]
+                arrays.append(_apply(model, np.stack([pixels for _, pixels in batch]), options))
+                keys += [todo[reading.number][1] for reading, _ in batch]
                 outcome.computed += len(batch)
                 progress(len(batch))
                 if len(keys) >= _PART_SIZE or time.monotonic() - saved > _PART_SECONDS:
@@ -157,10 +157,10 @@ def _compute(
 
 def _batches(
     readings: Iterator[Reading], size: int, outcome: Outcome, progress: Callable[[int], object]
-) -> Iterator[list[Reading]]:
-    """The readings with pixels; faults and doubts go to the ``outcome``."""
+) -> Iterator[list[tuple[Reading, np.ndarray]]]:
+    """The readings that have pixels, with them; faults and doubts go to the ``outcome``."""
 
-    def usable() -> Iterator[Reading]:
+    def usable() -> Iterator[tuple[Reading, np.ndarray]]:
         for reading in readings:
             if reading.pixels is None:
                 outcome.faults[reading.fault] = outcome.faults.get(reading.fault, 0) + 1
@@ -171,7 +171,7 @@ def _batches(
             red, green, blue = reading.pixels
             if np.array_equal(red, green) and np.array_equal(green, blue):
                 outcome.grey.append(reading.crop.name)
-            yield reading
+            yield reading, reading.pixels
 
     rest = usable()
     while batch := list(islice(rest, size)):
@@ -188,7 +188,7 @@ def _apply(model: Model, pixels: np.ndarray, options: Options) -> dict[str, np.n
 
 def _keys(crops: Sequence[Crop]) -> list[str]:
     """What tells each image, and that its file is the same."""
-    states: dict[str, tuple] = {}
+    states: dict[str, tuple[str | int, ...]] = {}
     keys = []
     for crop in crops:
         if crop.path not in states:

@@ -61,9 +61,10 @@ class Parts:
             keys: of its images.
             arrays: with a row for each image, by name.
         """
+        named: dict[str, Any] = {"keys": np.array(keys), **arrays}
         number = max(self._numbers, default=-1) + 1
         with write_atomically(self._path(number)) as path, open(path, "wb") as file:
-            np.savez(file, keys=np.array(keys), **arrays)
+            np.savez(file, **named)
         self._note(number, keys)
 
     def rows(self, name: str, keys: Sequence[str]) -> Iterator[np.ndarray]:

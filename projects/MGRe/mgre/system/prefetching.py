@@ -2,8 +2,8 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -15,7 +15,7 @@ NUM_THREADS = min(8, os.cpu_count() or 1)
 
 def prefetch(
     function: Callable[[Item], Result], items: Iterable[Item], *, num_ahead: int, num_threads: int = NUM_THREADS
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """``map(function, items)``, in the same order, with results that threads compute before they are asked for.
 
     Args:
@@ -26,7 +26,7 @@ def prefetch(
         num_threads: how many work.
     """
     with ThreadPoolExecutor(num_threads) as pool:
-        waiting = deque()
+        waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
