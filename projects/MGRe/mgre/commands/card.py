@@ -5,8 +5,8 @@ import os
 
 from mgre.errors import SetupError, WeightsError, printable
 from mgre.inference.card import model_card
-from mgre.inference.model_files import read_record
 from mgre.system.files import write_atomically
+from mgre.system.model_files import read_record
 
 
 def run(args: argparse.Namespace) -> None:

@@ -8,8 +8,8 @@ from mgre.config import overrides_of
 from mgre.errors import DataError, WeightsError, printable
 from mgre.inference.checkpoint_model import CheckpointModel
 from mgre.inference.loading import load
-from mgre.inference.model_files import require_model_suffix, write_model
 from mgre.modeling.fitting_keys import only_for_training
+from mgre.system.model_files import require_model_suffix, write_model
 
 
 def run(args: argparse.Namespace) -> None:

@@ -30,9 +30,9 @@ from mgre.engine import processes
 from mgre.engine.evaluation_report import REPORT_FILE, evaluate_and_keep, write_reports
 from mgre.engine.load_model import load_model
 from mgre.engine.trainer import Trainer
-from mgre.engine.training_record import read_record
 from mgre.errors import ConfigError, MGReError, SetupError
 from mgre.system.files import make_output_dir, write_atomically
+from mgre.system.model_files import read_record
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from mgre.engine.load_model import load_model
 from mgre.engine.training_record import make_record
 from mgre.errors import SetupError, WeightsError, shell_word
 from mgre.inference.model import Description, Model
-from mgre.inference.model_files import read_record
 from mgre.modeling import MGRe
 from mgre.modeling.fitting_keys import only_for_training
 from mgre.record import ModelRecord
 from mgre.system.files import write_atomically
 from mgre.system.foreign_messages import is_out_of_memory
+from mgre.system.model_files import read_record
 from mgre.system.precision import amp_dtype
 from mgre.system.weight_files import read_weights
 

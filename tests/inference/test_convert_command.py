@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from mgre.errors import WeightsError
-from mgre.inference.model_files import read_record
+from mgre.system.model_files import read_record
 from mgre_cli.main import main
 
 
@@ -40,7 +40,7 @@ def test_a_record_is_read_from_safetensors_without_torch(save_model, tmp_path):
     path = str(tmp_path / "m.safetensors")
     assert main(["convert", str(save_model()[1]), path]) == 0
     code = (
-        "import sys\nfrom mgre.inference.card import model_card\nfrom mgre.inference.model_files import read_record\n"
+        "import sys\nfrom mgre.inference.card import model_card\nfrom mgre.system.model_files import read_record\n"
         f"print(model_card(read_record({path!r}), 'm')[:15], 'torch' in sys.modules)"
     )
     environment = {**os.environ, "MGRE_INFERENCE_ONLY": "1"}
