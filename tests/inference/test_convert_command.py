@@ -11,7 +11,9 @@ import pytest
 import safetensors.torch
 import torch
 from mgre.errors import WeightsError
-from mgre.system.model_files import read_record
+from mgre.system.model_files import read_record, write_model, write_record
+from mgre.system.safetensors_header import is_safetensors
+from mgre.system.weight_files import read_state_dict
 from mgre_cli.main import main
 
 
@@ -46,6 +48,19 @@ def test_a_record_is_read_from_safetensors_without_torch(save_model, tmp_path):
     environment = {**os.environ, "MGRE_INFERENCE_ONLY": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == "# Model card: m False\n"
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.pth"])
+def test_a_record_is_replaced_and_all_else_stays(save_model, tmp_path, name):
+    network, path = save_model()
+    given, written = str(tmp_path / name), str(tmp_path / "other")
+    write_model(given, network.state_dict(), read_record(str(path)))
+    record = dataclasses.replace(read_record(given), calibration={"dataset": "x"})
+    write_record(given, record, written)
+    assert read_record(written) == record
+    before, after = read_state_dict(given), read_state_dict(written)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert is_safetensors(written) == is_safetensors(given) == name.endswith("s")
 
 
 def test_safetensors_without_a_record_takes_a_config(save_model, tmp_path):

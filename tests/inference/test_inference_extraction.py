@@ -121,7 +121,7 @@ def test_without_pyarrow_parquet_is_one_line_before_any_work(folder, tmp_path, p
 
 def test_what_cannot_be_read_is_left_out_and_what_is_doubtful_is_named(folder, tmp_path, plain_model, write_image):
     (folder / "2.png").write_bytes(b"no image")
-    write_image(folder / "8.png", (30, 3))
+    write_image(folder / "8.png", (1, 12))
     write_image(folder / "9.png", (30, 12), mode="L")
     outcome = extract(plain_model(), list_files([str(folder)]), str(tmp_path / "f.npz"), Options(batch_size=4))
     ((fault, count),) = outcome.faults.items()

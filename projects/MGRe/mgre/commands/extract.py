@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mgre.errors import printable
 from mgre.inference.crops import list_csv, list_files, list_video
-from mgre.inference.extraction import SMALL_SIDE, Options, Outcome, extract
+from mgre.inference.extraction import Options, Outcome, extract
 from mgre.inference.loading import load
 from mgre.system.progress import show_progress
 
@@ -36,8 +36,8 @@ def report(outcome: Outcome, num_asked: int, output: str) -> int:
     """Print what was done, and what is doubtful or was skipped; the exit status."""
     rate = f", {outcome.computed / outcome.seconds:.1f} a second" if outcome.computed else ""
     print(f"{outcome.written} of {num_asked} images{rate}: {printable(output)}")
-    _note(outcome.small, f"with a side of less than {SMALL_SIDE} pixels: their features say little")
-    _note(outcome.grey, "without colour: their features say less where the model was trained on colour")
+    _note(outcome.small, "too small to tell people apart")
+    _note(outcome.grey, "grey, and the model looks at colours: scores against other images are too low")
     if outcome.faults:
         print(f"\n{sum(outcome.faults.values())} images were skipped:", file=sys.stderr)
         for fault, count in outcome.faults.items():

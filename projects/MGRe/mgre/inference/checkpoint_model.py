@@ -20,11 +20,9 @@ from mgre.inference.model import Description, Model
 from mgre.modeling import MGRe
 from mgre.modeling.fitting_keys import only_for_training
 from mgre.record import ModelRecord
-from mgre.system.files import write_atomically
 from mgre.system.foreign_messages import is_out_of_memory
 from mgre.system.model_files import read_record
 from mgre.system.precision import amp_dtype
-from mgre.system.weight_files import read_weights
 
 
 class CheckpointModel(Model):
@@ -107,23 +105,3 @@ class CheckpointModel(Model):
 
     def _batch(self, pixels: np.ndarray) -> dict[str, Any]:
         return {"images": torch.from_numpy(pixels).to(self._device).float()}
-
-
-def write_record(path: str, record: ModelRecord, target: str) -> None:
-    """Write the checkpoint ``path`` with another record to ``target``, which may be the same file.
-
-    All else in the checkpoint stays. Whatever stops the writing, ``target`` has its old or its new content.
-
-    Raises:
-        WeightsError: the file is missing or damaged, or is no file of torch.save.
-        SetupError: ``target`` cannot be written.
-    """
-    content = read_weights(path)
-    try:
-        with write_atomically(target) as unfinished:
-            torch.save(content | {"record": record.to_json()}, unfinished)
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-        raise SetupError(
-            f"checkpoint '{target}' cannot be written ({' '.join(str(error).split())}): free some space, or choose "
-            "another --output"
-        ) from error

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mgre.errors import ConfigError, DataError
+from mgre.inference.doubts import is_grey, is_small
 from mgre.inference.preparation import crop_box, prepare
 from mgre.inference.video import VideoFrames
 from mgre.reading.csv_table import Row, read_table
@@ -48,13 +49,22 @@ class Crop:
 
 @dataclass(frozen=True)
 class Reading:
-    """What became of the crop with this number: its pixels for the model and its size (H, W), or why there are none."""
+    """What became of a crop.
+
+    Attributes:
+        number: of the crop in the sequence.
+        crop: itself.
+        pixels: for the model, (3, H, W); None where there are none.
+        fault: why there are none.
+        is_small, is_grey: why the feature says little, see :mod:`mgre.inference.doubts`.
+    """
 
     number: int
     crop: Crop
     pixels: np.ndarray | None = None
-    size: tuple[int, int] = (0, 0)
     fault: str = ""
+    is_small: bool = False
+    is_grey: bool = False
 
 
 def list_files(inputs: Sequence[str]) -> list[Crop]:
@@ -176,7 +186,9 @@ def _read(source: _Source, record: ModelRecord, crops: Sequence[tuple[int, Crop]
     for number, crop in crops:
         try:
             image = picture if crop.box is None else crop_box(picture, crop.box, f"{crop.where}: the box")
-            readings.append(Reading(number, crop, prepare(image, record), (image.height, image.width)))
+            pixels = prepare(image, record)
+            small, grey = is_small(image.height, image.width, record), is_grey(pixels.transpose(1, 2, 0))
+            readings.append(Reading(number, crop, pixels, is_small=small, is_grey=grey))
         except DataError as error:
             readings.append(Reading(number, crop, fault=str(error)))
     return readings

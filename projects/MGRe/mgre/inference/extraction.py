@@ -22,8 +22,6 @@ from mgre.inference.parts import Parts
 
 # A part is written when it has so many images, or after so many seconds.
 _PART_SIZE, _PART_SECONDS = 2048, 30.0
-# In pixels: crops with a smaller side hardly show a person.
-SMALL_SIDE = 8
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Outcome:
         computed: of these, the ones that this run computed.
         seconds: from the first image to the last.
         faults: why images were skipped, with how many they are.
-        small, grey: names of images of which features say little.
+        small, grey: names of images whose features say little, see :mod:`mgre.inference.doubts`.
     """
 
     written: int = 0
@@ -158,7 +156,7 @@ def _compute(
 def _batches(
     readings: Iterator[Reading], size: int, outcome: Outcome, progress: Callable[[int], object]
 ) -> Iterator[list[tuple[Reading, np.ndarray]]]:
-    """The readings that have pixels, with them; faults and doubts go to the ``outcome``."""
+    """The readings that have pixels, with them; faults and names of doubtful images go to the ``outcome``."""
 
     def usable() -> Iterator[tuple[Reading, np.ndarray]]:
         for reading in readings:
@@ -166,10 +164,9 @@ def _batches(
                 outcome.faults[reading.fault] = outcome.faults.get(reading.fault, 0) + 1
                 progress(1)
                 continue
-            if min(reading.size) < SMALL_SIDE:
+            if reading.is_small:
                 outcome.small.append(reading.crop.name)
-            red, green, blue = reading.pixels
-            if np.array_equal(red, green) and np.array_equal(green, blue):
+            if reading.is_grey:
                 outcome.grey.append(reading.crop.name)
             yield reading, reading.pixels
 

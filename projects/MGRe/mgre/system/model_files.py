@@ -1,7 +1,7 @@
-"""Files of a model's weights and record, without the state of a training: .safetensors, or a small .pth."""
+"""The record in a model's file, and files of weights and record alone: .safetensors, or a small .pth."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mgre.errors import ConfigError, SetupError, WeightsError
 from mgre.record import ModelRecord
@@ -54,16 +54,38 @@ def write_model(path: str, state: "dict[str, torch.Tensor]", record: ModelRecord
     Raises:
         SetupError: the file cannot be written.
     """
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    is_torch = not path.endswith(SUFFIXES[0])
+    _write(path, {"model": state} if is_torch else state, record, is_torch=is_torch)
+
+
+def write_record(path: str, record: ModelRecord, target: str) -> None:
+    """Write the model's file ``path`` with another record to ``target``, which may be the same file.
+
+    All else in the file stays, and so does its format. Whatever stops the writing, ``target`` has its old or its new
+    content.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+        SetupError: ``target`` cannot be written.
+    """
+    # Only here: it imports torch.
+    from mgre.system.weight_files import read_weights
+
+    _write(target, read_weights(path), record, is_torch=not is_safetensors(path))
+
+
+def _write(path: str, content: dict[str, Any], record: ModelRecord, *, is_torch: bool) -> None:
     import safetensors.torch
     import torch
 
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    text = record.to_json()
     try:
         with write_atomically(path) as unfinished:
-            if path.endswith(SUFFIXES[0]):
-                safetensors.torch.save_file(state, unfinished, metadata={_NAME: record.to_json(), "format": "pt"})
+            if is_torch:
+                torch.save(content | {_ENTRY: text}, unfinished)
             else:
-                torch.save({"model": state, _ENTRY: record.to_json()}, unfinished)
+                safetensors.torch.save_file(content, unfinished, metadata={_NAME: text, "format": "pt"})
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch's is a RuntimeError on a full disk
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise SetupError(
