@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from mgre.evaluation.error_rates import calibrate
-from mgre.inference.checkpoint_model import write_record
 from mgre.inference.similarity import similarity
+from mgre.system.model_files import write_record
 from mgre_cli.compare import main
 from PIL import Image
 

@@ -21,11 +21,12 @@ from mgre.data.validation_split import base_of_validation, validation_of
 from mgre.errors import ConfigError, DataError, SetupError, WeightsError, printable
 from mgre.evaluation.calibration import CONFIDENCE, Calibration, needed_identities
 from mgre.evaluation.error_rates import ROUND_RATES, calibrate
-from mgre.inference.checkpoint_model import CheckpointModel, write_record
+from mgre.inference.checkpoint_model import CheckpointModel
 from mgre.inference.loading import load
 from mgre.inference.preparation import to_image
 from mgre.reading.images import ImageError
 from mgre.record import ModelRecord
+from mgre.system.model_files import write_record
 from mgre.visualization import new_figure
 
 if TYPE_CHECKING:
