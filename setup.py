@@ -9,6 +9,8 @@ from setuptools import find_packages, setup
 CUHK03 = ["h5py>=3.9", "imageio>=2.31"]
 # Figure 4's activation maps (captum 0.9 is the first for numpy 2), and the plots.
 REPRODUCE = ["captum>=0.9", "matplotlib>=3.7"]
+# torch's exporter on torch.export is written in onnxscript; torch does not install it.
+EXPORT = ["onnx>=1.16", "onnxscript>=0.5"]
 
 setup(
     name="mgre",
@@ -68,8 +70,13 @@ setup(
         "parquet": ["pyarrow>=16"],  # what mgre extract writes .parquet with; 16 is the first that is built for numpy 2
         "cuhk03": CUHK03,
         "reproduce": REPRODUCE,
+        # mgre export writes a file with two packages, and checks it with onnxruntime, which alone is enough to use it.
+        "onnx": [*EXPORT, "onnxruntime>=1.18"],
+        # mgre export --format openvino, and the use of its files; nncf is for its int8 alone.
+        "openvino": [*EXPORT, "openvino>=2024.6", "nncf>=2.14"],
         "dev": [
-            *("onnx>=1.16", "pyarrow>=16", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.6"),
+            *EXPORT,
+            *("pyarrow>=16", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.6"),
             "mypy>=2.4,<2.5",  # each minor version finds other faults
             # The site of docs/.
             *("mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"),

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from mgre.colors import COLORS
 from mgre.errors import SetupError
 from mgre.inference.pictures import HEIGHT, MOST_WIDTH, draw_pair, save_picture
 from mgre.inference.similarity import CONSTANT, Share
-from mgre.regions import COLORS
 from PIL import Image, ImageColor
 
 GREEN = (0, 90, 0)

@@ -40,9 +40,6 @@ MIN_KEYPOINTS = 2
 # Height and width of the maps C1, C2, C3 for the 256 x 128 input to which Table 1 refers.
 TABLE1_MAP_SIZES = {1: (64, 32), 2: (32, 16), 3: (16, 8)}
 
-# One colour a region in pictures, in the region set's order.
-COLORS = ("#ffd400", "#ff3b30", "#34c8ff", "#4cd964", "#ff7ad9", "#b48cff", "#ffffff", "#ff9500")
-
 
 @dataclass(frozen=True)
 class Region:

@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw
 from torchvision.transforms.functional import pad, resize, to_pil_image
 from torchvision.utils import draw_bounding_boxes, draw_keypoints, make_grid
 
+from mgre.colors import COLORS
 from mgre.data.keypoints import COCO_SKELETON
 from mgre.errors import SetupError
-from mgre.regions import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,6 +19,8 @@ COMMANDS = {
     "extract": ("extract", "compute the features of images with a trained model"),
     "convert": ("convert", "write a model's weights and record alone, such as .safetensors"),
     "card": ("card", "print a model card"),
+    "export": ("export", "files for ONNX runtimes and trackers, checked against PyTorch"),
+    "evaluate": ("evaluate", "metrics of a checkpoint or an exported file, as other runtimes feed it"),
     "reproduce": ("reproduce", "the paper's tables and figures"),
     "compare-results": ("compare_results", "a run's figures beside the expected ones"),
 }

@@ -3,8 +3,13 @@
 import os
 from collections.abc import Sequence
 
-from mgre.errors import WeightsError
+from mgre.errors import ConfigError, WeightsError
 from mgre.inference.model import Model
+from mgre.inference.onnx_model import OnnxModel
+from mgre.inference.openvino_model import OpenVinoModel
+
+# Of files of ``mgre export``.
+EXPORTED_SUFFIXES = (".onnx", ".xml", ".torchscript")
 
 
 def load(
@@ -18,7 +23,8 @@ def load(
     """Load a trained model for inference.
 
     Args:
-        path: a checkpoint of MGRe or of any architecture of the toolbox (.pth, .safetensors).
+        path: a checkpoint of MGRe or of any architecture of the toolbox (.pth, .safetensors), or a file of
+            ``mgre export``: .onnx and .xml (OpenVINO), for which neither torch nor the toolbox is needed, .torchscript.
         config_file: of the training, for checkpoints without a record: those of the toolbox, and of older releases.
         overrides: ``KEY VALUE`` pairs to the config, as on a command line.
         device: "cpu", "cuda", or "auto": CUDA where there is a GPU.
@@ -33,6 +39,17 @@ def load(
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise WeightsError(f"model '{path}' is {'a folder' if os.path.isdir(path) else 'not there'}: name its file")
+    suffix = os.path.splitext(path)[1]
+    if suffix in EXPORTED_SUFFIXES and (config_file or overrides):
+        raise ConfigError(f"'{path}' is exported, so a config changes nothing in it: export the checkpoint again")
+    if suffix == ".onnx":
+        return OnnxModel.load(path, device=device)
+    if suffix == ".xml":
+        return OpenVinoModel.load(path, device=device)
+    if suffix == ".torchscript":
+        from mgre.inference.torchscript_model import TorchScriptModel
+
+        return TorchScriptModel.load(path, device=device)
     # Only here, because it imports torch, which exported models do without.
     from mgre.inference.checkpoint_model import CheckpointModel
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mgre.colors import COLORS
 from mgre.errors import SetupError
 from mgre.inference.similarity import CONSTANT, Share
-from mgre.regions import COLORS
 from mgre.system.files import write_atomically
 
 # Sizes in pixels.
