@@ -12,6 +12,7 @@ from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
 
+from mgre.commands.model_options import imports_of_model
 from mgre.config.loading import parse_config
 from mgre.data.csv_list import BACKGROUND, read_labels
 from mgre.data.custom import read_labelled_folder
@@ -45,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
         WeightsError: see :func:`mgre.load`.
         SetupError: the result cannot be written.
     """
-    model = load(args.model, config_file=args.config_file, device=args.device)
+    imports = imports_of_model(args)
+    model = load(args.model, config_file=args.config_file, overrides=imports, device=args.device)
     target = args.output or args.model
     if not isinstance(model, CheckpointModel) or args.model.endswith(".safetensors"):
         raise WeightsError(
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.images:
         name, items, seen = os.path.basename(os.path.normpath(args.images)), read_labelled(args.images), False
     else:
-        name, items, seen = _data_set(model.record, args.dataset, args.opts)
+        name, items, seen = _data_set(model.record, args.dataset, [*args.opts, *imports])
     if not items:
         raise DataError(f"'{args.images or name}' has no images to calibrate on: name another folder or data set")
     skipped: list[str] = []

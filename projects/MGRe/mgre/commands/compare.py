@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mgre.commands.model_options import imports_of_model
 from mgre.errors import DataError, printable, shell_word
 from mgre.evaluation.calibration import CONFIDENCE, Calibration, Rate, check_rate, too_few
 from mgre.inference.doubts import doubts
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         WeightsError: see :func:`mgre.load`.
     """
     check_rate(args.rate)
-    model = load(args.model, config_file=args.config_file, device=args.device)
+    model = load(args.model, config_file=args.config_file, overrides=imports_of_model(args), device=args.device)
     images = [to_image(path) for path in args.images]
     for path, image in zip(args.images, images, strict=True):
         for doubt in doubts(image, model.record):
