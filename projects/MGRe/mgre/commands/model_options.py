@@ -3,7 +3,7 @@
 import argparse
 
 from mgre.config.loading import IMPORTS, allow_imports, allow_imports_of
-from mgre.engine.training_record import read_record
+from mgre.system.model_files import read_record
 
 
 def imports_of_model(args: argparse.Namespace) -> list[str]:

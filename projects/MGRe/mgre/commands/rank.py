@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> None:
         found = f"first match at rank {order.first_rank}" if order.first_rank else "no match in the gallery"
         print(printable(f"{path}  average precision {order.precision:.1f} %, {found}"))
     number = _write_sheet(pictures, folder / SHEET)
-    shown = f"all {number}" if number == len(pictures) else f"the first {number}"
-    print(printable(f"{folder / SHEET}  {shown} queries"))
+    which = f"all {number}" if number == len(pictures) else f"the first {number}"
+    print(printable(f"{folder / SHEET}  {which} queries"))
 
 
 def choose(args: argparse.Namespace, evaluation: Evaluation) -> dict[int, list[str]]:
