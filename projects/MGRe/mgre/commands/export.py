@@ -6,6 +6,7 @@ import sys
 import tempfile
 from dataclasses import replace
 
+from mgre.commands.model_options import imports_of_model
 from mgre.config.loading import parse_config
 from mgre.errors import ConfigError, WeightsError, printable
 from mgre.export.crops import Crops, draw, read
@@ -41,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
     )
     check_options(options)
-    model = load(args.model, config_file=args.config_file, overrides=args.opts, device="cpu")
+    model = load(
+        args.model, config_file=args.config_file, overrides=[*args.opts, *imports_of_model(args)], device="cpu"
+    )
     if not isinstance(model, CheckpointModel):
         raise WeightsError(f"'{args.model}' is exported already: name the checkpoint that it was made from")
     if args.size:

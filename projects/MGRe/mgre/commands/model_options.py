@@ -2,8 +2,9 @@
 
 import argparse
 
-from mgre.config.loading import IMPORTS, allow_imports, allow_imports_of
 from mgre.system.model_files import read_record
+
+IMPORTS = "IMPORTS"
 
 
 def imports_of_model(args: argparse.Namespace) -> list[str]:
@@ -24,6 +25,9 @@ def imports_of_model(args: argparse.Namespace) -> list[str]:
         return [IMPORTS, given[IMPORTS]]
     if not args.allow_imports:
         return []
+    # Only here, because it imports torch, which exported models do without.
+    from mgre.config.loading import allow_imports, allow_imports_of
+
     if args.config_file:
         return allow_imports([args.config_file], [])
     record = read_record(args.model)
