@@ -12,6 +12,7 @@ COMMANDS = {
     "quickstart": ("quickstart", "train, evaluate and re-rank on drawn pedestrians, in minutes, on a CPU"),
     "extract-keypoints": ("extract_keypoints", "find, import or check key points"),
     "select-weights": ("select_weights", "choose the weights of the final feature on a validation set"),
+    "index": ("index", "keep a gallery of features on disk, and search it exactly"),
     "reproduce": ("reproduce", "the paper's tables and figures"),
     "compare-results": ("compare_results", "a run's figures beside the expected ones"),
 }

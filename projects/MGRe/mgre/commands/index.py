@@ -82,7 +82,9 @@ def show(args: argparse.Namespace) -> None:
     with Gallery(args.index) as gallery:
         state, total = gallery.state, len(gallery)
         entries = list(gallery.entries(_filter(args), limit=args.limit))
-    print(f"{printable(args.index)}: {total} entries of {state.dimension} numbers, model {printable(state.fingerprint)}")
+    print(
+        f"{printable(args.index)}: {total} entries of {state.dimension} numbers, model {printable(state.fingerprint)}"
+    )
     rows = [
         [entry.id, entry.camera, entry.time, entry.path, json.dumps(entry.metadata, ensure_ascii=False)]
         for entry in entries

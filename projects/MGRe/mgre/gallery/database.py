@@ -26,6 +26,8 @@ APPLICATION, FORMAT = 0x4D475265, 1
 # Seconds that a process waits for another one's change or search.
 PATIENCE = 10.0
 
+_LOOK = "look at the free space and the permissions of its folder"
+
 _TABLES = """
 CREATE TABLE entries (
     slot INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, camera TEXT, time REAL, time_text TEXT, metadata TEXT NOT NULL,
@@ -90,7 +92,12 @@ class Database:
             uri = f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode={mode}"
             self._connection = sqlite3.connect(uri, uri=True, timeout=patience, isolation_level=None)
             try:
-                for pragma in ("secure_delete = ON", "synchronous = EXTRA", "trusted_schema = OFF", "cell_size_check = ON"):
+                for pragma in (
+                    "secure_delete = ON",
+                    "synchronous = EXTRA",
+                    "trusted_schema = OFF",
+                    "cell_size_check = ON",
+                ):
                     self._connection.execute(f"PRAGMA {pragma}")
                 self._check_kind()
             except BaseException:
@@ -185,8 +192,7 @@ class Database:
                     "has finished"
                 ) from error
             raise SetupError(
-                f"index '{self.folder}' cannot be read or written ({error}), and nothing was changed: look at the free "
-                "space and the permissions of its folder"
+                f"index '{self.folder}' cannot be read or written ({error}), and nothing was changed: {_LOOK}"
             ) from error
         except sqlite3.DatabaseError as error:
             raise DataError(
@@ -196,7 +202,7 @@ class Database:
         except OSError as error:
             raise SetupError(
                 f"index '{self.folder}' cannot be read or written ({error.strerror or error}), and nothing was changed: "
-                "look at the free space and the permissions of its folder"
+                f"{_LOOK}"
             ) from error
 
 

@@ -157,9 +157,7 @@ def _text(value: object, name: str) -> str | None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(
-            f"{name}: '{printable(text)[:80]}' is no text in UTF-8: rename it, or leave it out"
-        ) from error
+        raise DataError(f"{name}: '{printable(text)[:80]}' is no text in UTF-8: rename it, or leave it out") from error
     return text or None
 
 

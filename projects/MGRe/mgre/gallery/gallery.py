@@ -313,8 +313,8 @@ class Gallery:
         if fingerprint != state.fingerprint:
             raise DataError(
                 f"index '{self.folder}' has vectors of model {state.fingerprint}, and these are of "
-                f"{fingerprint or 'an unknown one'}: cosines between two models mean nothing, so take that model, or build "
-                "another index"
+                f"{fingerprint or 'an unknown one'}: take that model, or build another index, because cosines between two "
+                "models mean nothing"
             )
 
 

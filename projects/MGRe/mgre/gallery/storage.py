@@ -227,10 +227,10 @@ def check_vectors(vectors: object, dimension: int) -> np.ndarray:
     for part in parts_of(*array.shape):
         # The norm must not overflow in float32.
         largest = np.abs(array[part]).max(axis=1)
-        wrong = np.flatnonzero(~(largest < 1e17))
+        wrong = np.flatnonzero(~(largest < 1e15))
         if wrong.size:
             raise DataError(
-                f"vector {part.start + int(wrong[0])} has a number that is NaN, infinite or above 1e17: look at the "
+                f"vector {part.start + int(wrong[0])} has a number that is NaN, infinite or above 1e15: look at the "
                 "image it is of, and at the model's weights"
             )
     return array
