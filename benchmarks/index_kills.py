@@ -21,8 +21,8 @@ from mgre.gallery import Gallery
 from mgre.gallery.checking import check
 
 FINGERPRINT, DIM = "a model", 256
-# For some kills the gallery grows, for the next it shrinks. So it looks for directions, and copies itself when most of its
-# rows are erased.
+# For some kills the gallery grows, for the next it shrinks. So it looks for directions, and copies itself when most of
+# its rows are erased.
 KILLS_OF_A_TREND, LARGE, SMALL = 3, 4000, 500
 # Most vectors that are added or removed at a time.
 MOST = 600
@@ -125,8 +125,8 @@ def verify(folder: Path, log: Path, before: Known) -> list[str]:
             if happened and len(new) + len(gone) != wanted:
                 faults.append(f"half of a change: {len(new) + len(gone)} of {wanted} entries")
             ids = new if known.unsure["action"] == "add" else known.unsure["ids"]
-            with log.open("a") as file:
-                print(json.dumps({"action": "settled", "ids": ids, "happened": happened}), file=file)
+            with log.open("a") as file:  # its last line may be cut short
+                print("\n" + json.dumps({"action": "settled", "ids": ids, "happened": happened}), file=file)
             known = read(log)
         lost, back = set(known.there) - found, found - set(known.there)
         if lost or back:

@@ -201,8 +201,8 @@ class Database:
             ) from error
         except OSError as error:
             raise SetupError(
-                f"index '{self.folder}' cannot be read or written ({error.strerror or error}), and nothing was changed: "
-                f"{_LOOK}"
+                f"index '{self.folder}' cannot be read or written ({error.strerror or error}), and nothing was "
+                f"changed: {_LOOK}"
             ) from error
 
 

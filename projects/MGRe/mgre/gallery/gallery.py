@@ -161,7 +161,7 @@ class Gallery:
                 self._database.many(statement, rows)
             except sqlite3.IntegrityError:
                 there = next(id for id in chosen if self._slot(id) is not None and self._slot(id) < state.slots)
-                raise DataError(f"{self._id_is(there, 'in')}") from None
+                raise DataError(self._not_free(there)) from None
             self._database.set(slots=state.slots + len(vectors), next_id=next_id)
         self._storage.renew()
         return chosen
@@ -285,15 +285,18 @@ class Gallery:
                     next_id += 1
                 id, next_id = str(next_id), next_id + 1
             elif any_removed and self._is_removed(id, state):
-                raise DataError(self._id_is(id, "was, and has been removed from,"))
+                raise DataError(self._not_free(id))
             chosen.append(id)
         return chosen, next_id
 
     def _is_removed(self, id: str, state: State) -> bool:
         return self._database.one("SELECT 1 FROM removed WHERE digest = ?", (digest(state.salt, id),)) is not None
 
-    def _id_is(self, id: str, where: str) -> str:
-        return f"the id '{id}' is {where} index '{self.folder}', and an id is never given twice: choose another one"
+    def _not_free(self, id: str) -> str:
+        return (
+            f"the id '{id}' is not free: index '{self.folder}' has or had an entry of this id, and none is given "
+            "twice; choose another one"
+        )
 
     def _slot(self, id: str) -> int | None:
         return self._database.one("SELECT slot FROM entries WHERE id = ?", (id,))
@@ -313,8 +316,8 @@ class Gallery:
         if fingerprint != state.fingerprint:
             raise DataError(
                 f"index '{self.folder}' has vectors of model {state.fingerprint}, and these are of "
-                f"{fingerprint or 'an unknown one'}: take that model, or build another index, because cosines between two "
-                "models mean nothing"
+                f"{fingerprint or 'an unknown one'}: take that model, or build another index, because cosines between "
+                "two models mean nothing"
             )
 
 

@@ -11,20 +11,21 @@ is right. The principal directions of the vectors make |r| small and the bound t
 Proof of ``MARGIN``, which is added to the bound so that no rounding can make it too small, for D up to ``MOST_NUMBERS``
 and d + 1 up to 128. All is computed in float64, with u = 2^-53, but for the last product, in float32, with w = 2^-24.
 
-1. The columns: :func:`principal_directions` measures |E|, and takes V only where it is at most 2^-36. So the second term
-   is at most 2^-36.
+1. The columns: :func:`principal_directions` measures |E|, and takes V only where it is at most 2^-36. So the second
+   term is at most 2^-36.
 2. The middle terms: V^T r_y = (V^T y - p_y) - E p_y. The first difference is p_y's rounding to float32, at most w, and
    that of d sums of D products, at most sqrt(d) D u < 2^-36. So both terms together are at most 2 (w + 2^-35).
-3. The rest: |r_x| <= |x - V V^T x| + |V (V^T x - p_x)|. The square of the first is |x|^2 - |V^T x|^2 but for E's part,
-   and with that and all rounding it is computed with an error below 2^-34. The second is at most w + 2^-35.
-   :func:`reduce_vectors` takes sqrt(|x|^2 - |V^T x|^2 + 2^-33) + 2^-22. That is larger than both together, also after its
-   own rounding to float32, which is at most w / 2.
+3. The rest: |r_x| <= |x - V V^T x| + |V (V^T x - p_x)|. The square of the first is |x|^2 - |V^T x|^2 but for E's
+   part, and with that and all rounding it is computed with an error below 2^-34. The second is at most w + 2^-35.
+   :func:`reduce_vectors` takes sqrt(|x|^2 - |V^T x|^2 + 2^-33) + 2^-22. That is larger than both together, also after
+   its own rounding to float32, which is at most w / 2.
 4. The product of d + 1 numbers in float32, in whatever order they are added, is wrong by at most
    (d + 1) w / (1 - (d + 1) w) times the norms of [p_x, |r_x|] and [p_y, |r_y|], which are below 1 + 2^-20. With
    d + 1 = 128 that is less than 7.7e-6.
 
-The sum is less than 7.9e-6, and ``MARGIN`` = 2^-16 is 1.5e-5. What is left of it covers that the vectors have norm 1 only
-to rounding, and that the cosines the bound is compared with (:func:`mgre.gallery.exact.cosines`) are wrong by up to 2^-36.
+The sum is less than 7.9e-6, and ``MARGIN`` = 2^-16 is 1.5e-5. What is left of it covers that the vectors have norm
+1 only to rounding, and that the cosines the bound is compared with (:func:`mgre.gallery.exact.cosines`) are wrong by up
+to 2^-36.
 
 Legend: N vectors, D their dimension, d directions.
 """

@@ -15,7 +15,7 @@ from mgre.errors import SetupError
 class Rerank:
     """
     Attributes:
-        first: how many of the nearest images of a query are re-ranked.
+        first: how many of the nearest images of a query are re-ranked; more where more are asked for.
         k1, k2, weight: as TEST.RERANK.K1, K2 and LAMBDA: nearest images among which the k-reciprocal ones are found,
             nearest images whose encodings are averaged, and the share of the cosine distance in the result.
     """
