@@ -118,13 +118,15 @@ def verify(folder: Path, log: Path, before: Known) -> list[str]:
     with Gallery(str(folder)) as gallery:
         found = {entry.id for entry in gallery.entries()}
         if known.unsure:
-            new = sorted(found - set(known.there), key=lambda id: int(id.split()[-1]))
-            gone = set(known.there) - found
-            wanted = known.unsure["count"] if known.unsure["action"] == "add" else len(known.unsure["ids"])
-            happened = bool(new or gone)
-            if happened and len(new) + len(gone) != wanted:
-                faults.append(f"half of a change: {len(new) + len(gone)} of {wanted} entries")
-            ids = new if known.unsure["action"] == "add" else known.unsure["ids"]
+            if known.unsure["action"] == "add":
+                ids = sorted(found - set(known.there), key=lambda id: int(id.split()[-1]))
+                changed, wanted = len(ids), known.unsure["count"]
+            else:
+                ids = known.unsure["ids"]
+                changed, wanted = len(set(ids) - found), len(ids)
+            if changed not in (0, wanted):
+                faults.append(f"half of a change: {changed} of {wanted} entries")
+            happened = changed > 0
             with log.open("a") as file:  # its last line may be cut short
                 print("\n" + json.dumps({"action": "settled", "ids": ids, "happened": happened}), file=file)
             known = read(log)
