@@ -31,8 +31,9 @@ def cosines(vectors: np.ndarray, places: np.ndarray, query: np.ndarray) -> np.nd
     step = max(1, CHUNK_NUMBERS // vectors.shape[1])
     for start in range(0, len(places), step):
         part = vectors[places[start : start + step]].astype(np.float64)
-        norms = np.sqrt((part * part).sum(axis=1))
-        found[start : start + step] = (part * query).sum(axis=1) / np.maximum(norms, LEAST_NORM)
+        # einsum adds each row by itself, unlike the product of a matrix, whose sums depend on the rows beside.
+        norms = np.maximum(np.sqrt(np.einsum("nd,nd->n", part, part)), LEAST_NORM)
+        found[start : start + step] = np.einsum("nd,d->n", part, query) / norms
     return found
 
 
