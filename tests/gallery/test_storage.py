@@ -200,6 +200,37 @@ def test_a_full_disk_while_adding_loses_nothing(make, draw, monkeypatch, fails):
     assert check(gallery).problems == []
 
 
+def test_a_disk_that_is_full_after_the_change_makes_it_no_error(make, draw, monkeypatch):
+    """It is acknowledged; only the compact rows have to wait."""
+    vectors, gallery = draw(3000), make()
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "save", full)
+    assert len(gallery.add(vectors, fingerprint=MODEL)) == 3000
+    assert not gallery.state.compact and check(gallery) == Report(entries=3000, removed=0, problems=[])
+    monkeypatch.undo()
+    gallery.remove(["1"])
+    assert gallery.state.compact and check(gallery) == Report(entries=2999, removed=1, problems=[])
+
+
+def test_what_could_not_be_erased_is_said_and_erased_later(make, draw, monkeypatch):
+    vectors, gallery = draw(100), make()
+    gallery.add(vectors, fingerprint=MODEL)
+
+    def full(*args, **kwargs):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(RowFile, "erase", full)
+    with pytest.raises(SetupError, match="the entries are removed, but their vectors are not erased yet: the next"):
+        gallery.remove(["7"])
+    monkeypatch.undo()
+    assert len(gallery) == 99 and vectors[6].tobytes() in bytes_of(gallery.folder)
+    gallery.add(vectors[:1], fingerprint=MODEL)
+    assert vectors[6].tobytes()[:24] not in bytes_of(gallery.folder)
+
+
 def test_a_full_database_loses_nothing(make, draw):
     gallery = make()
     gallery.add(draw(100), fingerprint=MODEL)
@@ -220,14 +251,14 @@ def test_two_writers_at_once(make, draw, tmp_path):
     first = make()
     first.add(draw(10), fingerprint=MODEL)
     with Gallery(first.folder, patience=0.05) as second:
-        with first._storage.changing():
+        with first.storage.changing():
             for change in (lambda: second.add(draw(1), fingerprint=MODEL), lambda: second.remove(["1"])):
                 with pytest.raises(SetupError, match="in use by another process, and nothing was changed: try again"):
                     change()
             assert len(second.search(draw(1), fingerprint=MODEL)[0]) == 10
         assert second.add(draw(1), fingerprint=MODEL) == ["11"]
         # A change waits for those who read, who would see rows disappear.
-        with first._storage.reading() as view:
+        with first.storage.reading() as view:
             with pytest.raises(SetupError, match="in use by another process"):
                 second.remove(["1"])
             assert view.vectors[0].any() and len(view.vectors) == 11
@@ -293,7 +324,11 @@ def test_missing_and_foreign_files_are_one_line(make, draw, tmp_path):
     vectors, database = (folder / name).read_bytes(), (folder / "gallery.sqlite").read_bytes()
     (folder / name).write_bytes(vectors[:-1])
     with Gallery(str(folder)) as gallery:
-        for use in (lambda: gallery.search(draw(1), fingerprint=MODEL), lambda: check(gallery)):
+        for use in (
+            lambda: gallery.search(draw(1), fingerprint=MODEL),
+            lambda: check(gallery),
+            lambda: gallery.add(draw(1), fingerprint=MODEL),  # which would fill the gap with zeros
+        ):
             with pytest.raises(DataError, match="is missing or cut short, 99 of 100 vectors are there: bring"):
                 use()
     (folder / name).write_bytes(vectors)

@@ -37,7 +37,7 @@ def check(gallery: Gallery) -> Report:
         DataError: gallery.sqlite is damaged, or the file of vectors is missing or cut short.
         SetupError: another process is changing the gallery.
     """
-    storage = gallery._storage
+    storage = gallery.storage
     with storage.changing():
         pass
     with storage.reading() as view:

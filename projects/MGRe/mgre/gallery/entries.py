@@ -11,6 +11,8 @@ from mgre.errors import DataError, printable
 
 # The longest id, in characters.
 LONGEST_ID = 500
+# Of the table of entries: those of :func:`entry_of`.
+COLUMNS = "id, camera, time_text, metadata, path"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,17 @@ def seconds_of(time: str) -> float:
             f"'{printable(time)[:60]}' is no time: give seconds, or a date and time like 2026-11-27T09:30:00+01:00"
         )
     return seconds
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """The entry of a row of :data:`COLUMNS`."""
+    id, camera, time, metadata, path = row
+    return Entry(id, camera, time, json.loads(metadata), path)
+
+
+def where(conditions: Sequence[str]) -> str:
+    """A clause of SQL that asks for all of the conditions."""
+    return f"WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
 @dataclass(frozen=True)

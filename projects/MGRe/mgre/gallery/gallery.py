@@ -3,7 +3,6 @@
 Legend: N vectors, D their dimension, B queries, K the number that is asked for.
 """
 
-import json
 import os
 import sqlite3
 import zlib
@@ -17,13 +16,12 @@ import numpy as np
 from mgre.errors import DataError, SetupError, first_names, nearest, printable
 from mgre.gallery import database
 from mgre.gallery.database import FILE_NAME, PATIENCE, State, digest
-from mgre.gallery.entries import Entry, Filter, describe
+from mgre.gallery.entries import COLUMNS, Entry, Filter, describe, entry_of, where
 from mgre.gallery.reduction import normalise
 from mgre.gallery.reranking import Rerank, rerank
 from mgre.gallery.search import Found, search
 from mgre.gallery.storage import Storage, View, check_vectors, new_name
 
-_COLUMNS = "slot, id, camera, time_text, metadata, path"
 # In larger galleries no id is looked for that is similar to a wrong one.
 MOST_COMPARED_IDS = 20_000
 
@@ -59,8 +57,8 @@ class Gallery:
     """
 
     def __init__(self, folder: str, *, patience: float = PATIENCE) -> None:
-        self._storage = Storage(folder, patience=patience)
-        self._database = self._storage.database
+        self.storage = Storage(folder, patience=patience)
+        self._database = self.storage.database
         self.folder = folder
 
     @classmethod
@@ -102,7 +100,7 @@ class Gallery:
         self.close()
 
     def close(self) -> None:
-        self._storage.close()
+        self.storage.close()
 
     def __len__(self) -> int:
         with self._database.reading():
@@ -144,9 +142,9 @@ class Gallery:
         self._check_model(state, fingerprint)
         vectors = check_vectors(vectors, state.dimension)
         said = describe(len(vectors), ids=ids, cameras=cameras, times=times, metadata=metadata, paths=paths)
-        with self._storage.changing() as state:
+        with self.storage.changing() as state:
             chosen, next_id = self._choose_ids(said.ids, state)
-            self._storage.append(state, vectors)
+            self.storage.append(state, vectors)
             rows = (
                 (slot, id, *row, zlib.crc32(vector))
                 for slot, (id, row, vector) in enumerate(
@@ -163,7 +161,7 @@ class Gallery:
                 there = next(id for id in chosen if self._slot(id) is not None and self._slot(id) < state.slots)
                 raise DataError(self._not_free(there)) from None
             self._database.set(slots=state.slots + len(vectors), next_id=next_id)
-        self._storage.renew()
+        self.storage.renew()
         return chosen
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -173,17 +171,23 @@ class Gallery:
 
         Raises:
             DataError: an id is not in the gallery.
-            SetupError: another process is changing the gallery, or the disk is full.
+            SetupError: another process is changing the gallery, or the disk is full. The message says whether the
+                entries are removed and only to be erased, which the next change of the gallery does.
         """
         ids = list(dict.fromkeys(ids))
-        with self._storage.changing() as state:
+        with self.storage.changing() as state:
             slots = [self._slot_of(id) for id in ids]
             self._database.many("DELETE FROM entries WHERE slot = ?", ((slot,) for slot in slots))
             self._database.many("INSERT INTO removed VALUES (?)", ((digest(state.salt, id),) for id in ids))
             self._database.many("INSERT INTO holes VALUES (?, 0)", ((slot,) for slot in slots))
-        with self._storage.changing():
-            pass  # it erases them
-        self._storage.renew()
+        try:
+            with self.storage.changing():
+                pass  # it erases them
+        except SetupError as error:
+            raise SetupError(
+                f"the entries are removed, but their vectors are not erased yet: the next change erases them ({error})"
+            ) from error
+        self.storage.renew()
 
     def search(
         self,
@@ -213,7 +217,7 @@ class Gallery:
             DataError: a value is wrong, the vectors are of another model, or a file of the gallery is damaged.
             SetupError: re-ranking needs packages that are not there.
         """
-        with self._storage.reading() as view:
+        with self.storage.reading() as view:
             self._check_model(view.state, fingerprint)
             queries = np.ascontiguousarray(check_vectors(queries, view.state.dimension))
             if cameras is not None and len(cameras) != len(queries):
@@ -232,10 +236,10 @@ class Gallery:
     def entries(self, filter: Filter | None = None, *, limit: int | None = None) -> Iterator[Entry]:
         """The entries in the order in which they were added, at most ``limit``."""
         conditions, values = (filter or Filter()).conditions()
-        query = f"SELECT {_COLUMNS} FROM entries {_where(conditions)} ORDER BY slot LIMIT ?"
+        query = f"SELECT {COLUMNS} FROM entries {where(conditions)} ORDER BY slot LIMIT ?"
         with self._database.reading():
             for row in self._database.rows(query, [*values, -1 if limit is None else limit]):
-                yield _entry(row)
+                yield entry_of(row)
 
     def vectors_of(self, ids: Sequence[str]) -> np.ndarray:
         """The vectors (N, D), float32, of these entries.
@@ -243,7 +247,7 @@ class Gallery:
         Raises:
             DataError: an id is not in the gallery.
         """
-        with self._storage.reading() as view:
+        with self.storage.reading() as view:
             return view.vectors[[self._slot_of(id) for id in ids]]
 
     def entry(self, id: str) -> Entry:
@@ -269,7 +273,7 @@ class Gallery:
             own = (["camera IS NOT ?"], [camera]) if camera else ([], [])
             slots = None
             if conditions or own[0]:
-                query = f"SELECT slot FROM entries {_where([*conditions, *own[0]])} ORDER BY slot"
+                query = f"SELECT slot FROM entries {where([*conditions, *own[0]])} ORDER BY slot"
                 slots = self._database.numbers(query, [*values, *own[1]])
             for number, result in zip(numbers, search(view, unit[numbers], count, slots), strict=True):
                 found[number] = result
@@ -310,7 +314,7 @@ class Gallery:
         return slot
 
     def _entry_at(self, slot: int) -> Entry:
-        return _entry(self._database.rows(f"SELECT {_COLUMNS} FROM entries WHERE slot = ?", (slot,)).fetchone())
+        return entry_of(self._database.rows(f"SELECT {COLUMNS} FROM entries WHERE slot = ?", (slot,)).fetchone())
 
     def _check_model(self, state: State, fingerprint: str) -> None:
         if fingerprint != state.fingerprint:
@@ -325,15 +329,6 @@ def _rerank(queries: np.ndarray, view: View, found: Sequence[Found], options: Re
     return rerank(queries, view.vectors, [slots for slots, _ in found], options)
 
 
-def _where(conditions: Sequence[str]) -> str:
-    return f"WHERE {' AND '.join(conditions)}" if conditions else ""
-
-
-def _entry(row: Sequence[object]) -> Entry:
-    _, id, camera, time, metadata, path = row
-    return Entry(id, camera, time, json.loads(metadata), path)
-
-
 def _remove_empty(folder: str) -> None:
     """Remove the files of a gallery without entries.
 
@@ -343,7 +338,7 @@ def _remove_empty(folder: str) -> None:
     with Gallery(folder) as gallery:
         if gallery.state.slots:
             raise DataError(f"'{folder}' is an index already: add to it with mgre index add, or choose another folder")
-        with gallery._storage.changing() as state:
+        with gallery.storage.changing() as state:
             names = [state.vectors, FILE_NAME]
     for name in names:
         if os.path.exists(path := os.path.join(folder, name)):

@@ -69,19 +69,26 @@ class RowFile:
                 file.truncate(rows * self._row_bytes)
                 os.fsync(file.fileno())
 
+    def require(self, rows: int) -> None:
+        """
+        Raises:
+            DataError: the file is missing or has fewer rows.
+        """
+        if self.num_rows < rows:
+            raise DataError(
+                f"'{self.path}' is missing or cut short, {self.num_rows} of {rows} vectors are there: bring the folder "
+                "back from a backup, or build the index again"
+            )
+
     def map(self, rows: int) -> np.ndarray:
         """The first ``rows`` rows (rows, W), read-only; they are read when they are used.
 
         Raises:
             DataError: the file is missing or has fewer rows.
         """
+        self.require(rows)
         if not rows:
             return np.empty((0, self.width), dtype=np.float32)
-        if self.num_rows < rows:
-            raise DataError(
-                f"'{self.path}' is missing or cut short, {self.num_rows} of {rows} vectors are there: bring the folder "
-                "back from a backup, or build the index again"
-            )
         with open(self.path, "rb") as file:
             content = mmap.mmap(file.fileno(), rows * self._row_bytes, access=mmap.ACCESS_READ)
         return np.frombuffer(content, dtype="<f4").reshape(rows, self.width)

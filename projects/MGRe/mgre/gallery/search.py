@@ -31,27 +31,26 @@ def search(view: View, queries: np.ndarray, count: int, slots: np.ndarray | None
         slots: ascending, the only ones to look at; None for all that are no holes.
     """
     total = len(view.vectors)
-    gathered = slots is not None and len(slots) <= GATHERED * total
-    places = slots if gathered else np.arange(total)
     if view.compact is None or view.directions is None:
         yield from _search_all(view, queries, count, slots)
         return
-    compact = view.compact[places] if gathered else view.compact
+    few = slots if slots is not None and len(slots) <= GATHERED * total else None
+    compact = view.compact if few is None else view.compact[few]
     step = max(1, BLOCK_NUMBERS // max(1, len(compact)))
     for start in range(0, len(queries), step):
         block = queries[start : start + step]
         reduced = reduce_vectors(block, view.directions)
         estimates = (compact @ reduced[0])[None] if len(block) == 1 else reduced @ compact.T
-        if not gathered:
+        if few is None:
             _leave_out(estimates, view, slots)
         for query, row in zip(block, estimates, strict=True):
-            exact = _exact(view.vectors, places if gathered else None, query)
+            exact = _exact(view.vectors, few, query)
             most = max(1024, 4 * count, int(MOST_COSINES * total))
             found = nearest(row, exact, count, margin=MARGIN, most=most)
             if found is None:
                 (found,) = _search_all(view, query[None], count, slots)
-            elif gathered:
-                found = places[found[0]], found[1]
+            elif few is not None:
+                found = few[found[0]], found[1]
             yield found
 
 

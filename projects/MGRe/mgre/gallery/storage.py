@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mgre.errors import DataError
+from mgre.errors import DataError, SetupError
 from mgre.gallery.database import Database, State
 from mgre.gallery.reduction import find_directions, normalise, reduce_vectors, spread_numbers
 from mgre.gallery.row_file import RowFile, parts_of
@@ -119,7 +119,7 @@ class Storage:
     def renew(self) -> None:
         """After a change: new directions where the gallery has grown, and a copy where most rows are erased.
 
-        A full disk only keeps it from being done.
+        A full disk, or another process, only keeps it from being done.
         """
         with self.database.reading() as state:
             grown = state.slots >= max(LEAST_VECTORS, GROWTH * state.compact_at)
@@ -127,12 +127,13 @@ class Storage:
         crowded = num_holes >= LEAST_ERASED and 2 * num_holes > state.slots
         if not (grown or crowded):
             return
-        with self.database.explained(), suppress(OSError), self.changing() as state:
-            if crowded:
-                self._copy_without_holes(state)
-            self._derive(self.database.state())
-        with self.changing():
-            pass  # it removes the old files
+        with suppress(SetupError):
+            with self.changing() as state:
+                if crowded:
+                    self._copy_without_holes(state)
+                self._derive(self.database.state())
+            with self.changing():
+                pass  # it removes the old files
 
     def vectors(self, state: State) -> RowFile:
         return RowFile(os.path.join(self.folder, state.vectors), state.dimension)
@@ -152,6 +153,7 @@ class Storage:
 
     def _tidy(self, state: State) -> None:
         """Erase what was removed, cut off what was not committed, make anew what does not fit, remove old files."""
+        self.vectors(state).require(state.slots)
         pending = self.database.numbers("SELECT slot FROM holes WHERE NOT erased ORDER BY slot").tolist()
         if pending:
             self.vectors(state).erase(pending)
