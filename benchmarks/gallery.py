@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 # The sides need no torch: what they hold in memory is theirs.
 os.environ["MGRE_INFERENCE_ONLY"] = "1"
@@ -28,6 +29,8 @@ import numpy as np
 from mgre.gallery import Gallery, exact
 from mgre.gallery import search as gallery_search
 from tabulate import tabulate
+
+_T = TypeVar("_T")
 
 FINGERPRINT = "made"
 # Vectors that are made and added at a time.
@@ -215,7 +218,7 @@ def _forget_peak() -> None:
         file.write("5")
 
 
-def _in_a_process(function: Callable, *args: object):
+def _in_a_process(function: Callable[..., _T], *args: object) -> _T:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *args).result()
 

@@ -13,6 +13,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -184,7 +185,7 @@ def torture(folder: Path, *, kills: int, seed: int) -> list[str]:
     return faults + verify(index, log, Known())
 
 
-def _wait(process: multiprocessing.Process, happened) -> None:
+def _wait(process: multiprocessing.Process, happened: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while process.is_alive() and time.monotonic() < end and not happened():
         time.sleep(0.0005)

@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def build(args: argparse.Namespace) -> None:
+    """Make an index of features, which must be new or empty."""
     features = _with_options(_read(args), args)
     if not len(features.vectors):
         raise DataError("there is nothing to build an index of: no features")
@@ -40,17 +41,20 @@ def build(args: argparse.Namespace) -> None:
 
 
 def add(args: argparse.Namespace) -> None:
+    """Add features to an index."""
     with Gallery(args.index) as gallery:
         _add(gallery, _with_options(_read(args), args))
 
 
 def remove(args: argparse.Namespace) -> None:
+    """Remove entries, and erase their vectors."""
     with Gallery(args.index) as gallery:
         gallery.remove(args.ids)
         print(f"removed {len(set(args.ids))}, {len(gallery)} remain in {printable(args.index)}")
 
 
 def search(args: argparse.Namespace) -> None:
+    """Print the nearest entries of each query, or write them to a file."""
     if bool(args.id) == bool(args.sources):
         raise ConfigError("name the queries: a features file, images with --model, or entries of the index by --id")
     if args.output and Path(args.output).suffix not in _WRITERS:
@@ -79,6 +83,7 @@ def search(args: argparse.Namespace) -> None:
 
 
 def show(args: argparse.Namespace) -> None:
+    """Print the entries."""
     with Gallery(args.index) as gallery:
         state, total = gallery.state, len(gallery)
         entries = list(gallery.entries(_filter(args), limit=args.limit))
@@ -93,6 +98,7 @@ def show(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> int:
+    """Print what is not well; the exit status."""
     with Gallery(args.index) as gallery:
         report = check_gallery(gallery)
     print(f"{printable(args.index)}: {report.entries} entries, {report.removed} removed")

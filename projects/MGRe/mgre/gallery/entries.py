@@ -56,7 +56,8 @@ class Filter:
         Raises:
             DataError: a time is none.
         """
-        conditions, values = [], []
+        conditions: list[str] = []
+        values: list[Any] = []
         if self.cameras:
             conditions.append(f"camera IN ({', '.join('?' * len(self.cameras))})")
             values += self.cameras
@@ -142,7 +143,7 @@ def describe(
     unknown = [None] * count
     texts = {name: [_text(value, name) for value in columns[name] or unknown] for name in ("cameras", "times", "paths")}
     return Described(
-        _check_ids(ids) if ids is not None else list(unknown),
+        list(_check_ids(ids) if ids is not None else unknown),
         [
             (camera, None if time is None else seconds_of(time), time, _json(said), path)
             for camera, time, path, said in zip(*texts.values(), metadata or unknown, strict=True)

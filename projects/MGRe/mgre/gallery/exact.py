@@ -101,9 +101,9 @@ def nearest(
         places.append(part)
         found = np.concatenate((found, exact(part)))
         threshold = _kth(found, count)
-    places = np.concatenate(places)
-    order = np.lexsort((places, -found))[:count]
-    return places[order], found[order]
+    looked_at = np.concatenate(places)
+    order = np.lexsort((looked_at, -found))[:count]
+    return looked_at[order], found[order]
 
 
 def _largest(estimates: np.ndarray, count: int) -> np.ndarray:

@@ -51,13 +51,13 @@ def read_features(path: str) -> Features:
                 raise ValueError(f"it has no {', '.join(missing)}")
             vectors = archive["features"]
             texts = {name: _texts(archive[name], name, len(vectors)) for name in _TEXTS if name in archive.files}
-            scalars = {name: str(archive[name][()]) for name in ("fingerprint", "record")}
+            fingerprint, record = (str(archive[name][()]) for name in ("fingerprint", "record"))
     except OSError as error:
         raise DataError(f"'{path}' cannot be read ({error.strerror or error}): mend the path") from error
     except (ValueError, TypeError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"'{path}' is no features file ({reason}): make one with mgre extract") from error
-    return Features(vectors, **scalars, **texts)
+    return Features(vectors, fingerprint, record, **texts)
 
 
 def _texts(values: np.ndarray, name: str, count: int) -> list[str]:

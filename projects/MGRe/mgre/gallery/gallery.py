@@ -146,7 +146,7 @@ class Gallery:
             chosen, next_id = self._choose_ids(said.ids, state)
             self.storage.append(state, vectors)
             rows = (
-                (slot, id, *row, zlib.crc32(vector))
+                (slot, id, *row, zlib.crc32(vector.data))
                 for slot, (id, row, vector) in enumerate(
                     zip(chosen, said.rows, map(np.ascontiguousarray, vectors), strict=True), start=state.slots
                 )
@@ -158,7 +158,8 @@ class Gallery:
             try:
                 self._database.many(statement, rows)
             except sqlite3.IntegrityError:
-                there = next(id for id in chosen if self._slot(id) is not None and self._slot(id) < state.slots)
+                older = "SELECT 1 FROM entries WHERE id = ? AND slot < ?"
+                there = next(id for id in chosen if self._database.one(older, (id, state.slots)))
                 raise DataError(self._not_free(there)) from None
             self._database.set(slots=state.slots + len(vectors), next_id=next_id)
         self.storage.renew()

@@ -3,7 +3,7 @@
 Legend: N vectors (slots), D their dimension, B queries, K the number that is asked for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -62,9 +62,9 @@ def _search_all(view: View, queries: np.ndarray, count: int, slots: np.ndarray |
         block = queries[start : start + step]
         if slots is not None and len(slots) <= GATHERED * len(view.vectors):
             for query in block:
-                found = cosines(view.vectors, slots, query)
-                order = np.lexsort((slots, -found))[:count]
-                yield slots[order], found[order]
+                values = cosines(view.vectors, slots, query)
+                order = np.lexsort((slots, -values))[:count]
+                yield slots[order], values[order]
             continue
         estimates = full_estimates(view.vectors, block)
         _leave_out(estimates, view, slots)
@@ -84,7 +84,7 @@ def _leave_out(estimates: np.ndarray, view: View, slots: np.ndarray | None) -> N
         estimates[:, left_out] = -np.inf
 
 
-def _exact(vectors: np.ndarray, slots: np.ndarray | None, query: np.ndarray) -> partial:
+def _exact(vectors: np.ndarray, slots: np.ndarray | None, query: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     if slots is None:
         return partial(cosines, vectors, query=query)
     return lambda places: cosines(vectors, slots[places], query)
