@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 
+@pytest.mark.slow
 def test_both_sides_find_the_same(tmp_path):
     command = [sys.executable, "benchmarks/gallery.py", "--sizes", "3000", "--dim", "512", "--repeats", "2"]
     command += ["--output", str(tmp_path / "out"), "--folder", str(tmp_path)]

@@ -4,7 +4,10 @@ import re
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_killed_twice_nothing_is_lost():
     command = [sys.executable, "benchmarks/index_kills.py", "--kills", "2"]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=600)
