@@ -4,13 +4,17 @@ import csv
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from mgre_cli.index import main
+
+PAGE = Path("docs/gallery.md").resolve()
 
 
 @pytest.fixture
@@ -60,6 +64,18 @@ def test_all_actions(write, capsys):
     assert run("remove", "people", "2", "b-1.jpg") == "removed 2, 7 remain in people\n"
     assert run("check", "people") == "people: 7 entries, 2 removed\n"
     assert len(run("list", "people", "--limit", "4").splitlines()) == 3 + 4
+    assert run("list", "people", "--camera", "none").endswith("abc\nnothing found\n")
+    assert run("search", "people", "--id", "1", "--camera", "none") == "1\nnothing found\n"
+
+
+def test_ids_that_look_like_numbers_stay_as_they_are(write, capsys):
+    write("a", 2, ids=np.array(["007", "1e3"]), cameras=np.array(["01", "2.0"]))
+    assert main(["build", "people", "a.npz"]) == 0
+    assert main(["search", "people", "--id", "007"]) == 0
+    assert [line.split()[1:4:2] for line in capsys.readouterr().out.splitlines()[-2:]] == [
+        ["007", "01"],
+        ["1e3", "2.0"],
+    ]
 
 
 def test_results_in_files(index, write, capsys):
@@ -148,6 +164,24 @@ def test_wrong_use_is_one_line(index, write, capsys, words, message):
     assert sorted(os.listdir()) == before
     assert main(["check", "people"]) == 0
     assert capsys.readouterr().out == "people: 6 entries, 0 removed\n"
+
+
+def test_the_page_s_commands_and_code_run(write, capsys):
+    page = PAGE.read_text()
+    commands, code = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL).group(1) for kind in ("sh", "python"))
+    for name, seed in (("features", 0), ("more", 1), ("queries", 2)):
+        write(name, 30, seed)
+    for command in commands.splitlines():
+        tool, *words = shlex.split(command, comments=True)
+        assert tool == "tools/index.py"
+        assert main(words) == 0
+    assert capsys.readouterr().out.endswith("removed 2, 58 remain in people\npeople: 58 entries, 2 removed\n")
+
+    features = np.random.default_rng(0).standard_normal((5, 2048)).astype(np.float32)
+    model = SimpleNamespace(fingerprint="abc", record=SimpleNamespace(to_json=lambda: "{}"))
+    said = {"cameras": ["gate", "a", "gate", "a", "a"], "metadata": [{"coat": "red"}] * 5}
+    exec(code, {"model": model, "features": features, "queries": features[:1], **said})
+    assert re.fullmatch(r"\[\('1', [\d.e-]+\), \('3', [\d.]+\)\]\n", capsys.readouterr().out)
 
 
 def test_check_says_what_is_wrong(index, capsys):

@@ -34,6 +34,8 @@ def test_the_search_is_exact(make, draw, brute_order, dim, fall):
     a, b = queries[0].astype(float), vectors[order[0][0]].astype(float)
     assert first.cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-13)
     assert first.distance == 1 - first.cosine
+    own = [matches[0] for matches in gallery.search(vectors[:50], fingerprint=MODEL, count=1)]
+    assert all(0 <= match.distance < 1e-14 for match in own)
 
 
 def test_near_ties_keep_their_order(make, draw, brute_order):

@@ -141,15 +141,18 @@ _WRITERS = {".json": _as_json, ".csv": _as_csv}
 
 def _as_table(answer: Answer) -> str:
     rows = [
-        [rank, match.entry.id, match.distance, match.entry.camera, match.entry.time, match.entry.path]
+        [rank, match.entry.id, f"{match.distance:.4f}", match.entry.camera, match.entry.time, match.entry.path]
         for rank, match in _ranked(answer)
     ]
     return f"{printable(answer.query)}\n" + _table(rows, ["rank", "id", "distance", "camera", "time", "path"])
 
 
 def _table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
+    if not rows:
+        return "nothing found"
     cells = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
-    return tabulate(cells, headers=headers, floatfmt=".4f", disable_numparse=[headers.index("id")], missingval="")
+    # What looks like a number stays as it is written: an id may be 007.
+    return tabulate(cells, headers=headers, disable_numparse=True, missingval="", colalign=["left"] * len(headers))
 
 
 def _ranked(answer: Answer) -> list[tuple[int, Match]]:

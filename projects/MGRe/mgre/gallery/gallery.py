@@ -225,6 +225,8 @@ class Gallery:
                 raise DataError(f"there are {len(queries)} queries, but {len(cameras)} cameras: give one each")
             first = count if rerank is None else max(count, rerank.first)
             found = self._nearest(view, queries, first, cameras, filter or Filter())
+            # Rounding can give a vector and itself a cosine above 1. The order is not touched by that.
+            found = [(slots, cosines.clip(-1, 1)) for slots, cosines in found]
             plain = [(slots, 1 - cosines) for slots, cosines in found]
             ranked = plain if rerank is None else _rerank(queries, view, found, rerank)
             matches = []
