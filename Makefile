@@ -1,5 +1,8 @@
 # make quickstart: train, evaluate and re-rank MGRe on drawn pedestrians, in minutes, on a CPU
 # make test:       the tests
+# make quick-test: those that take no seconds each, to run again and again
+# make lint:       ruff's rules and format, and mypy
+# make docs:       the documentation as a site, in build/site
 # make reproduce-quick: the paper's experiments on drawn pedestrians, in an hour or two
 # make torture:    a small training killed at 30 random moments and resumed, compared with an undisturbed one; and a
 #                  gallery that is added to and removed from, killed 30 times
@@ -26,13 +29,16 @@ NAMED := $(filter command environment override,$(firstword $(origin PYTHON)))
 CHECKED := $(if $(NAMED),$(PYTHON),.venv/bin/python)
 OUTPUT ?= logs/gpu-check
 
-.PHONY: quickstart test lint reproduce-quick torture gpu-check
+.PHONY: quickstart test quick-test lint docs reproduce-quick torture gpu-check
 
 quickstart: $(READY)
 	.venv/bin/python tools/quickstart.py
 
 test: $(READY)
-	.venv/bin/python -m pytest -n 2
+	.venv/bin/python -m pytest -n 2 --dist worksteal
+
+quick-test: $(READY)
+	.venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 reproduce-quick: $(READY)
 	.venv/bin/python tools/reproduce.py table4 table5 table6 table7 figure4 figure5 figure6 \
@@ -49,6 +55,9 @@ lint: $(READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 $(READY): setup.py
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info[:2] <= (3, 13) else \

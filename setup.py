@@ -9,6 +9,8 @@ from setuptools import find_packages, setup
 CUHK03 = ["h5py>=3.9", "imageio>=2.31"]
 # Figure 4's activation maps (captum 0.9 is the first for numpy 2), and the plots.
 REPRODUCE = ["captum>=0.9", "matplotlib>=3.7"]
+# torch's exporter on torch.export is written in onnxscript; torch does not install it.
+EXPORT = ["onnx>=1.16", "onnxscript>=0.5"]
 
 setup(
     name="mgre",
@@ -20,7 +22,11 @@ setup(
     # The shipped configs are a part of the package where it is installed, and stand in configs/ here.
     package_dir={"": "projects/MGRe", "mgre.shipped_configs": "configs"},
     packages=[*find_packages("projects/MGRe"), "mgre.shipped_configs"],
-    package_data={"mgre": ["py.typed"], "mgre.shipped_configs": ["MGRe/*.yml", "MGRe/ablations/*.yml"]},
+    package_data={
+        "mgre": ["py.typed"],
+        "mgre.reporting": ["*.html"],
+        "mgre.shipped_configs": ["MGRe/*.yml", "MGRe/ablations/*.yml"],
+    },
     license_files=["LICENSE"],
     classifiers=[
         "Intended Audience :: Science/Research",
@@ -45,8 +51,11 @@ setup(
         "tabulate>=0.9",
         "tensorboard>=2.12",
         "gdown>=5.0",
-        "pillow>=10.0",
+        "pillow>=10.1",  # the first with a font that can have a size
         "packaging>=22.0",  # the versions that plugins ask for
+        # The report's template, which escapes what it is given, and the type of what is escaped. torch needs both too.
+        "jinja2>=3.1",
+        "markupsafe>=2.0",
         "timm>=1.0",
         "safetensors>=0.4",
         "tqdm>=4.65",
@@ -58,11 +67,19 @@ setup(
         # opencv-python and opencv-contrib-python, whose files overwrite those of opencv-python-headless.
         "pose": ["onnxruntime>=1.18"],
         "pose-gpu": ["onnxruntime-gpu>=1.18"],
+        "parquet": ["pyarrow>=16"],  # what mgre extract writes .parquet with; 16 is the first that is built for numpy 2
         "cuhk03": CUHK03,
         "reproduce": REPRODUCE,
+        # mgre export writes a file with two packages, and checks it with onnxruntime, which alone is enough to use it.
+        "onnx": [*EXPORT, "onnxruntime>=1.18"],
+        # mgre export --format openvino, and the use of its files; nncf is for its int8 alone.
+        "openvino": [*EXPORT, "openvino>=2024.6", "nncf>=2.14"],
         "dev": [
-            *("onnx>=1.16", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.6"),
+            *EXPORT,
+            *("pyarrow>=16", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.6"),
             "mypy>=2.4,<2.5",  # each minor version finds other faults
+            # The site of docs/.
+            *("mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"),
             *CUHK03,
             *REPRODUCE,
         ],

@@ -18,6 +18,7 @@ from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling import build_model
 from fastreid.utils.logger import setup_logger
 from mgre.config import add_mgre_config, load_config
+from mgre.engine.training_record import make_record
 from PIL import Image
 from torch import nn
 
@@ -30,7 +31,10 @@ _LEFT = ((0.56, 0.07), (0.62, 0.1), (0.75, 0.25), (0.85, 0.4), (0.85, 0.52), (0.
 
 # Tests of DETERMINISTIC need it. torch reads it once in a process, at the first product on a GPU.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-torch.set_num_threads(1)  # one process per core: more threads than cores only wait for each other
+# One process per core: more threads than cores only wait for each other, which takes the time of those that work. The
+# variable is for the processes that tests start.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)
@@ -250,3 +254,32 @@ def build_small(small_config: Callable[..., CfgNode]) -> Callable[..., nn.Module
         return build_model(small_config(config, **overrides))
 
     return build
+
+
+@pytest.fixture
+def save_model(tmp_path: Path, small_config: Callable[..., CfgNode], build_small: Callable[..., nn.Module]) -> Callable:
+    """Write a checkpoint with a record, of a small model that is not trained but whose statistics and boxes are no
+    longer those of the start; the model itself and the path."""
+
+    def save(config: str = "Base-MGRe", name: str = "model.pth", **overrides: str) -> tuple[nn.Module, Path]:
+        model = build_small(config, **overrides)
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor += 0.02 * torch.randn_like(tensor)
+        path = tmp_path / name
+        record = make_record(small_config(config, **overrides), {"mAP": 12.5})
+        torch.save({"model": model.state_dict(), "record": record.to_json()}, path)
+        return model.eval(), path
+
+    return save
+
+
+@pytest.fixture
+def write_crops(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., list[Path]]:
+    """Write crops of several sizes."""
+
+    def write(number: int = 5) -> list[Path]:
+        return [write_image(tmp_path / "crops" / f"{i}.png", (40 + 9 * i, 20 + 5 * i)) for i in range(number)]
+
+    return write

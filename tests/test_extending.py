@@ -27,6 +27,8 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 RUN_COMMANDS = """
 import json, os, runpy, sys
 import mgre.engine.run
+
+pytestmark = pytest.mark.slow
 for number, (tool, *words) in enumerate(json.load(sys.stdin)):
     process = os.fork()
     if not process:

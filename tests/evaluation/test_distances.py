@@ -70,3 +70,21 @@ def test_blocks_cover_all_rows_once(monkeypatch):
 
 def test_an_empty_gallery():
     assert np.asarray(cosine_rows(features(3, 0), torch.empty(0, 5))).shape == (3, 0)
+
+
+def test_single_rows_have_the_bits_of_their_blocks(monkeypatch):
+    monkeypatch.setattr(distances, "MIN_ROWS", 7)
+    monkeypatch.setattr(distances, "BLOCK_SIZE", 1)
+    asked = []
+
+    def rows(start, stop):
+        asked.append((start, stop))
+        return np.arange(start, stop)[:, None] + 0.5 * (stop - start) * np.ones(3)
+
+    found = DistanceRows((20, 3), rows)
+    whole = np.asarray(found)
+    asked.clear()
+    picked = list(found.of([1, 6, 7, 19]))
+    assert [number for number, _ in picked] == [1, 6, 7, 19]
+    np.testing.assert_array_equal([row for _, row in picked], whole[[1, 6, 7, 19]])
+    assert asked == [(0, 7), (7, 14), (14, 20)]

@@ -6,7 +6,7 @@ from mgre.errors import DataError
 from mgre.evaluation import distances as distances_module
 from mgre.evaluation import ranking
 from mgre.evaluation.distances import DistanceRows
-from mgre.evaluation.ranking import eval_market1501
+from mgre.evaluation.ranking import eval_market1501, noting
 
 # The toolbox's own function, which the package replaces by the one under test.
 toolbox_eval_market1501 = rank.eval_market1501.__wrapped__
@@ -191,3 +191,54 @@ def test_no_query_has_a_match(num_gallery):
     gallery = np.full(num_gallery, 2)
     with pytest.raises(DataError, match="no query has a match"):
         eval_market1501(np.zeros((2, num_gallery)), np.array([0, 1]), gallery, np.array([0, 0]), gallery)
+
+
+# -- Rank lists ------------------------------------------------------------------------------------
+
+
+def note(problem):
+    with noting() as notes:
+        figures = eval_market1501(*problem, 50)
+    (ranked,) = notes
+    return ranked, figures
+
+
+@pytest.mark.parametrize("levels", [2, 10, 10**6])
+@pytest.mark.parametrize("seed", range(3))
+def test_lists_are_those_that_were_counted(seed, levels):
+    """The figures of the lists, counted one image after the other, are the evaluation's; with few levels there are
+    many ties."""
+    distances, *labels = random_problem(seed)
+    problem = ((distances % levels).astype(np.float32), *labels)
+    ranked, (cmc, precisions, penalties) = note(problem)
+    q_pids, g_pids, q_camids, g_camids = labels
+    found = []
+    for query, images, at in ranked.sorted_galleries(range(len(q_pids))):
+        own = [i for i in range(200) if g_pids[i] == q_pids[query] and g_camids[i] == q_camids[query]]
+        left = [i for i in range(200) if i not in own]
+        assert images.tolist() == sorted(left, key=lambda image: (problem[0][query, image], image))
+        np.testing.assert_array_equal(at, problem[0][query, images])
+        ranks = [rank for rank, image in enumerate(images, start=1) if g_pids[image] == q_pids[query]]
+        if ranks:
+            found.append((ranks[0], np.mean([i / r for i, r in enumerate(ranks, start=1)]), len(ranks) / ranks[-1]))
+        assert (ranked.figures.first_ranks[query] or None) == (ranks[0] if ranks else None)
+    firsts, expected_precisions, expected_penalties = zip(*found, strict=True)
+    np.testing.assert_allclose(cmc, [np.mean(np.array(firsts) <= rank) for rank in range(1, 51)], rtol=1e-6)
+    np.testing.assert_allclose(precisions, expected_precisions)
+    np.testing.assert_allclose(penalties, expected_penalties)
+
+
+def test_nothing_is_noted_outside():
+    problem = random_problem(0)
+    with noting() as notes:
+        pass
+    eval_market1501(*problem)
+    assert notes == []
+
+
+def test_queries_without_a_match_have_no_figures():
+    ranked, _ = note((np.array([[0.1, 0.2], [0.1, 0.2]]), *map(np.array, ([1, 5], [2, 1], [0, 0], [1, 1]))))
+    assert ranked.figures.counted.tolist() == [True, False]
+    assert ranked.figures.first_ranks.tolist() == [2, 0]
+    assert ranked.figures.precisions[0] == 0.5 and np.isnan(ranked.figures.precisions[1])
+    assert ranked.figures.cmc(2).tolist() == [0.0, 1.0]

@@ -1,39 +1,33 @@
-"""Trained models for the tests of inference."""
+"""A model for the tests of inference that can be computed by hand."""
 
-from collections.abc import Callable
-from pathlib import Path
-
+import numpy as np
 import pytest
-import torch
-from fastreid.config import CfgNode
-from mgre.engine.training_record import make_record
-from torch import nn
+from mgre.inference import Description, Model
+from mgre.record import ModelRecord
+
+
+class PlainModel(Model):
+    """Features that can be computed by hand: the mean of each channel, and the first pixel's red; a region."""
+
+    def __init__(self, name: str = "plain") -> None:
+        record = ModelRecord("Plain", (8, 4), None, (0, 0, 0), (1, 1, 1), "", {"stage1": ["head"]}, {"stage1": 1.0})
+        super().__init__(record, f"{name}.pth")
+        self.fingerprint = name
+        self.batches: list[int] = []
+
+    fingerprint = ""
+
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        self.batches.append(len(pixels))
+        means = pixels.mean(axis=(2, 3), dtype=np.float64)
+        return np.column_stack([means, pixels[:, 0, 0, 0]]).astype(np.float32)
+
+    def describe_pixels(self, pixels: np.ndarray) -> Description:
+        features = self.embed_pixels(pixels)
+        boxes = np.column_stack([features[:, :1] * 0, features[:, :3] / 255])
+        return Description(features, {"head": boxes}, {"stage1": np.stack([features * 0.75, features * 0.25], axis=1)})
 
 
 @pytest.fixture
-def save_model(tmp_path: Path, small_config: Callable[..., CfgNode], build_small: Callable[..., nn.Module]) -> Callable:
-    """Write a checkpoint with a record, of a small model that is not trained but whose statistics and boxes are no
-    longer those of the start; the model itself and the path."""
-
-    def save(config: str = "Base-MGRe", name: str = "model.pth", **overrides: str) -> tuple[nn.Module, Path]:
-        model = build_small(config, **overrides)
-        with torch.no_grad():
-            for tensor in model.state_dict().values():
-                if tensor.is_floating_point():
-                    tensor += 0.05 * torch.rand_like(tensor)
-        path = tmp_path / name
-        record = make_record(small_config(config, **overrides), {"mAP": 12.5})
-        torch.save({"model": model.state_dict(), "record": record.to_json()}, path)
-        return model.eval(), path
-
-    return save
-
-
-@pytest.fixture
-def write_crops(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., list[Path]]:
-    """Write crops of several sizes."""
-
-    def write(number: int = 5) -> list[Path]:
-        return [write_image(tmp_path / "crops" / f"{i}.png", (40 + 9 * i, 20 + 5 * i)) for i in range(number)]
-
-    return write
+def plain_model() -> type[PlainModel]:
+    return PlainModel

@@ -158,7 +158,10 @@ def test_single_grained_features_come_from_the_last_map(build_ablation, make_bat
         ({"MODEL.MGRE.SOURCE_BLOCKS": "(1, 2)"}, "MODEL.MGRE.SOURCE_BLOCKS .* three of 1, 2, 3, 4"),
         ({"MODEL.MGRE.SOURCE_BLOCKS": "(1, 2, 5)"}, "MODEL.MGRE.SOURCE_BLOCKS"),
         ({"MODEL.MGRE.BOXES": "keypoint"}, "MODEL.MGRE.BOXES has 'keypoint'.*nearest: keypoints"),
-        ({"MODEL.MGRE.REGIONS": "whole_image"}, "'whole_image' has regions without key points.*has to be prior"),
+        (
+            {"MODEL.MGRE.REGIONS": "whole_image"},
+            "'whole_image' has regions without key points.*set MODEL.MGRE.BOXES prior",
+        ),
         ({"MODEL.MGRE.REGION_FEATURES": "False", "MODEL.MGRE.BOXES": "prior"}, "REGION_FEATURES False"),
         ({"MODEL.MGRE.REGION_FEATURES": "False", "MODEL.MGRE.LOCATION.LOSS_WEIGHT": "0.0"}, "LOSS_WEIGHT above 0"),
     ],

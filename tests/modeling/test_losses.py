@@ -85,6 +85,12 @@ def test_a_registered_loss_is_computed_for_each_stage_by_weights_of_its_own(pull
     assert len({id(g) for g in gradients}) == 4 and all(g.abs().sum() > 0 for g in gradients)
 
 
+def test_a_loss_of_more_numbers_is_refused(pull, build_small, make_batch, storage, monkeypatch):
+    monkeypatch.setattr(Pull, "forward", lambda self, outputs, targets: outputs["features"].sum(dim=1))
+    with pytest.raises(ConfigError, match=r"loss 'Pull' .* gives a tensor \(6,\); allowed: a scalar"):
+        build_small(**pull).train()(make_batch())
+
+
 def test_a_model_without_registered_losses_has_the_weights_it_had(build_small):
     assert not [name for name in build_small().state_dict() if "losses" in name]
     assert not [name for name in build_small("ablations/baseline").state_dict() if "losses" in name]

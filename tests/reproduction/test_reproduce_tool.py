@@ -74,6 +74,7 @@ def read_table(path: Path) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
+@pytest.mark.slow
 def test_trains_once_and_picks_up_what_is_there(tool, plan, finish, tmp_path, capsys):
     lines = command_lines(tool, capsys, "table7", *plan)
     stem = tmp_path / "runs" / "reproduce-quick"
@@ -289,6 +290,7 @@ def test_a_failed_job_is_told_and_leaves_the_others(tmp_path, monkeypatch):
     assert run_jobs([good]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_job_save_its_state(tmp_path, number):
     slow = tmp_path / "slow.py"

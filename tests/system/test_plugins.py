@@ -98,6 +98,8 @@ def test_a_module_that_fails_shows_its_traceback_and_then_one_line(write, capsys
         (REGISTERS + REGISTERS, "registers the name 'part', which is taken in the registry SEEN: choose another"),
         ("MGRE_REQUIRES = '>=99'\nraise RuntimeError", "was made for mgre >=99, and this is mgre"),
         ("MGRE_REQUIRES = 'new'\n", "has MGRE_REQUIRES 'new'; allowed: "),
+        ("MGRE_REQUIRES = wanted()\n", r"has MGRE_REQUIRES 'wanted\(\)'; allowed: "),
+        ("MGRE_REQUIRES = ('\n", "cannot be imported: SyntaxError: "),
     ],
 )
 def test_what_a_module_may_do_wrong(write, content, message):

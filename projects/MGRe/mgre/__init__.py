@@ -9,7 +9,7 @@ import os
 
 from mgre.version import VERSION as __version__
 
-__all__ = ["Description", "Model", "__version__", "load"]
+__all__ = ["Description", "Model", "Share", "__version__", "load", "pair_shares", "similarity"]
 
 if "MGRE_INFERENCE_ONLY" not in os.environ and importlib.util.find_spec("fastreid"):
     from mgre import compat
@@ -22,3 +22,4 @@ if "MGRE_INFERENCE_ONLY" not in os.environ and importlib.util.find_spec("fastrei
     __all__ += ["add_mgre_config", "compat", "data", "modeling"]
 
 from mgre.inference import Description, Model, load
+from mgre.inference.similarity import Share, pair_shares, similarity

@@ -41,10 +41,11 @@ class LossError(TrainingError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """For an error's message: " (nearest: ...)" with the known name most similar to ``name``, or the empty string.
 
-    >>> nearest("talbe1", ["table1", "whole_image"])
-    ' (nearest: table1)'
-    >>> nearest("stripes", ["table1", "whole_image"])
-    ''
+    Examples:
+        >>> nearest("talbe1", ["table1", "whole_image"])
+        ' (nearest: table1)'
+        >>> nearest("stripes", ["table1", "whole_image"])
+        ''
     """
     matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (nearest: {matches[0]})" if matches else ""
@@ -53,8 +54,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def first_names(names: Sequence[str], count: int = 3) -> str:
     """For a message: the first ``count`` of the names, and whether there are more.
 
-    >>> first_names(["a", "b", "c", "d"], count=2)
-    'a, b, ...'
+    Examples:
+        >>> first_names(["a", "b", "c", "d"], count=2)
+        'a, b, ...'
     """
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
@@ -62,8 +64,9 @@ def first_names(names: Sequence[str], count: int = 3) -> str:
 def shell_word(text: str) -> str:
     """For a message: ``text`` as one word of a shell, in quotes where it needs some.
 
-    >>> print(shell_word("logs/mine"), shell_word("my logs"), shell_word("$HOME"))
-    logs/mine "my logs" '$HOME'
+    Examples:
+        >>> print(shell_word("logs/mine"), shell_word("my logs"), shell_word("$HOME"))
+        logs/mine "my logs" '$HOME'
     """
     if re.fullmatch(r"[\w@%+=:,./-]+", text, re.ASCII):
         return text
@@ -73,7 +76,8 @@ def shell_word(text: str) -> str:
 def printable(text: str) -> str:
     r"""``text`` with its control and invisible characters escaped: a file name may hold commands to a terminal.
 
-    >>> print(printable("crop\x1b[2J.jpg"), printable("größe.jpg"))
-    crop\x1b[2J.jpg größe.jpg
+    Examples:
+        >>> print(printable("crop\x1b[2J.jpg"), printable("größe.jpg"))
+        crop\x1b[2J.jpg größe.jpg
     """
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

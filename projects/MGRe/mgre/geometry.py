@@ -51,9 +51,10 @@ def _members(regions: tuple[Region, ...], num_keypoints: int, device: torch.devi
 def paired_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """Intersection over union of boxes (..., 4) with the ``others`` (..., 4) at the same index; (...) in [0, 1].
 
-    >>> left, middle = torch.tensor([0.0, 0.0, 0.5, 1.0]), torch.tensor([0.25, 0.0, 0.75, 1.0])
-    >>> round(paired_iou(left, middle).item(), 3)  # a third of the union is in both
-    0.333
+    Examples:
+        >>> left, middle = torch.tensor([0.0, 0.0, 0.5, 1.0]), torch.tensor([0.25, 0.0, 0.75, 1.0])
+        >>> round(paired_iou(left, middle).item(), 3)  # a third of the union is in both
+        0.333
     """
     low = torch.maximum(boxes[..., :2], others[..., :2])
     high = torch.minimum(boxes[..., 2:], others[..., 2:])

@@ -63,8 +63,9 @@ class Region:
     def sample_size(self, map_size: Sequence[int]) -> tuple[int, int]:
         """N x M on a map of ``map_size`` (H, W): Table 1's at 256 x 128, in proportion elsewhere.
 
-        >>> REGION_SETS["table1"][0].sample_size((64, 32)), REGION_SETS["table1"][0].sample_size((96, 32))
-        ((8, 8), (12, 8))
+        Examples:
+            >>> TABLE1[0].sample_size((64, 32)), TABLE1[0].sample_size((96, 32))
+            ((8, 8), (12, 8))
         """
         height, width = (int(side) for side in map_size)  # the sides are tensors while the model is traced
         return max(1, round(self.size[1] * height)), max(1, round(self.size[0] * width))
@@ -116,8 +117,9 @@ def whole_image() -> tuple[Region, ...]:
 def prior_boxes(regions: Sequence[Region]) -> list[list[float]]:
     """(R, 4), (x_min, y_min, x_max, y_max), normalised: the boxes of the regions before training.
 
-    >>> prior_boxes(get_regions("whole_image", [3])["stage3"])
-    [[0.0, 0.0, 1.0, 1.0]]
+    Examples:
+        >>> prior_boxes(get_regions("whole_image", [3])["stage3"])
+        [[0.0, 0.0, 1.0, 1.0]]
     """
     return [
         [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
@@ -134,8 +136,9 @@ def source_maps(stages: Sequence[int], source_blocks: Sequence[int]) -> dict[str
         stages: the stages with regions.
         source_blocks: the number of the map for stages 1, 2 and 3.
 
-    >>> source_maps([1, 3], source_blocks=(1, 2, 3))
-    {'stage1': 'stage1', 'stage3': 'stage3', 'stage4': 'stage4'}
+    Examples:
+        >>> source_maps([1, 3], source_blocks=(1, 2, 3))
+        {'stage1': 'stage1', 'stage3': 'stage3', 'stage4': 'stage4'}
     """
     return {f"stage{i}": f"stage{source_blocks[i - 1]}" for i in sorted(stages)} | {"stage4": "stage4"}
 
@@ -297,7 +300,8 @@ def _parse_pair(value: Any, where: str) -> tuple[float, float]:
 def count_maps(regions: dict[str, tuple[Region, ...]]) -> dict[str, int]:
     """How many maps each stage embeds: one for each region, and one of the whole image in stage 4.
 
-    >>> count_maps(get_regions("table1", [1, 2, 3]))
-    {'stage1': 4, 'stage2': 2, 'stage3': 1, 'stage4': 1}
+    Examples:
+        >>> count_maps(get_regions("table1", [1, 2, 3]))
+        {'stage1': 4, 'stage2': 2, 'stage3': 1, 'stage4': 1}
     """
     return {stage: len(members) for stage, members in regions.items()} | {"stage4": 1}

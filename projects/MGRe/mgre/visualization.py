@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 from torchvision.transforms.functional import pad, resize, to_pil_image
 from torchvision.utils import draw_bounding_boxes, draw_keypoints, make_grid
 
+from mgre.colors import COLORS
 from mgre.data.keypoints import COCO_SKELETON
 from mgre.errors import SetupError
 
@@ -19,9 +20,6 @@ LINE_WIDTH = 2
 
 # Least width of an entry in a sheet's legend, a colour and a name, in pixels.
 LEGEND_WIDTH = 112
-
-# One colour a region, in the region set's order.
-COLORS = ("#ffd400", "#ff3b30", "#34c8ff", "#4cd964", "#ff7ad9", "#b48cff", "#ffffff", "#ff9500")
 
 
 def new_figure(**options: Any) -> "Figure":
@@ -88,10 +86,11 @@ def contact_sheet(tiles: Sequence[torch.Tensor], regions: Sequence[str], *, colu
     """
     height, width = (max(tile.shape[side] for tile in tiles) for side in (-2, -1))
     padded = [pad(tile, [0, 0, width - tile.shape[-1], height - tile.shape[-2]], fill=32) for tile in tiles]
-    return _add_legend(to_pil_image(make_grid(padded, nrow=columns, padding=4, pad_value=32)), regions)
+    return add_legend(to_pil_image(make_grid(padded, nrow=columns, padding=4, pad_value=32)), regions)
 
 
-def _add_legend(grid: Image.Image, names: Sequence[str]) -> Image.Image:
+def add_legend(grid: Image.Image, names: Sequence[str]) -> Image.Image:
+    """The picture over a legend of regions' colours, by their ``names`` in the order of :func:`draw_regions`."""
     width = max(grid.width, 4 * LEGEND_WIDTH)
     line, step = 20, width // 4
     lines = -(-len(names) // 4)

@@ -10,6 +10,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    """A seed of numpy: a whole number from 0 to 2^32 - 1."""
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"'{text}' is not allowed: give a whole number from 0 to 2^32 - 1")
+    return int(text)
+
+
 def fraction(text: str) -> float:
     """A number above 0, at most 1."""
     try:
@@ -27,4 +34,17 @@ def add_allow_imports(parser: argparse.ArgumentParser) -> None:
         "--allow-imports",
         action="store_true",
         help="import the modules that the config file names in IMPORTS, which runs their code: only if you trust it",
+    )
+
+
+def add_evaluated_model(parser: argparse.ArgumentParser) -> None:
+    """The options of a command that evaluates a model: what to evaluate, and on which data set."""
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument(
+        "--config-file", metavar="FILE", help="the config of the training; MODEL.WEIGHTS names the model"
+    )
+    model.add_argument("--model", metavar="FILE", help="a checkpoint, with the config in its record")
+    add_allow_imports(parser)
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="config overrides in pairs, such as TEST.RERANK.ENABLED True"
     )

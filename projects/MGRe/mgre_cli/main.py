@@ -9,9 +9,18 @@ import sys
 # The commands by name: the module of mgre_cli, and what the command is for.
 COMMANDS = {
     "train": ("train", "train a config, or evaluate it with --eval-only"),
+    "rank": ("rank", "rank lists of an evaluation as pictures"),
+    "report": ("report", "an evaluation as one HTML file to look at"),
     "quickstart": ("quickstart", "train, evaluate and re-rank on drawn pedestrians, in minutes, on a CPU"),
+    "compare": ("compare", "are these images of one person, and which regions say so?"),
+    "calibrate": ("calibrate", "measure what a model's scores mean, on labelled images"),
     "extract-keypoints": ("extract_keypoints", "find, import or check key points"),
     "select-weights": ("select_weights", "choose the weights of the final feature on a validation set"),
+    "extract": ("extract", "compute the features of images with a trained model"),
+    "convert": ("convert", "write a model's weights and record alone, such as .safetensors"),
+    "card": ("card", "print a model card"),
+    "export": ("export", "files for ONNX runtimes and trackers, checked against PyTorch"),
+    "evaluate": ("evaluate", "metrics of a checkpoint or an exported file, as other runtimes feed it"),
     "index": ("index", "keep a gallery of features on disk, and search it exactly"),
     "reproduce": ("reproduce", "the paper's tables and figures"),
     "compare-results": ("compare_results", "a run's figures beside the expected ones"),

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 
@@ -12,13 +13,25 @@ STACK = {
     "fastreid": "pip install --no-deps fastreid==1.4.0 (without --no-deps it would bring torch 1.13)",
 }
 
+# Set, the import of mgre leaves the toolbox and torch out.
+_INFERENCE_ONLY = "MGRE_INFERENCE_ONLY"
+# Commands whose --model may be an exported file, which needs neither.
+_TAKE_EXPORTED = ("compare", "extract", "index")
+
 
 def start(command: str, args: argparse.Namespace) -> int:
     """Call ``run(args)`` of the module mgre.commands.``command``; the exit status.
 
     The module is imported only here, after the options have been parsed: that imports torch, which takes seconds.
     """
-    return call(lambda: importlib.import_module(f"mgre.commands.{command}").run(args))
+
+    def work() -> object:
+        return importlib.import_module(f"mgre.commands.{command}").run(args)
+
+    if command in _TAKE_EXPORTED and str(getattr(args, "model", "")).endswith(".onnx"):
+        _import_without_toolbox()
+        return _run(work)
+    return call(work)
 
 
 def call(function: Callable[[], object]) -> int:
@@ -27,6 +40,18 @@ def call(function: Callable[[], object]) -> int:
         if importlib.util.find_spec(package) is None:
             print(f"error: {package} is not installed: {remedy}", file=sys.stderr)
             return 1
+    return _run(function)
+
+
+def _run(function: Callable[[], object]) -> int:
     from mgre.commands.main import main as run_command
 
     return run_command(function)
+
+
+def _import_without_toolbox() -> None:
+    os.environ[_INFERENCE_ONLY] = "1"
+    try:
+        importlib.import_module("mgre")
+    finally:
+        del os.environ[_INFERENCE_ONLY]  # processes that the command starts may need the toolbox

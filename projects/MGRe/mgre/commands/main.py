@@ -5,9 +5,10 @@ import signal
 import sys
 from collections.abc import Callable
 
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
-
 from mgre.errors import MGReError, printable
+
+# Before the message of an error that comes from another process.
+_ORIGIN = re.compile(r"\Amgre\.[\w.]+Error: ")
 
 
 def main(function: Callable[[], object]) -> int:
@@ -18,18 +19,35 @@ def main(function: Callable[[], object]) -> int:
     """
     try:
         status = function()
-    except ProcessExitedException as error:
+    except MGReError as error:
+        return _fail(str(error))
+    except Exception as error:
+        status = _status_of_process(error)
+        if status is None:
+            raise
+    return status if isinstance(status, int) else 0
+
+
+def _status_of_process(error: Exception) -> int | None:
+    """The exit status where a process that torch has started has failed; None for any other error."""
+    # Not imported here: commands that do without torch start no process by it.
+    processes = sys.modules.get("torch.multiprocessing")
+    if processes is None:
+        return None
+    if isinstance(error, processes.ProcessExitedException):
         if error.exit_code >= 0:
             return error.exit_code  # the process has printed the reason
         reason = " (out of memory?)" if error.exit_code == -signal.SIGKILL else ""
         print(f"error: {error}{reason}; the other processes were ended", file=sys.stderr)
         return 128 - error.exit_code
-    except (MGReError, ProcessRaisedException) as error:
+    if isinstance(error, processes.ProcessRaisedException):
         # The error of another process arrives as the text of its traceback, whose last line is the message.
-        message = printable(str(error) if isinstance(error, MGReError) else str(error).strip().splitlines()[-1])
-        origin = re.match(r"mgre\.[\w.]+Error: ", message)
-        if not isinstance(error, MGReError) and not origin:
-            raise
-        print(f"error: {message[origin.end() if origin else 0 :]}", file=sys.stderr)
-        return 1
-    return status if isinstance(status, int) else 0
+        message = str(error).strip().splitlines()[-1]
+        if _ORIGIN.match(message):
+            return _fail(message)
+    return None
+
+
+def _fail(message: str) -> int:
+    print(f"error: {printable(_ORIGIN.sub('', message))}", file=sys.stderr)
+    return 1

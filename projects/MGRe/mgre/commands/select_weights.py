@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mgre.config import load_config, overrides_of
 from mgre.data import build_test_loader
-from mgre.data.validation_split import SUFFIX, base_of_validation
+from mgre.data.validation_split import base_of_validation, validation_of
 from mgre.engine.load_model import load_model
 from mgre.errors import ConfigError, SetupError
 from mgre.evaluation.stage_weights import (
@@ -117,9 +117,9 @@ def _validation_set(cfg: CfgNode) -> str:
     tested, trained = cfg.DATASETS.TESTS[0], cfg.DATASETS.NAMES[0]
     if base_of_validation(tested):
         return tested
-    if base_of_validation(trained):
-        return trained
-    name = trained + SUFFIX
+    name = validation_of(trained)
+    if name == trained:
+        return name
     print(
         f"warning: by the config, {trained} was trained on, with the identities of {name}: weights for images seen in "
         f"training need not be good for others; train with DATASETS.NAMES \"('{name}',)\"",

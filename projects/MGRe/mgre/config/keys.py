@@ -246,6 +246,12 @@ KEYS = (
         "Mean IoU of each region's predicted box with the box of the key points, where test images have key points.",
     ),
     Key(
+        "TEST.REPORT",
+        False,
+        "Let --eval-only write report.html into OUTPUT_DIR: figures with intervals, curves, pairs of cameras, the "
+        "worst queries. The file has test images in it.",
+    ),
+    Key(
         "TEST.AMP.ENABLED",
         False,
         "Inference in mixed precision. Features and boxes are float32 all the same.",

@@ -83,10 +83,16 @@ def read_folders(folder: str) -> dict[str, list[Item]]:
             f"Folder '{folder}' has no {' and no '.join(missing)}; the Market-1501 layout is "
             f"{', '.join(SPLIT_FOLDERS.values())} with images like 0001_c1_000001.jpg (or set DATASETS.CUSTOM.CSV)"
         )
-    return {split: list(_read_folder(os.path.join(folder, name))) for split, name in SPLIT_FOLDERS.items()}
+    return {split: list(read_labelled_folder(os.path.join(folder, name))) for split, name in SPLIT_FOLDERS.items()}
 
 
-def _read_folder(folder: str) -> Iterator[Item]:
+def read_labelled_folder(folder: str) -> Iterator[Item]:
+    """Items (path, identity, camera from 0) of the images in a folder, or in the folders in it if it has none itself;
+    without junk images.
+
+    Raises:
+        DataError: the name of an image is not of the form ``<identity>_c<camera>...``.
+    """
     for path in list_image_files(folder, or_in_its_folders=True):
         match = _NAME.match(os.path.basename(path))
         identity, camera = map(int, match.groups()) if match else (0, 0)

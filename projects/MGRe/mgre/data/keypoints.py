@@ -82,8 +82,9 @@ def match_keypoints(
 def file_name_of(image_path: str, folder: str) -> str:
     """The ``file_name`` of an image in a key point file: relative to the data set's folder, with forward slashes.
 
-    >>> file_name_of("own/query/a.jpg", "own"), file_name_of("others/b.jpg", "own")
-    ('query/a.jpg', '../others/b.jpg')
+    Examples:
+        >>> file_name_of("own/query/a.jpg", "own"), file_name_of("others/b.jpg", "own")
+        ('query/a.jpg', '../others/b.jpg')
     """
     inner = image_path.removeprefix(os.path.join(folder, ""))
     # relpath asks for the working directory, for each image anew; most images lie below the folder.

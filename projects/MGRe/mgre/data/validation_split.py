@@ -22,6 +22,11 @@ def base_of_validation(name: str) -> str | None:
     return base if base != name and base in known and name not in known else None
 
 
+def validation_of(trained_on: str) -> str:
+    """The validation set of a data set that was trained on: itself, if what remains of a validation split was."""
+    return trained_on if base_of_validation(trained_on) else trained_on + SUFFIX
+
+
 class ValidationSplit(ImageDataset):
     """A training set, of which some identities are split off as query and gallery.
 

@@ -28,7 +28,7 @@ def make_record(cfg: CfgNode, figures: Mapping[str, float]) -> ModelRecord:
         center_crop=_pair(crop.SIZE) if crop.ENABLED else None,
         pixel_mean=tuple(cfg.MODEL.PIXEL_MEAN),
         pixel_std=tuple(cfg.MODEL.PIXEL_STD),
-        config=_without_paths(cfg),
+        config=config_text(cfg),
         regions=_regions(cfg),
         stage_weights={f"stage{i}": float(w) for i, w in enumerate(cfg.MODEL.MGRE.STAGE_WEIGHTS, start=1)},
         trained_on=list(cfg.DATASETS.NAMES),
@@ -46,10 +46,13 @@ def _regions(cfg: CfgNode) -> dict[str, list[str]]:
     return {stage: [r.name for r in members] for stage, members in regions.items()} | {"stage4": ["whole_image"]}
 
 
-def _without_paths(cfg: CfgNode) -> str:
+def config_text(cfg: CfgNode) -> str:
+    """The config as YAML, without paths of this machine."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.MGRE.pop("COMPUTED_CHANNELS", None)
+    if cfg.SOLVER.WARMUP_EPOCHS > 0:
+        cfg.SOLVER.WARMUP_ITERS = 0  # the trainer has computed it, and a config may give only one of the two
     for key in _PATHS:
         cfg.merge_from_list([key, ""])
     return cfg.dump()

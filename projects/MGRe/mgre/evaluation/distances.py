@@ -5,8 +5,9 @@ Legend: Q queries, G gallery images, D the features' dimension.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -36,11 +37,34 @@ class DistanceRows:
     shape: tuple[int, int]
     rows: Callable[[int, int], np.ndarray]
 
+    @classmethod
+    def of_array(cls, array: np.ndarray) -> DistanceRows:
+        """The rows of a whole matrix (Q, G)."""
+        return cls(array.shape, lambda start, stop: array[start:stop].copy())
+
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """All rows in turn, as the number of a block's first row and the block."""
-        step = max(MIN_ROWS, BLOCK_SIZE // max(1, self.shape[1]))
-        for start in range(0, self.shape[0], step):
-            yield start, self.rows(start, min(start + step, self.shape[0]))
+        for start in range(0, self.shape[0], self._step):
+            yield start, self._block(start)
+
+    def of(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Some rows, each as its number and (G,).
+
+        Each is cut out of its block of :meth:`blocks`, because a product of other rows may round in another way.
+
+        Args:
+            numbers: in ascending order.
+        """
+        for start, members in groupby(numbers, lambda number: number - number % self._step):
+            block = self._block(start)
+            yield from ((number, block[number - start]) for number in members)
+
+    @property
+    def _step(self) -> int:
+        return max(MIN_ROWS, BLOCK_SIZE // max(1, self.shape[1]))
+
+    def _block(self, start: int) -> np.ndarray:
+        return self.rows(start, min(start + self._step, self.shape[0]))
 
     # __mul__ and __add__ change a block in place, because each call of ``rows`` gives a new array.
     def __mul__(self, factor: float) -> DistanceRows:

@@ -10,6 +10,8 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sized
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -23,6 +25,7 @@ from torch.utils.data import DataLoader
 from mgre.data.unreadable import count_readable_queries
 from mgre.evaluation.finite import check_features
 from mgre.evaluation.placement import place
+from mgre.evaluation.ranking import Ranked, noting
 from mgre.geometry import boxes_from_keypoints, paired_iou
 from mgre.modeling import MGRe
 from mgre.regions import Region
@@ -78,6 +81,8 @@ def evaluate(
     evaluator.leave_out_unreadable(loader)
     metrics = evaluator.evaluate()
     figures = overlap.means() if overlap is not None else {}
+    if evaluator.evaluation is not None:
+        evaluator.evaluation = replace(evaluator.evaluation, name=name, overlaps=figures)
     if comm.is_main_process():
         print_csv_format(OrderedDict(metrics, dataset=name))
         if cfg.TEST.RERANK.ENABLED:
@@ -97,12 +102,45 @@ def _mirror(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {**batch, "images": batch["images"].flip(dims=[3])}
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation has ranked, for rank lists and reports.
+
+    Attributes:
+        query_paths, gallery_paths: image files, Q and G.
+        orders: by "plain" and, where TEST.RERANK is on, "re-ranked": what was ranked, and each query's figures.
+        metrics: the toolbox's metrics in %, by name, of each of the orders.
+        name: of the test set.
+        overlaps: ``IoU/<region>`` and ``IoU/mean``, in [0, 1], where they were measured.
+    """
+
+    query_paths: list[str]
+    gallery_paths: list[str]
+    orders: dict[str, Ranked]
+    metrics: dict[str, dict[str, float]]
+    name: str = ""
+    overlaps: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def final(self) -> Ranked:
+        """The order that the evaluation's figures are of: re-ranked, if re-ranking is on."""
+        return list(self.orders.values())[-1]
+
+
 class OnePassEvaluator(ReidEvaluator):
     """The toolbox's evaluator, which keeps all features on the device until the pass is over.
 
     The toolbox's copies each batch to the host, which waits for it. Distances and neighbours are computed on the device
     too. Metrics and keys of TEST are the toolbox's, but for TEST.RERANK.SEARCH.
+
+    Attributes:
+        keeps: keep what is ranked, and rank without re-ranking too. It costs the memory of the features.
+        evaluation: what was kept of the last evaluation, on the main process; else None.
     """
+
+    cfg: CfgNode
+    keeps = False
+    evaluation: Evaluation | None = None
 
     def __init__(self, cfg: CfgNode, num_query: int, output_dir: str | None = None) -> None:
         """
@@ -164,9 +202,31 @@ class OnePassEvaluator(ReidEvaluator):
             check_features(prediction.pop("finite"), self._paths)
             self._predictions = [prediction]
         with place(self._device, self.cfg.TEST.RERANK.SEARCH):
-            metrics = super().evaluate()
+            metrics = self._rank_and_keep() if self.keeps else super().evaluate()
         self.reset()
         return metrics
+
+    def _rank_and_keep(self) -> dict[str, float]:
+        """The metrics of ``evaluate``, which sets ``evaluation``."""
+        whole: CfgNode = self.cfg
+        plain = whole.clone()
+        plain.defrost()
+        plain.TEST.RERANK.ENABLED = False
+        metrics: dict[str, dict[str, float]] = {}
+        with noting() as ranked:
+            try:
+                for name, cfg in {"plain": plain, "re-ranked": whole}.items():
+                    if name == "plain" or whole.TEST.RERANK.ENABLED:
+                        self.cfg = cfg
+                        metrics[name] = super().evaluate()
+            finally:
+                self.cfg = whole
+        paths = list(chain(*comm.gather(self._paths, dst=0)))
+        self.evaluation = None
+        if comm.is_main_process():
+            query, gallery = paths[: self._num_query], paths[self._num_query :]
+            self.evaluation = Evaluation(query, gallery, dict(zip(metrics, ranked, strict=True)), metrics)
+        return list(metrics.values())[-1]
 
 
 def has_regions(model: nn.Module) -> TypeGuard[MGRe]:

@@ -19,8 +19,9 @@ BLOCK_SIZE = 1 << 26
 def row_numbers(array: sparse.csr_array) -> np.ndarray:
     """The row of each entry, in the order of the entries.
 
-    >>> row_numbers(sparse.csr_array([[0, 5, 0], [0, 0, 0], [7, 0, 9]])).tolist()
-    [0, 2, 2]
+    Examples:
+        >>> row_numbers(sparse.csr_array([[0, 5, 0], [0, 0, 0], [7, 0, 9]])).tolist()
+        [0, 2, 2]
     """
     return np.repeat(np.arange(array.shape[0]), np.diff(array.indptr))
 

@@ -8,8 +8,11 @@ Legend: Q queries, G gallery images, B queries of a block, P matches of a block'
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -24,6 +27,32 @@ _T = TypeVar("_T")
 
 # Number of distances that are ranked together, few enough for the processor's cache.
 CACHED_SIZE = 1 << 20
+
+
+@dataclass(frozen=True)
+class QueryFigures:
+    """The figures of each query, (Q,). A query without a match has rank 0, and NaN otherwise.
+
+    Attributes:
+        first_ranks: rank of the first match, from 1.
+        precisions: average precision.
+        penalties: inverse negative penalty (Ye et al., TPAMI 2021).
+    """
+
+    first_ranks: np.ndarray
+    precisions: np.ndarray
+    penalties: np.ndarray
+
+    @property
+    def counted(self) -> np.ndarray:
+        """(Q,) bool: the queries that have a match, and so count."""
+        return self.first_ranks > 0
+
+    def cmc(self, max_rank: int) -> np.ndarray:
+        """The CMC curve (max_rank,) as float32 in [0, 1], of which there is one where a query has a match."""
+        first_ranks = self.first_ranks[self.counted]
+        hits = np.bincount(first_ranks, minlength=max_rank + 1)[1 : max_rank + 1]
+        return hits.cumsum().astype(np.float32) / np.float32(first_ranks.size)
 
 
 def eval_market1501(
@@ -54,25 +83,8 @@ def eval_market1501(
     Raises:
         DataError: no query has a match, or a distance is not a number.
     """
-    q_pids, q_camids = np.asarray(q_pids), np.asarray(q_camids)
-    gallery = _Gallery(np.asarray(g_pids), np.asarray(g_camids))
-    first_ranks, precisions, penalties = [], [], []
-
-    def rank_rows(start: int, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        _check_numbers(block, start)
-        queries = slice(start, start + len(block))
-        return _match_ranks(block, *gallery.members(q_pids[queries], q_camids[queries]))
-
-    for ranks, counts in _map_rows(rank_rows, distmat):
-        counts = counts[counts > 0]
-        if not counts.size:
-            continue
-        starts = counts.cumsum() - counts
-        found = np.arange(1, ranks.size + 1) - np.repeat(starts, counts)  # 1 to the number of matches, of each query
-        first_ranks.extend(ranks[starts])
-        precisions.extend((np.add.reduceat(found / ranks, starts) / counts).tolist())
-        penalties.extend((counts / ranks[starts + counts - 1]).tolist())
-    num_queries, num_counted = distmat.shape[0], len(first_ranks)
+    figures = query_figures(distmat, q_pids, g_pids, q_camids, g_camids)
+    num_queries, num_counted = distmat.shape[0], int(figures.counted.sum())
     if not num_counted:
         raise DataError(
             "no query has a match: no gallery image shows a query's identity from another camera; "
@@ -82,9 +94,103 @@ def eval_market1501(
         logger.info(
             "%d of %d queries have no match in the gallery and are not counted", num_queries - num_counted, num_queries
         )
-    hits = np.bincount(first_ranks, minlength=max_rank + 1)[1 : max_rank + 1]
-    cmc = hits.cumsum().astype(np.float32) / np.float32(num_counted)
-    return cmc, precisions, penalties
+    if (notes := _notes.get()) is not None:
+        rows = distmat if isinstance(distmat, DistanceRows) else DistanceRows.of_array(distmat)
+        labels = {"query_pids": q_pids, "gallery_pids": g_pids, "query_camids": q_camids, "gallery_camids": g_camids}
+        arrays = {name: np.asarray(values) for name, values in labels.items()}
+        notes.append(Ranked(distances=rows, figures=figures, **arrays))
+    counted = figures.counted
+    return figures.cmc(max_rank), figures.precisions[counted].tolist(), figures.penalties[counted].tolist()
+
+
+def query_figures(
+    distmat: np.ndarray | DistanceRows,
+    q_pids: np.ndarray,
+    g_pids: np.ndarray,
+    q_camids: np.ndarray,
+    g_camids: np.ndarray,
+) -> QueryFigures:
+    """The figures of each query, see :func:`eval_market1501`.
+
+    Raises:
+        DataError: a distance is not a number.
+    """
+    q_pids, q_camids = np.asarray(q_pids), np.asarray(q_camids)
+    gallery = _Gallery(np.asarray(g_pids), np.asarray(g_camids))
+
+    def rank_rows(start: int, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        _check_numbers(block, start)
+        queries = slice(start, start + len(block))
+        return _match_ranks(block, *gallery.members(q_pids[queries], q_camids[queries]))
+
+    num_queries = distmat.shape[0]
+    first_ranks = np.zeros(num_queries, dtype=np.int64)
+    precisions, penalties = np.full((2, num_queries), np.nan)
+    start = 0
+    for ranks, counts in _map_rows(rank_rows, distmat):
+        queries, counts, start = start + np.flatnonzero(counts), counts[counts > 0], start + len(counts)
+        if not counts.size:
+            continue
+        starts = counts.cumsum() - counts
+        found = np.arange(1, ranks.size + 1) - np.repeat(starts, counts)  # 1 to the number of matches, of each query
+        first_ranks[queries] = ranks[starts]
+        precisions[queries] = np.add.reduceat(found / ranks, starts) / counts
+        penalties[queries] = counts / ranks[starts + counts - 1]
+    return QueryFigures(first_ranks, precisions, penalties)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What :func:`eval_market1501` has ranked, and what it found.
+
+    Attributes:
+        distances: (Q, G), less is nearer.
+        query_pids, query_camids: (Q,), identities and cameras.
+        gallery_pids, gallery_camids: (G,).
+        figures: of each query.
+    """
+
+    distances: DistanceRows
+    query_pids: np.ndarray
+    gallery_pids: np.ndarray
+    query_camids: np.ndarray
+    gallery_camids: np.ndarray
+    figures: QueryFigures
+
+    def is_junk(self, query: int) -> np.ndarray:
+        """(G,) bool: the images that are left out for this query: of its identity, from its own camera."""
+        same = self.gallery_pids == self.query_pids[query]
+        return same & (self.gallery_camids == self.query_camids[query])
+
+    def sorted_galleries(self, queries: Iterable[int]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """The gallery in the order that the figures were counted in, for some queries, in ascending order.
+
+        Junk is left out. Images at the same distance are in the gallery's order.
+
+        Yields:
+            The query's number, the numbers of the gallery images, nearest first, and their distances.
+        """
+        for query, row in self.distances.of(sorted(set(queries))):
+            kept = np.flatnonzero(~self.is_junk(query))
+            images = kept[np.argsort(row[kept], kind="stable")]
+            yield query, images, row[images]
+
+
+_notes: ContextVar[list[Ranked] | None] = ContextVar("notes", default=None)
+
+
+@contextmanager
+def noting() -> Iterator[list[Ranked]]:
+    """While this lasts, what :func:`eval_market1501` ranks is appended to the list that this gives.
+
+    The toolbox's evaluator makes the distances and passes them to that function, so its caller never sees them.
+    """
+    notes: list[Ranked] = []
+    token = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(token)
 
 
 class _Gallery:

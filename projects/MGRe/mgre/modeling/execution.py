@@ -78,7 +78,8 @@ class _Compiled:
         return _Compiled, self._arguments
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._status.failed or not len(args[0]):
+        # The graph of an export is made of the eager calls.
+        if torch.compiler.is_exporting() or self._status.failed or not len(args[0]):
             return self._eager(*args, **kwargs)
         try:
             if self._module.training:

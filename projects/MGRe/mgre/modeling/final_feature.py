@@ -14,8 +14,9 @@ def final_feature(features: dict[str, torch.Tensor], weights: dict[str, float]) 
     Returns:
         (B, sum of D_i), float32.
 
-    >>> features = {"stage1": torch.tensor([[3.0, 4.0]]), "stage4": torch.tensor([[0.0, 2.0]])}
-    >>> [round(x, 3) for x in final_feature(features, {"stage1": 0.5, "stage4": 1.0})[0].tolist()]
-    [0.3, 0.4, 0.0, 1.0]
+    Examples:
+        >>> features = {"stage1": torch.tensor([[3.0, 4.0]]), "stage4": torch.tensor([[0.0, 2.0]])}
+        >>> [round(x, 3) for x in final_feature(features, {"stage1": 0.5, "stage4": 1.0})[0].tolist()]
+        [0.3, 0.4, 0.0, 1.0]
     """
     return torch.cat([weights[stage] * F.normalize(f.float(), dim=1) for stage, f in features.items()], dim=1)

@@ -80,6 +80,8 @@ class LocationModule(nn.Module):
 
 
 def _clamp_value(log_sizes: torch.Tensor) -> torch.Tensor:
+    if torch.compiler.is_exporting():
+        return log_sizes.clamp(*LOG_SIZE_RANGE)
     # The value is clamped, but the gradient is not, so the loss can pull back a size beyond the range. A model in half
     # precision can give infinite sizes: inf - inf is NaN, which nan_to_num replaces by 0.
     return log_sizes.detach().clamp(*LOG_SIZE_RANGE) + (log_sizes - log_sizes.detach()).nan_to_num()
@@ -89,14 +91,15 @@ class _FiniteReLU(nn.Module):
     """ReLU, and the largest number of the dtype for infinity, from which batch norm would compute NaN."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return values.clamp(min=0, max=torch.finfo(values.dtype).max)
+        return values.clamp(min=0.0, max=torch.finfo(values.dtype).max)
 
 
 class _MaxPool(nn.Module):
     """Adaptive max pooling, which is slow on a GPU, by windows of one size where the size divides.
 
     Elsewhere the gradient of torch's kernel on CUDA adds in another order in each run. Where deterministic kernels are
-    asked for, the rows are pooled first and then the columns, window by window.
+    asked for, the rows are pooled first and then the columns, window by window. So they are in an exported model too,
+    because ONNX has no adaptive max pooling.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -106,7 +109,7 @@ class _MaxPool(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         (height, width), (rows, columns) = features.shape[-2:], self.size
         if height % rows or width % columns:
-            if torch.are_deterministic_algorithms_enabled():
+            if torch.are_deterministic_algorithms_enabled() or torch.compiler.is_exporting():
                 pooled = torch.cat([features[:, :, w].amax(2, keepdim=True) for w in _windows(height, rows)], dim=2)
                 return torch.cat([pooled[..., w].amax(3, keepdim=True) for w in _windows(width, columns)], dim=3)
             return F.adaptive_max_pool2d(features, self.size)

@@ -7,6 +7,8 @@ from fastreid.utils import comm
 from fvcore.common.registry import Registry
 from torch import nn
 
+from mgre.errors import ConfigError
+
 # Classes or functions that make a loss, by the names that MODEL.LOSSES.NAME takes beside the toolbox's. They are called
 # with the config and dim=D. A loss is a module: the heads' output dict of a batch and its identities (B,) to a scalar.
 LOSS_REGISTRY = Registry("LOSSES")
@@ -40,8 +42,17 @@ def registered_losses(
             "cls_outputs" and "pred_class_logits" (B, number of identities), with and without the margin of the
             classifier.
         targets: (B,) identities.
+
+    Raises:
+        ConfigError: a loss gives more than one number.
     """
-    return {f"loss_{name}": loss(outputs, targets) for name, loss in losses.named_children()}
+    values = {name: loss(outputs, targets) for name, loss in losses.named_children()}
+    for name, value in values.items():
+        if value.dim():
+            raise ConfigError(
+                f"loss '{name}' of MODEL.LOSSES.NAME gives a tensor {tuple(value.shape)}; allowed: a scalar"
+            )
+    return {f"loss_{name}": value for name, value in values.items()}
 
 
 def location_loss(boxes: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

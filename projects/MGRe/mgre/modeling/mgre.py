@@ -218,9 +218,8 @@ class MGRe(Baseline):
         stages = tuple(self.regions)
         given = self._given_boxes(batched_inputs, stages)
         boxes, extracted = self._extract(self.preprocess_image(batched_inputs), stages, given)
-        terms = self.heads.terms(extracted)
-        features = final_feature({stage: term.sum(dim=1) for stage, term in terms.items()}, self.stage_weights)
-        return features, self._by_region(boxes), terms
+        features = final_feature(self.heads(extracted), self.stage_weights)
+        return features, self._by_region(boxes), self.heads.terms(extracted)
 
     def _by_region(self, boxes: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {r.name: boxes[stage][:, i] for stage, rs in self.regions.items() for i, r in enumerate(rs)}
@@ -231,7 +230,7 @@ class MGRe(Baseline):
             return None
         priors = {stage: _prior_boxes(self.regions[stage], self.device) for stage in stages}
         if self.boxes_from == "prior":
-            num_images = len(batched_inputs["images"])
+            num_images = batched_inputs["images"].shape[0]  # len() would fix the batch of an exported model
             # Real copies: a compiled network would be compiled anew for a batch that is no view of one set of boxes.
             return {stage: boxes.expand(num_images, -1, -1).contiguous() for stage, boxes in priors.items()}
         keypoints = self._keypoints(batched_inputs)

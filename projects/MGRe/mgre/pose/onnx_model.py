@@ -4,22 +4,22 @@ Legend: N crops, K = 17 COCO key points, (H, W) the model's input size, (h, w) a
 the SimCC vectors of x and of y.
 """
 
-import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from mgre.data.keypoints import NUM_KEYPOINTS
-from mgre.errors import SetupError, WeightsError
+from mgre.errors import WeightsError
 from mgre.pose.base import POSE_MODELS, PoseModel
 from mgre.pose.crops import CropTransform
 from mgre.pose.decoding import decode_heatmaps, decode_simcc
 from mgre.system.download import file_sha256
+from mgre.system.onnx_session import first_line, open_session
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, NodeArg
+    from onnxruntime import NodeArg
 
 EXPECTED = (
     f"expected is one image (N, 3, H, W), float32, of fixed H and W, and either one output of {NUM_KEYPOINTS} heatmaps "
@@ -53,7 +53,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, weights: str, *, device: str) -> None:
-        self._session = _open_session(weights, device)
+        self._session = open_session(weights, device=device, threads=torch.get_num_threads())
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or not _is_image(inputs[0]):
             found = ", ".join(f"'{node.name}' {node.shape} {node.type}" for node in inputs)
@@ -91,7 +91,7 @@ class OnnxNetwork:
         except Exception as error:  # the classes of onnxruntime's errors have no common base
             raise WeightsError(
                 f"weight file '{weights}': the model fails on {len(probe)} empty images of its input size "
-                f"({_first_line(error)}); export it again"
+                f"({first_line(error)}); export it again"
             ) from error
         return [np.shape(output)[1:] if np.shape(output)[:1] == (len(probe),) else () for output in outputs]
 
@@ -144,51 +144,8 @@ class OnnxPoseModel(PoseModel):
         return points
 
 
-def _open_session(weights: str, device: str) -> "InferenceSession":
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise SetupError(f"onnxruntime cannot be imported ({error}): pip install onnxruntime") from error
-    if not os.path.isfile(weights):
-        raise WeightsError(f"weight file '{weights}' does not exist: check the path")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: the warnings are about the export of the file
-    options.intra_op_num_threads = torch.get_num_threads()
-    providers = _providers(device, onnxruntime.get_available_providers())
-    try:
-        session = onnxruntime.InferenceSession(weights, options, providers=providers)
-    except Exception as error:  # the classes of onnxruntime's errors have no common base
-        raise WeightsError(
-            f"weight file '{weights}' is no ONNX model that can be run, or not all of it ({_first_line(error)}): "
-            "copy or export it again"
-        ) from error
-    # onnxruntime falls back to the CPU without an error.
-    if device != "cpu" and session.get_providers()[0] != "CUDAExecutionProvider":
-        raise SetupError(f"onnxruntime cannot use device '{device}': install the CUDA and cuDNN it was built for")
-    return session
-
-
-def _providers(device: str, available: Sequence[str]) -> list[Any]:
-    """onnxruntime's execution providers for a device."""
-    kind, _, index = device.partition(":")
-    if kind == "cpu":
-        return ["CPUExecutionProvider"]
-    if kind != "cuda":
-        raise SetupError(f"ONNX models run on the devices cpu and cuda here, not '{device}': choose one of these")
-    if "CUDAExecutionProvider" not in available:
-        raise SetupError(
-            f"the installed onnxruntime cannot use device '{device}': "
-            "pip uninstall -y onnxruntime && pip install onnxruntime-gpu, or choose the device cpu"
-        )
-    return [("CUDAExecutionProvider", {"device_id": int(index or 0)}), "CPUExecutionProvider"]
-
-
 def _is_image(node: "NodeArg") -> bool:
     """Whether an input is (N, 3, H, W), float32, of fixed size. A dimension that may vary is a name or None."""
     shape = node.shape
     fixed = all(isinstance(side, int) for side in shape[1:])
     return len(shape) == 4 and shape[1] == 3 and fixed and node.type == "tensor(float)"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

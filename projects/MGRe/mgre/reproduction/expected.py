@@ -74,10 +74,11 @@ class Expected:
     def judge(self, found: float) -> Literal["ok", "lower", "higher"]:
         """Whether a run's figure is as expected.
 
-        >>> from dataclasses import replace
-        >>> row = Expected("a.yml", "", "0", "mAP", 82.6, None, None, "a CPU", "torch 2", "", "")
-        >>> row.judge(81.0), row.judge(80.5), replace(row, floor=60.0).judge(80.5)
-        ('ok', 'lower', 'ok')
+        Examples:
+            >>> from dataclasses import replace
+            >>> row = Expected("a.yml", "", "0", "mAP", 82.6, None, None, "a CPU", "torch 2", "", "")
+            >>> row.judge(81.0), row.judge(80.5), replace(row, floor=60.0).judge(80.5)
+            ('ok', 'lower', 'ok')
         """
         # Figures have few decimals: a difference of two points must not fail by the last bit.
         if found < (self.mean - self.tolerance if self.floor is None else self.floor) - 1e-9:

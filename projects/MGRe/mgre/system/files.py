@@ -37,8 +37,12 @@ def write_atomically(path: str | Path) -> Iterator[str]:
             os.remove(unfinished)
 
 
-def make_output_dir(folder: str) -> None:
-    """Make OUTPUT_DIR.
+def make_output_dir(folder: str, name: str = "OUTPUT_DIR") -> None:
+    """Make OUTPUT_DIR, or another folder for output.
+
+    Args:
+        folder: its path.
+        name: what names it, a key or an option, for the message.
 
     Raises:
         SetupError: it cannot be made, or no file can be written in it.
@@ -49,7 +53,7 @@ def make_output_dir(folder: str) -> None:
             pass
     except (OSError, ValueError, TypeError) as error:  # the latter two for what is no path
         reason = getattr(error, "strerror", error)
-        raise SetupError(f"OUTPUT_DIR '{folder}' cannot be written ({reason}): choose another folder") from error
+        raise SetupError(f"{name} '{folder}' cannot be written ({reason}): choose another folder") from error
 
 
 def unfinished_files(folder: str, pattern: str = "*") -> list[Path]:

@@ -127,9 +127,14 @@ def _declared_versions(spec: ModuleSpec) -> str | None:
     source: str = (read_source(spec.name) if read_source else None) or ""
     if REQUIRES not in source:
         return None
-    for node in ast.parse(source).body:
+    try:
+        nodes = ast.parse(source).body
+    except SyntaxError:  # the import shows it with its place
+        return None
+    for node in nodes:
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [REQUIRES]:
-            return str(ast.literal_eval(node.value))
+            is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+            return str(ast.literal_eval(node.value)) if is_text else ast.unparse(node.value)
     return None
 
 

@@ -1,0 +1,46 @@
+"""Evaluates a trained or exported model on a data set, with the images prepared as a runtime does."""
+
+import argparse
+
+import numpy as np
+from tabulate import tabulate
+
+from mgre.config.loading import parse_config
+from mgre.errors import ConfigError, shell_word
+from mgre.export.crops import read
+from mgre.export.takers import Taker, embed_as, find_taker
+from mgre.inference.exported_model import ExportedModel
+from mgre.inference.loading import load
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print mAP and Rank-1 for each runtime.
+
+    Args:
+        args: the options of ``mgre evaluate``.
+
+    Raises:
+        ConfigError: the model does not suit the runtime.
+        DataError: the data set or an image cannot be read.
+        WeightsError: the model cannot be read.
+    """
+    model = load(args.model, config_file=args.config_file)
+    takers: list[Taker | None] = [None]
+    if args.takers:
+        if not isinstance(model, ExportedModel):
+            raise ConfigError(
+                f"--as {args.takers[0]} is for exported files: mgre export {shell_word(args.model)}, and evaluate that"
+            )
+        takers = [find_taker(name, model.facts.flavour, args.model) for name in args.takers]
+    source = f"the record of '{args.model}'"
+    cfg = parse_config(model.record.config, args.opts, source)
+    name = args.dataset or cfg.DATASETS.TESTS[0]
+    crops = read(cfg, name)
+    rows = []
+    for taker in takers:
+        features = embed_as(model, taker, crops.paths)
+        features = features / np.linalg.norm(features, axis=1, keepdims=True).clip(min=1e-12)
+        figures = crops.figures(1 - features[: crops.num_queries] @ features[crops.num_queries :].T)
+        what = (taker.name, taker.facts) if taker else ("mgre", f"Pillow, {model.record.interpolation}")
+        rows.append([*what, figures["mAP"], figures["Rank-1"]])
+    print(tabulate(rows, headers=[f"as ({name})", "resizing", "mAP, %", "Rank-1, %"], floatfmt=".2f"))

@@ -1,0 +1,1 @@
+"""From a checkpoint to files that other runtimes load, each checked against PyTorch before it gets its name."""

@@ -1,0 +1,74 @@
+"""The wheel in a virtual environment that has numpy, Pillow and onnxruntime alone."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from mgre.inference.exported import ExportedFacts
+from mgre.inference.flavours import FLAVOURS
+from mgre.record import ModelRecord
+from onnx import TensorProto, helper
+from PIL import Image
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGES = ("numpy", "pillow", "onnxruntime")
+
+
+def write_model(path: Path) -> None:
+    """A model whose feature is the mean of each channel."""
+    node = helper.make_node("ReduceMean", ["images"], ["output0"], axes=[2, 3], keepdims=0)
+    graph = helper.make_graph(
+        [node],
+        "means",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 8, 4])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    record = ModelRecord("Baseline", (8, 4), None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "")
+    helper.set_model_props(model, ExportedFacts(record, "abc", FLAVOURS["unit-rgb"]).to_metadata())
+    onnx.save(model, path)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Path:
+    """Its Python."""
+    source = tmp_path / "source"
+    for name in ("projects", "configs"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(REPOSITORY / name, source / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    pip = (sys.executable, "-m", "pip")
+    build = [*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "..", "."]
+    subprocess.run(build, cwd=source, check=True)
+    folder = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    install = [*pip, "--python", str(python), "install", "-q"]
+    wheel = str(next(tmp_path.glob("mgre-*.whl")))
+    subprocess.run([*install, "--no-deps", wheel], check=True)
+    got = subprocess.run([*install, "--retries", "0", *PACKAGES], capture_output=True, text=True, check=False)
+    if got.returncode:
+        pytest.skip(f"{', '.join(PACKAGES)} cannot be installed here: {got.stderr.strip().splitlines()[-1]}")
+    return python
+
+
+@pytest.mark.slow  # a build, and an installation of 80 MB
+def test_compare_needs_numpy_pillow_and_onnxruntime_alone(environment, tmp_path):
+    write_model(tmp_path / "model.onnx")
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        Image.fromarray(rng.integers(0, 256, (16, 8, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    words = ["compare", "a.png", "b.png", "--model", "model.onnx"]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    command = [environment, "-X", "importtime", environment.parent / "mgre", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "cosine" in done.stdout or "score" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "onnxruntime" in imported and not imported & {"torch", "fastreid", "cv2", "scipy"}
