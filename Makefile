@@ -4,7 +4,8 @@
 # make lint:       ruff's rules and format, and mypy
 # make docs:       the documentation as a site, in build/site
 # make reproduce-quick: the paper's experiments on drawn pedestrians, in an hour or two
-# make torture:    a small training killed at 30 random moments and resumed, compared with an undisturbed one
+# make torture:    a small training killed at 30 random moments and resumed, compared with an undisturbed one; and a
+#                  gallery that is added to and removed from, killed 30 times
 # make gpu-check:  on a machine with a GPU, in at most eight minutes: tests, speed, determinism, training, re-ranking
 #                  PYTHON=python3 make gpu-check uses that Python as it is, and makes no .venv; OUTPUT is a folder, ARGS="--tiny --device cpu" a try
 # Each, but for gpu-check with a PYTHON, makes .venv and installs what it needs when that is not there yet.
@@ -45,6 +46,7 @@ reproduce-quick: $(READY)
 
 torture: $(READY)
 	.venv/bin/python benchmarks/kill_and_resume.py
+	.venv/bin/python benchmarks/index_kills.py
 
 gpu-check: $(if $(NAMED),,$(READY))
 	PYTHONPATH=projects/MGRe$(if $(PYTHONPATH),:$(PYTHONPATH)) $(CHECKED) benchmarks/gpu_check.py --output $(OUTPUT) $(ARGS)

@@ -21,6 +21,7 @@ COMMANDS = {
     "card": ("card", "print a model card"),
     "export": ("export", "files for ONNX runtimes and trackers, checked against PyTorch"),
     "evaluate": ("evaluate", "metrics of a checkpoint or an exported file, as other runtimes feed it"),
+    "index": ("index", "keep a gallery of features on disk, and search it exactly"),
     "reproduce": ("reproduce", "the paper's tables and figures"),
     "compare-results": ("compare_results", "a run's figures beside the expected ones"),
 }
