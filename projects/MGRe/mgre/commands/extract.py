@@ -20,11 +20,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         crops = list_csv(args.csv) if args.csv else list_files(args.inputs)
     overrides: list[str] = []
-    if args.config_file or args.opts:
+    if args.config_file or args.opts or args.allow_imports:
         # Only here: it imports torch and the toolbox, which models without a config do without.
-        from mgre.config import overrides_of
+        from mgre.commands.model_options import imports_of_model
 
-        overrides = overrides_of(args)
+        overrides = [*args.opts, *imports_of_model(args)]
     model = load(args.model, config_file=args.config_file, overrides=overrides, device=args.device, amp=args.amp)
     options = Options(flip=args.flip, regions=args.regions, amp=args.amp, batch_size=args.batch_size)
     with show_progress(len(crops), "image") as progress:

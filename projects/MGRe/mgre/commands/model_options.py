@@ -2,6 +2,7 @@
 
 import argparse
 
+from mgre.inference.loading import EXPORTED_SUFFIXES
 from mgre.system.model_files import read_record
 
 IMPORTS = "IMPORTS"
@@ -25,6 +26,8 @@ def imports_of_model(args: argparse.Namespace) -> list[str]:
         return [IMPORTS, given[IMPORTS]]
     if not args.allow_imports:
         return []
+    if args.model.endswith(EXPORTED_SUFFIXES):
+        return []  # it holds its whole network
     # Only here, because it imports torch, which exported models do without.
     from mgre.config.loading import allow_imports, allow_imports_of
 
