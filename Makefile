@@ -1,8 +1,11 @@
 # make quickstart: train, evaluate and re-rank MGRe on drawn pedestrians, in minutes, on a CPU
 # make test:       the tests
+# make quick-test: those that take no seconds each, to run again and again
+# make lint:       ruff's rules and format, and mypy
 # make docs:       the documentation as a site, in build/site
 # make reproduce-quick: the paper's experiments on drawn pedestrians, in an hour or two
-# make torture:    a small training killed at 30 random moments and resumed, compared with an undisturbed one
+# make torture:    a small training killed at 30 random moments and resumed, compared with an undisturbed one; and a
+#                  gallery that is added to and removed from, killed 30 times
 # make gpu-check:  on a machine with a GPU, in at most eight minutes: tests, speed, determinism, training, re-ranking
 #                  PYTHON=python3 make gpu-check uses that Python as it is, and makes no .venv; OUTPUT is a folder, ARGS="--tiny --device cpu" a try
 # Each, but for gpu-check with a PYTHON, makes .venv and installs what it needs when that is not there yet.
@@ -26,13 +29,16 @@ NAMED := $(filter command environment override,$(firstword $(origin PYTHON)))
 CHECKED := $(if $(NAMED),$(PYTHON),.venv/bin/python)
 OUTPUT ?= logs/gpu-check
 
-.PHONY: quickstart test lint docs reproduce-quick torture gpu-check
+.PHONY: quickstart test quick-test lint docs reproduce-quick torture gpu-check
 
 quickstart: $(READY)
 	.venv/bin/python tools/quickstart.py
 
 test: $(READY)
-	.venv/bin/python -m pytest -n 2
+	.venv/bin/python -m pytest -n 2 --dist worksteal
+
+quick-test: $(READY)
+	.venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 reproduce-quick: $(READY)
 	.venv/bin/python tools/reproduce.py table4 table5 table6 table7 figure4 figure5 figure6 \
@@ -40,6 +46,7 @@ reproduce-quick: $(READY)
 
 torture: $(READY)
 	.venv/bin/python benchmarks/kill_and_resume.py
+	.venv/bin/python benchmarks/index_kills.py
 
 gpu-check: $(if $(NAMED),,$(READY))
 	PYTHONPATH=projects/MGRe$(if $(PYTHONPATH),:$(PYTHONPATH)) $(CHECKED) benchmarks/gpu_check.py --output $(OUTPUT) $(ARGS)

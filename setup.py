@@ -67,6 +67,7 @@ setup(
         # opencv-python and opencv-contrib-python, whose files overwrite those of opencv-python-headless.
         "pose": ["onnxruntime>=1.18"],
         "pose-gpu": ["onnxruntime-gpu>=1.18"],
+        "parquet": ["pyarrow>=16"],  # what mgre extract writes .parquet with; 16 is the first that is built for numpy 2
         "cuhk03": CUHK03,
         "reproduce": REPRODUCE,
         # mgre export writes a file with two packages, and checks it with onnxruntime, which alone is enough to use it.
@@ -75,7 +76,7 @@ setup(
         "openvino": [*EXPORT, "openvino>=2024.6", "nncf>=2.14"],
         "dev": [
             *EXPORT,
-            *("pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.6"),
+            *("pyarrow>=16", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.6"),
             "mypy>=2.4,<2.5",  # each minor version finds other faults
             # The site of docs/.
             *("mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"),

@@ -31,7 +31,10 @@ _LEFT = ((0.56, 0.07), (0.62, 0.1), (0.75, 0.25), (0.85, 0.4), (0.85, 0.52), (0.
 
 # Tests of DETERMINISTIC need it. torch reads it once in a process, at the first product on a GPU.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-torch.set_num_threads(1)  # one process per core: more threads than cores only wait for each other
+# One process per core: more threads than cores only wait for each other, which takes the time of those that work. The
+# variable is for the processes that tests start.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,19 @@ SOURCE = Path("projects/MGRe")
 FILES = sorted(SOURCE.glob("mgre*/**/*.py"))
 # From the top down: a folder imports those after it.
 FLOORS = (
-    *("commands", "export", "inference", "reproduction", "engine", "reporting", "evaluation", "pose", "config"),
-    *("data", "modeling", "geometry", "regions", "reading", "system", "record", "errors", "version", "colors"),
+    *(
+        "commands",
+        "export",
+        "gallery",
+        "inference",
+        "reproduction",
+        "engine",
+        "reporting",
+        "evaluation",
+        "pose",
+        "config",
+    ),
+    *("data", "modeling", "geometry", "regions", "reading", "system", "record", "errors", "version", "colors", "tiles"),
 )
 # Longer files are data tables, or have two subjects.
 MOST_LINES = 350

@@ -1,5 +1,6 @@
 """README.md and docs/: every command's options, files and keys exist, and every key that is named."""
 
+import importlib
 import re
 import shlex
 from argparse import Namespace
@@ -7,12 +8,17 @@ from pathlib import Path
 
 import pytest
 from mgre.config import load_config
+from mgre_cli.main import COMMANDS as MGRE_COMMANDS
 
-PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
+PAGES = [Path("README.md"), *sorted(Path("docs").rglob("*.md"))]
 COMMAND = re.compile(r"(?:tools|benchmarks)/\w+\.py[^`#\n]*")  # in a block or in `quotes`; a comment ends it
 COMMANDS = sorted(
     {(page.name, command) for page in PAGES for command in COMMAND.findall(page.read_text().replace("\\\n", " "))}
 )
+
+# In a block; `mgre index remove` in a sentence is no whole command.
+MGRE = re.compile(r"^(?:\.venv/bin/)?mgre [^#\n]*", flags=re.MULTILINE)
+MGRE_LINES = sorted({(p.name, line) for p in PAGES for line in MGRE.findall(p.read_text().replace("\\\n", " "))})
 
 
 def options_of(words: list[str]) -> list[str]:
@@ -43,6 +49,12 @@ def test_a_command_is_one_that_its_tool_takes(page, command, load_tool, load_ben
     for file in [files] if isinstance(files, str) else files:
         own = file.startswith(("your", "path/", "logs/"))
         load_config("" if own else file, [*_overrides(args), "MODEL.DEVICE", "cpu"])
+
+
+@pytest.mark.parametrize(("page", "line"), MGRE_LINES)
+def test_a_line_of_mgre_is_one_that_its_command_takes(page, line):
+    _, name, *words = shlex.split(line)
+    importlib.import_module(f"mgre_cli.{MGRE_COMMANDS[name][0]}").parse_args(words)
 
 
 def _overrides(args: Namespace) -> list[str]:

@@ -1,5 +1,6 @@
 """The wheel, in a folder of its own and outside the repository: package, configs and commands."""
 
+import ast
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -78,5 +81,8 @@ def test_every_import_is_a_requirement():
     packages = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}
     own = {"mgre", "mgre_cli", "fastreid", *sys.stdlib_module_names}
     for path in Path("projects/MGRe").glob("mgre*/**/*.py"):
-        for module in re.findall(r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE):
-            assert module in own or packages.get(module, module) in required, f"{path} imports {module}"
+        for node in ast.parse(path.read_text()).body:
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for module in (name.split(".")[0] for name in names):
+                assert module in own or packages.get(module, module) in required, f"{path} imports {module}"

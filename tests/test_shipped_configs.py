@@ -9,6 +9,7 @@ from fastreid.engine.hooks import LRScheduler
 from fastreid.solver import build_lr_scheduler
 from fastreid.utils.events import EventStorage
 from mgre.config import load_config
+from mgre.engine.checkpointing import TrainingCheckpointer
 from mgre.engine.schedule import scale_warmup
 from mgre.engine.trainer import Trainer
 from mgre.errors import ConfigError
@@ -26,14 +27,18 @@ CONFIGS = sorted(Path("configs").glob("**/*.yml"))
 PAPER_SETS = {"market": 12936, "duke": 16522, "cuhk03-detected": 7365, "cuhk03-labeled": 7368, "msmt17": 30248}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_trains_two_steps_and_evaluates(config, small_run, tmp_path):
+def test_trains_two_steps_and_evaluates(config, small_run, tmp_path, monkeypatch):
+    # Three files of 150 MB and more for each config, which nobody would read.
+    saved = []
+    monkeypatch.setattr(TrainingCheckpointer, "save", lambda checkpointer, name, **kwargs: saved.append(name))
     cfg = load_config(str(config), [*small_run, *EXTRA.get(config.stem, [])])
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     results = trainer.train()
-    assert trainer.iter == 2
+    assert trainer.iter == 2 and saved[-1] == "model_final"
     assert 0 < results["mAP"] <= 100
     changed = [n for n, p in trainer.model.named_parameters() if p.requires_grad and not torch.equal(p, before[n])]
     assert len(changed) > 0.9 * sum(p.requires_grad for p in trainer.model.parameters())
@@ -99,8 +104,8 @@ def test_warm_up_takes_the_same_epochs_of_any_data_set(name):
     assert cfg.SOLVER.WARMUP_ITERS == 0  # the config itself stays
 
 
-def test_a_training_warms_up_over_its_epochs(small_run, tmp_path):
-    options = [*small_run, "SOLVER.WARMUP_EPOCHS", "2", "SOLVER.MAX_EPOCH", "4", "TEST.EVAL_PERIOD", "4"]
+def test_a_training_warms_up_over_its_epochs(tiny_run, tmp_path):
+    options = [*tiny_run, "SOLVER.WARMUP_EPOCHS", "2", "SOLVER.MAX_EPOCH", "4", "TEST.EVAL_PERIOD", "4"]
     trainer = Trainer(load_config("configs/MGRe/custom.yml", options))
     trainer.train()
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.json").read_text().splitlines()]

@@ -7,6 +7,8 @@ from fastreid.solver import build_optimizer
 from fastreid.utils.events import EventStorage
 from mgre.config.checks import POOL_LAYERS
 
+pytestmark = pytest.mark.slow
+
 DEPTH, BACKBONE = "MODEL.BACKBONE.DEPTH", "MODEL.MGRE.BACKBONE"
 TIMM = {BACKBONE: "build_timm_backbone"}
 SIZES = {"INPUT.SIZE_TRAIN": "(128, 64)", "INPUT.SIZE_TEST": "(128, 64)"}

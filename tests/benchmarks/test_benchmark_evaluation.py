@@ -94,6 +94,7 @@ def test_a_wrong_size_is_told(tool, capsys, size):
     assert f"--sizes '{size}': give queries x gallery, like 500x2000" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path):
     options = ["--sizes", "20x90", "--dim", "16", "--repeats", "1", "--tasks", "metrics"]
     command = [sys.executable, TOOL, *options, "--output", str(tmp_path / "result")]

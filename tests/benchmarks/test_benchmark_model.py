@@ -119,6 +119,7 @@ def test_cells_of_the_options(tool):
         tool.parse_args(["--cells", "inference/0/float32/eager"])
 
 
+@pytest.mark.slow
 def test_cells_are_measured_in_a_process_of_their_own(tool, tmp_path):
     """The Baseline and MGRe with a small backbone: a training step, and an inference."""
     words = ["--device", "cpu", "--threads", "1", "--turns", "1", "--output", str(tmp_path / "found")]

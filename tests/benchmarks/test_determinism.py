@@ -43,6 +43,7 @@ def run(tool, tmp_path, monkeypatch):
     return call
 
 
+@pytest.mark.slow
 def test_the_same_bits(run, tmp_path, capsys):
     status, report = run(straight=0.1, again=0.1, cut=0.1)
     assert (status, report["again"], report["cut"], report["entries"], report["cut_after_step"]) == (0, [], [], 2, 7)
@@ -50,6 +51,7 @@ def test_the_same_bits(run, tmp_path, capsys):
     assert not (tmp_path / "out" / "straight").exists()
 
 
+@pytest.mark.slow
 def test_a_difference_in_the_last_bit_is_seen(run, tmp_path, capsys):
     status, report = run(straight=0.1, again=0.1, cut=0.1 + 1e-8)
     assert (status, report["again"], report["cut"]) == (1, [], ["/model/weight"])

@@ -4,6 +4,10 @@ import re
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_killed_three_times_it_ends_as_the_undisturbed_training(tmp_path):
     command = [sys.executable, "benchmarks/kill_and_resume.py", "--kills", "3", "--epochs", "3", "--workers", "0"]

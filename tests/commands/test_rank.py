@@ -1,5 +1,6 @@
 """mgre rank and mgre report, as a user calls them, on drawn people; and the commands of their recipe."""
 
+import json
 import os
 import re
 import shlex
@@ -81,11 +82,26 @@ def test_a_folder_that_cannot_be_written(fails_with, drawn, command):
     assert "--output 'file" in line and "cannot be written" in line
 
 
+def test_a_picture_that_cannot_be_written(fails_with):
+    Path("taken/sheet.png").mkdir(parents=True, exist_ok=True)
+    line = fails_with("rank", "--model", MODEL, "--worst", "1", "--output", "taken")
+    assert "'taken/sheet.png' cannot be written (Is a directory)" in line
+    assert [path.name[:7] for path in Path("taken").glob("worst*")] == ["worst-1"]
+
+
 def test_a_report_whose_file_is_a_folder(fails_with):
     Path("folder.html").mkdir(exist_ok=True)
     assert "the report 'folder.html' cannot be written" in fails_with(
         "report", "--model", MODEL, "--output", "folder.html"
     )
+
+
+def test_the_metrics_stay_if_the_report_cannot_be_written(drawn, small_words, tmp_path, capsys, take_down_logs):
+    (tmp_path / "out/report.html").mkdir(parents=True)
+    words = ["--config-file", "configs/MGRe/quickstart.yml", *small_words, "MODEL.WEIGHTS", MODEL]
+    assert main(["train", "--eval-only", *words, "TEST.REPORT", "True", "OUTPUT_DIR", str(tmp_path / "out")]) == 1
+    assert "report.html' cannot be written (Is a directory)" in capsys.readouterr().err.splitlines()[-1]
+    assert "mAP" in json.loads((tmp_path / "out/evaluation.json").read_text())
 
 
 def test_a_data_set_without_matches(fails_with, make_market_folder, tmp_path):

@@ -35,15 +35,16 @@ def table(output: str) -> dict[str, float]:
     return {name: float(value) for name, value in zip(names[1:], values[1:], strict=True)}
 
 
-def test_train_resume_evaluate_and_rerank(small_run, tmp_path):
+@pytest.mark.slow
+def test_train_resume_evaluate_and_rerank(tiny_run, tmp_path):
     out = tmp_path / "out"
-    one = train_net(BASE, *small_run)
+    one = train_net(BASE, *tiny_run)
     first = torch.load(out / "model_final.pth", weights_only=True)
     assert first["epoch"] == 0
     check_console(one.stdout, out)
 
     # One more epoch: --resume goes on where the first run stopped.
-    resumed = train_net(BASE, "--resume", *small_run, "SOLVER.MAX_EPOCH", "2")
+    resumed = train_net(BASE, "--resume", *tiny_run, "SOLVER.MAX_EPOCH", "2")
     assert "Starting training from epoch 1" in resumed.stdout
     second = torch.load(out / "model_final.pth", weights_only=True)
     assert second["epoch"] == 1
@@ -54,19 +55,17 @@ def test_train_resume_evaluate_and_rerank(small_run, tmp_path):
 
     # The same weights give the same figures again; re-ranking gives others.
     weights = ["MODEL.WEIGHTS", str(out / "model_final.pth")]
-    evaluated = train_net(BASE, *small_run, "--eval-only", *weights)
+    evaluated = train_net(BASE, *tiny_run, "--eval-only", *weights)
     assert "re-ranked" not in evaluated.stdout
     assert table(evaluated.stdout) == table(resumed.stdout)
     assert table(one.stdout).keys() == table(resumed.stdout).keys()
-    reranked = train_net(
-        BASE, "--eval-only", *small_run, *weights, "TEST.RERANK.ENABLED", "True", "TEST.RERANK.K1", "5"
-    )
+    reranked = train_net(BASE, "--eval-only", *tiny_run, *weights, "TEST.RERANK.ENABLED", "True", "TEST.RERANK.K1", "5")
     assert re.search(r"^\| CustomReID .*\n.*These figures are re-ranked: K1 5, K2 6, LAMBDA 0.3$",
                      re.sub(r"\x1b\[\d+m", "", reranked.stdout), flags=re.MULTILINE)  # fmt: skip
     assert 0 < table(reranked.stdout)["mAP"] <= 100
 
     # Nothing is left to train: it evaluates and says so.
-    again = train_net(BASE, "--resume", *small_run, "SOLVER.MAX_EPOCH", "2")
+    again = train_net(BASE, "--resume", *tiny_run, "SOLVER.MAX_EPOCH", "2")
     assert "All 2 epochs are done" in again.stdout
     assert table(again.stdout) == table(resumed.stdout)
 
@@ -136,7 +135,7 @@ def test_the_options_are_the_toolboxs(load_tool):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], r"--config-file is needed: .*configs/MGRe/custom-cpu.yml, .*configs/MGRe/market.yml"),
+        ([], r"--config-file is needed: .*mgre://custom-cpu.yml, .*mgre://market.yml"),
         (["--config-file", "x.yml", "SEED", "1", "--evalonly"], "unrecognized arguments: --evalonly"),
         (["--config-file", "x.yml", "--num-machines", "2"], "--num-machines needs --dist-url"),
     ],
@@ -172,6 +171,7 @@ DATALOADER: {{SAMPLER_TRAIN: NaiveIdentitySampler}}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "depth", "dim"), [("Baseline", "18x", 512), ("MGN", "50x", 2048)])
 def test_a_plain_toolbox_config_runs_too(architecture, depth, dim, small_run, tmp_path):
     config = tmp_path / "plain.yml"
@@ -184,25 +184,28 @@ def test_a_plain_toolbox_config_runs_too(architecture, depth, dim, small_run, tm
     assert "IoU" not in finished.stdout
 
 
-def test_two_processes_train_and_evaluate_on_the_cpu(small_run, tmp_path):
-    finished = train_net(BASE, "--num-gpus", "2", *small_run)
+@pytest.mark.slow
+def test_two_processes_train_and_evaluate_on_the_cpu(tiny_run, tmp_path):
+    finished = train_net(BASE, "--num-gpus", "2", *tiny_run)
     assert table(finished.stdout)["mAP"] > 0
     # The same weights give the same figures in one process and in two: every image counts once.
-    evaluate = (BASE, "--eval-only", *small_run, "MODEL.WEIGHTS", str(tmp_path / "out" / "model_final.pth"))
+    evaluate = (BASE, "--eval-only", *tiny_run, "MODEL.WEIGHTS", str(tmp_path / "out" / "model_final.pth"))
     alone, together = train_net(*evaluate), train_net(*evaluate[:2], "--num-gpus", "2", *evaluate[2:])
     assert table(alone.stdout) == table(together.stdout)
     regions = [re.search(r"Regions on CustomReID: (.*)", run.stdout).group(1) for run in (alone, together)]
     assert regions[0] == regions[1] and "IoU/mean" in regions[0]
 
 
-def test_mixed_precision_trains_on_the_cpu(small_run, tmp_path):
-    assert table(train_net(BASE, *small_run, "SOLVER.AMP.ENABLED", "True").stdout)["mAP"] > 0
+@pytest.mark.slow
+def test_mixed_precision_trains_on_the_cpu(tiny_run, tmp_path):
+    assert table(train_net(BASE, *tiny_run, "SOLVER.AMP.ENABLED", "True").stdout)["mAP"] > 0
 
 
-def test_an_error_in_another_process_is_one_line_too(small_run, tmp_path):
+@pytest.mark.slow
+def test_an_error_in_another_process_is_one_line_too(tiny_run, tmp_path):
     for image in (tmp_path / "own" / "bounding_box_train").glob("*.jpg"):
         image.write_bytes(b"")
-    command = [sys.executable, TOOL, "--config-file", BASE, "--num-gpus", "2", *small_run]
+    command = [sys.executable, TOOL, "--config-file", BASE, "--num-gpus", "2", *tiny_run]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 1
     assert re.fullmatch(r"error: .*bounding_box_train.*", finished.stderr.strip().splitlines()[-1])

@@ -10,6 +10,8 @@ from fastreid.data import build
 from fastreid.engine import DefaultTrainer, launch
 from fastreid.utils import comm
 
+pytestmark = pytest.mark.slow
+
 
 def training_config(output_dir: str) -> CfgNode:
     cfg = get_cfg()

@@ -30,6 +30,7 @@ def test_missing_toolbox_names_its_command(monkeypatch):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_faiss_may_be_missing(tmp_path):
     code = (
         "import importlib.util, sys\n"
@@ -58,6 +59,7 @@ def test_other_import_errors_show(tmp_path):
     assert result.stderr.strip().endswith("ImportError: libbroken.so")
 
 
+@pytest.mark.slow
 def test_guarded_clone_imports_in_a_fresh_process(tmp_path):
     """A git clone on PYTHONPATH, whose HEAD asks for torch._six only where torch has it."""
     shutil.copytree(
@@ -87,6 +89,7 @@ LATE = ("tensorboard", "tensorflow", "sklearn", "scipy", "timm", "matplotlib", "
         "onnxruntime", "cv2")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_packages_are_imported_when_they_are_used(tmp_path):
     """One process: nothing of the packages after ``import mgre``, and the packages themselves at first use."""
     code = (
@@ -124,6 +127,7 @@ def test_packages_that_are_there_need_no_stand_in(monkeypatch):
     assert (sys.modules["faiss"], sys.modules["sklearn"]) == (faiss, sklearn)
 
 
+@pytest.mark.slow
 def test_a_changed_toolbox_may_import_more_of_the_packages(tmp_path):
     shutil.copytree(Path(fastreid.__file__).parent, tmp_path / "fastreid", ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "fastreid" / "evaluation" / "reid_evaluation.py").open("a") as source:

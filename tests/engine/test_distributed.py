@@ -20,10 +20,14 @@ from fastreid.utils.events import EventStorage
 from mgre.commands.main import main
 from mgre.config import load_config
 from mgre.engine import run as engine
+from mgre.engine.evaluation_report import evaluate_and_keep
 from mgre.engine.processes import TORCHRUN_VARIABLES
 from mgre.errors import DataError
+from mgre.reporting.rank_lists import rank_lists
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+pytestmark = pytest.mark.slow
 
 BASE = "configs/MGRe/Base-MGRe.yml"
 
@@ -129,9 +133,12 @@ def evaluate(args: argparse.Namespace) -> None:
     for buffer in model.buffers():  # as after a training, in which each process sees other images
         if buffer.is_floating_point():
             buffer += comm.get_rank()
-    results = engine.Trainer.test(cfg, model)
-    if comm.is_main_process():
-        torch.save(dict(results), Path(cfg.OUTPUT_DIR, f"metrics{comm.get_world_size()}.pth"))
+    results, kept = evaluate_and_keep(cfg, model)
+    assert len(kept) == comm.is_main_process()
+    if kept:
+        lists = rank_lists(kept[0], range(len(kept[0].query_paths)), 3)
+        content = {"metrics": dict(results), "lists": [(one.path, sorted(one.paths)) for one in lists]}
+        torch.save(content, Path(cfg.OUTPUT_DIR, f"results{comm.get_world_size()}.pth"))
 
 
 @pytest.mark.parametrize("option", ["stop", "skip"])
@@ -147,7 +154,10 @@ def test_two_processes_have_the_metrics_of_one(tiny_run, tmp_path, take_down_log
         assert launch(evaluate, *options, num_processes=num_processes) == 0
     warned = (tmp_path / "out" / "log.txt").read_text().count("1 of 5 test images cannot be read and are left out")
     assert warned == (2 if option == "skip" else 0)  # once a run
-    alone, together = (torch.load(tmp_path / "out" / f"metrics{n}.pth", weights_only=False) for n in (1, 2))
+    contents = [torch.load(tmp_path / "out" / f"results{n}.pth", weights_only=False) for n in (1, 2)]
+    assert contents[0]["lists"] == contents[1]["lists"]
+    assert len(contents[0]["lists"]) == (5 if option == "skip" else 6)
+    alone, together = (content["metrics"] for content in contents)
     assert "IoU/mean" in alone
     assert together == pytest.approx(alone, rel=1e-6)
     for name in ("mAP", "mINP", "Rank-1", "Rank-5", "metric"):

@@ -18,6 +18,8 @@ from mgre.errors import DataError
 from mgre.system.randomness import CUBLAS_VARIABLE
 from torch.utils.data import DataLoader
 
+pytestmark = pytest.mark.slow
+
 BASE = "configs/MGRe/Base-MGRe.yml"
 
 
@@ -29,6 +31,27 @@ def train(tiny_run, tmp_path, take_down_logs):
         options = [*tiny_run, "SOLVER.MAX_EPOCH", "3", "OUTPUT_DIR", str(tmp_path / name), *overrides]
         take_down_logs()
         return run(default_argument_parser().parse_args(["--config-file", BASE, *flags, *options]))
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def undisturbed_runs() -> dict[tuple[str, ...], tuple[dict, dict]]:
+    """By overrides, the metrics and the final checkpoint of an undisturbed run, which all tests compare with."""
+    return {}
+
+
+@pytest.fixture
+def undisturbed(train, tmp_path, undisturbed_runs):
+    """The metrics and the final checkpoint of a run that nothing disturbs; it is trained for the first test alone."""
+
+    def call(*overrides: str) -> tuple[dict, dict]:
+        if overrides not in undisturbed_runs:
+            metrics = train("straight", *overrides)
+            files = {path.stem for path in (tmp_path / "straight").glob("*.pth")}
+            assert "model_before_evaluation" not in files
+            undisturbed_runs[overrides] = metrics, load(tmp_path / "straight" / "model_final.pth")
+        return undisturbed_runs[overrides]
 
     return call
 
@@ -80,9 +103,11 @@ def load(path: Path) -> dict:
         (2, (0, 4), ("SOLVER.WARMUP_ITERS", "3", "SOLVER.SCHED", "CosineAnnealingLR", "TEST.EVAL_PERIOD", "2")),
     ],
 )
-def test_cut_anywhere_it_ends_as_the_undisturbed_run(train, stop_after, tmp_path, workers, steps, overrides):
+def test_cut_anywhere_it_ends_as_the_undisturbed_run(
+    train, undisturbed, stop_after, tmp_path, workers, steps, overrides
+):
     overrides = ("DATALOADER.NUM_WORKERS", str(workers), *overrides)
-    metrics = train("straight", *overrides)
+    metrics, straight = undisturbed(*overrides)
     for step in steps:
         stop_after(step)
         with pytest.raises(SystemExit) as stopped:
@@ -90,10 +115,9 @@ def test_cut_anywhere_it_ends_as_the_undisturbed_run(train, stop_after, tmp_path
         assert stopped.value.code == 128 + 15
         assert load(tmp_path / "cut" / "model_interrupted.pth")["iteration"] == step + 1
     assert train("cut", *overrides, flags=("--resume",)) == metrics
-    straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
     assert straight["optimizer"]["state"][0]["step"] == 6
     # Everything: weights, optimizer, schedule, random states, best score.
-    assert_same(straight, cut)
+    assert_same(straight, load(tmp_path / "cut" / "model_final.pth"))
 
 
 def test_deterministic_kernels_are_asked_for_while_a_training_runs(train, monkeypatch):
@@ -322,11 +346,10 @@ def fail_in_evaluation(monkeypatch, number: int, error: BaseException) -> None:
 
 @pytest.mark.parametrize("error", [DataError("no query has a match"), RuntimeError("a bug"), KeyboardInterrupt()])
 @pytest.mark.parametrize(("number", "period"), [(1, "1"), (2, "1"), (3, "1"), (1, "2")])
-def test_a_failed_evaluation_loses_nothing(train, tmp_path, monkeypatch, error, number, period):
+def test_a_failed_evaluation_loses_nothing(train, undisturbed, tmp_path, monkeypatch, error, number, period):
     """Where it fails by an error, by a bug, or because the process is ended in it."""
     options = ("TEST.EVAL_PERIOD", period, "SOLVER.CHECKPOINT_PERIOD", "60")
-    metrics = train("straight", *options)
-    assert not (tmp_path / "straight" / "model_before_evaluation.pth").exists()
+    metrics, straight = undisturbed(*options)
     fail_in_evaluation(monkeypatch, number, error)
     before = tmp_path / "cut" / "model_before_evaluation.pth"
     with pytest.raises(type(error)) as failed:
@@ -339,20 +362,18 @@ def test_a_failed_evaluation_loses_nothing(train, tmp_path, monkeypatch, error, 
     assert load(before)["iteration"] == 2 * number * int(period)
     assert train("cut", *options, flags=("--resume",)) == metrics
     assert not before.exists()
-    straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
-    assert_same(straight, cut)
+    assert_same(straight, load(tmp_path / "cut" / "model_final.pth"))
 
 
-def test_a_failed_last_evaluation_leaves_the_final_checkpoint(train, tmp_path, monkeypatch):
+def test_a_failed_last_evaluation_leaves_the_final_checkpoint(train, undisturbed, tmp_path, monkeypatch):
     """Where the period does not divide the number of epochs, the last evaluation comes after the training."""
-    metrics = train("straight", "TEST.EVAL_PERIOD", "2")
+    metrics, straight = undisturbed("TEST.EVAL_PERIOD", "2")
     fail_in_evaluation(monkeypatch, 2, DataError("no query has a match"))
     with pytest.raises(DataError, match=r"no query has a match$"):
         train("cut", "TEST.EVAL_PERIOD", "2")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert train("cut", "TEST.EVAL_PERIOD", "2", flags=("--resume",)) == metrics
-    straight, cut = (load(tmp_path / name / "model_final.pth") for name in ("straight", "cut"))
-    assert_same(straight, cut)
+    assert_same(straight, load(tmp_path / "cut" / "model_final.pth"))
 
 
 def test_the_next_checkpoint_replaces_the_one_before_an_evaluation(train, tmp_path):

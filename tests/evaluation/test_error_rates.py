@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mgre.errors import DataError
 from mgre.evaluation.error_rates import calibrate
-from scipy.stats import beta
+from scipy.stats import beta, norm, t
 
 
 def draw_people(rng, number, *, cameras=3, images=2, dim=12):
@@ -68,10 +68,12 @@ def test_the_intervals_are_of_pairs_that_share_identities():
             errors = [(score >= threshold) != is_match for score, _ in kept]
             if not 0 < rate.value < 1:
                 limit = rate.high if rate.value == 0 else 1 - rate.low
-                assert (1 - limit) ** num_clusters == pytest.approx(0.05)  # the rule of three, exactly
+                assert (1 - limit) ** (num_clusters / 2) == pytest.approx(0.05)  # the rule of three, exactly
                 continue
             variance = naive_variance(errors, [members for _, members in kept])
-            effective = min(rate.value * (1 - rate.value) / variance, num_clusters) if variance > 0 else num_clusters
+            # Half of the pairs, for the other people's part in the difference; and Student's t for five identities.
+            variance *= 2 * (t.ppf(0.975, 4) / norm.ppf(0.975)) ** 2
+            effective = min(rate.value * (1 - rate.value) / variance if variance > 0 else np.inf, num_clusters / 2)
             wrong, right = rate.value * effective, (1 - rate.value) * effective
             # Clopper and Pearson, by the beta distribution.
             assert rate.low == pytest.approx(beta.ppf(0.025, wrong, right + 1), abs=1e-6)
@@ -81,17 +83,17 @@ def test_the_intervals_are_of_pairs_that_share_identities():
 
 
 def test_the_intervals_hold_for_other_people():
-    """Of 40 calibrations on 20 people each, the intervals at a few thresholds hold the rates of 500 other people."""
+    """Of 25 calibrations on 20 people each, the intervals at a few thresholds hold the rates of 500 other people."""
     rng = np.random.default_rng(1)
     many = calibrate(*draw_people(rng, 500, cameras=2, images=1), dataset="drawn")
     held = []
-    for _ in range(40):
+    for _ in range(25):
         found = calibrate(*draw_people(rng, 20, cameras=2, images=1), dataset="drawn")
         for level in (0.3, 0.1, 0.03, 0.01):
             threshold = many.threshold(level)
             rate = found.false_match_rate(threshold)
             held.append(rate.low <= many.false_match_rate(threshold).value <= rate.high)
-    assert np.mean(held) >= 0.93
+    assert np.mean(held) >= 0.95
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_the_tool_writes_a_config_that_is_no_worse(select, small_run, tmp_path):
     printed = select("--step", "0.25")
     out = tmp_path / "out"

@@ -93,6 +93,7 @@ def graphs(monkeypatch) -> list:
     return graphs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boxes", ["location", "prior"])
 def test_compiled_outputs_are_the_eager_ones_from_one_graph_for_each_mode(boxes, build_small, make_batch, graphs):
     model = build_small(**{"MODEL.MGRE.BOXES": boxes}).eval()

@@ -14,6 +14,7 @@ from mgre.pose.base import PoseModel
 from mgre.pose.extraction import ImageSet, extract_keypoints, open_journals, sets_to_write
 from mgre.pose.hrnet import HRNetPoseModel, load_hrnet
 from mgre.pose.onnx_model import onnx
+from mgre.system import locks
 from PIL import Image
 
 
@@ -292,7 +293,7 @@ def test_two_runs_on_one_output_are_kept_apart(tmp_path, crops):
 
 
 def test_a_journal_that_another_run_removes_meanwhile_is_not_used(tmp_path, crops, monkeypatch):
-    monkeypatch.setattr(journal.fcntl, "flock", lambda *_: os.remove(tmp_path / "keypoints.json.unfinished"))
+    monkeypatch.setattr(locks.fcntl, "flock", lambda *_: os.remove(tmp_path / "keypoints.json.unfinished"))
     with pytest.raises(DataError, match="is in use by another run"):
         extract(tmp_path, crops, BrightestPixel())
 
@@ -301,7 +302,7 @@ def test_where_the_file_system_has_no_locks_it_goes_without(tmp_path, crops, mon
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(journal.fcntl, "flock", no_locks)
+    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
     assert set(extract(tmp_path, crops, BrightestPixel()).keypoints) == set(crops)
 
 

@@ -1,6 +1,7 @@
 """The report as a file, by a parser of HTML, and in a browser where there is one."""
 
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mgre.evaluation.calibration import Calibration, Rate
 from mgre.reporting.report import NUM_WORST, render, write_report
 from PIL import Image
 
@@ -102,11 +104,25 @@ def test_names_are_escaped(harmful):
     assert f"query {HARMFUL}" in [attributes["alt"] for attributes in page.all("img")]
 
 
+def test_a_name_whose_bytes_are_no_text(small_evaluation, subject, tmp_path):
+    names = [os.fsdecode(b"a\xff.png"), "b\u202egnp.png", "c.png", "d.png"]
+    write_report(tmp_path / "report.html", small_evaluation(query_names=names), subject)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "a\\udcff.png" in text and "b\\u202egnp.png" in text
+
+
 def test_thresholds_of_a_calibration_are_marked(small_evaluation, subject):
-    calibration = {"thresholds": [[0.01, 0.4], [0.001, 0.52]], "dataset": "DrawnVal"}
-    subject = dataclasses.replace(subject, record=dataclasses.replace(subject.record, calibration=calibration))
+    rate = Rate(0.1, 0.0, 0.2)
+    counts = {"num_identities": 9, "num_cameras": 2, "num_images": 40, "num_matches": 30, "num_non_matches": 300}
+    calibration = Calibration(
+        **{"dataset": "DrawnVal", "seen_in_training": False, "fingerprint": "", **counts},
+        **{"scores": [0.4], "false_match": [rate], "false_non_match": [rate]},
+        thresholds=[(0.01, 0.4), (0.001, 0.52)],
+    )
+    record = dataclasses.replace(subject.record, calibration=calibration.to_dict())
+    subject = dataclasses.replace(subject, record=record)
     page = Page(render(small_evaluation(), subject))
-    assert "0.400 for a false-match rate 1 %, 0.520 for a false-match rate 0.1 %" in words(page.text)
+    assert "calibration on DrawnVal: 0.400 (false-match rate 1 %), 0.520 (false-match rate 0.1 %)" in words(page.text)
     assert sum(attributes.get("class") == "mark" for attributes in page.all("path")) == 2
     # They are cosines: there are none of another metric.
     other = Page(render(small_evaluation(), dataclasses.replace(subject, metric="euclidean")))

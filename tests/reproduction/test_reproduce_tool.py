@@ -74,6 +74,7 @@ def read_table(path: Path) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
+@pytest.mark.slow
 def test_trains_once_and_picks_up_what_is_there(tool, plan, finish, tmp_path, capsys):
     lines = command_lines(tool, capsys, "table7", *plan)
     stem = tmp_path / "runs" / "reproduce-quick"
@@ -289,6 +290,7 @@ def test_a_failed_job_is_told_and_leaves_the_others(tmp_path, monkeypatch):
     assert run_jobs([good]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_job_save_its_state(tmp_path, number):
     slow = tmp_path / "slow.py"
@@ -320,3 +322,14 @@ def test_a_plan_needs_no_gpu(tool, capsys, tmp_path):
     with pytest.raises(Exception, match="sees no CUDA device"):
         load_config("configs/MGRe/market.yml")
     assert len(command_lines(tool, capsys, "table2", "--output", str(tmp_path))) == 2
+
+
+def test_what_an_earlier_run_left_damaged_is_named(tool, plan, finish, capsys):
+    folder = finish("mgre", {"mAP": 60.0})
+    (folder / "results.json").write_text('{"mAP": 6')
+    assert call(tool, "table2", *plan) == 1
+    assert f"'{folder}/results.json' is damaged: remove it" in capsys.readouterr().err
+    finish("mgre", {"mAP": 60.0})
+    (folder / "config.yaml").write_text("SEED: [")
+    assert call(tool, "table2", *plan) == 1
+    assert f"config.yaml' is damaged: remove '{folder}', or choose another --output" in capsys.readouterr().err

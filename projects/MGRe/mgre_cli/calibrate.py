@@ -16,6 +16,7 @@ Exit status: 0 all is well, 1 an error, 3 done but images that cannot be read we
 
 import argparse
 
+from mgre_cli.arguments import add_allow_imports
 from mgre_cli.start import start
 
 
@@ -39,6 +40,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--config-file", default="", metavar="FILE", help="of its training, for a checkpoint without a record"
     )
+    add_allow_imports(parser)
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default): a GPU where there is one")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides for the data set, in pairs")
     return parser.parse_intermixed_args(words)

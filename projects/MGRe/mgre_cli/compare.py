@@ -11,6 +11,7 @@ all pairs. Of a model that mgre calibrate has calibrated, the error rates at the
 
 import argparse
 
+from mgre_cli.arguments import add_allow_imports
 from mgre_cli.start import start
 
 
@@ -21,6 +22,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--config-file", default="", metavar="FILE", help="of its training, for a checkpoint without a record"
     )
+    add_allow_imports(parser)
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default): a GPU where there is one")
     parser.add_argument(
         "--rate",

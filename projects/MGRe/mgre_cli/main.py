@@ -16,8 +16,12 @@ COMMANDS = {
     "calibrate": ("calibrate", "measure what a model's scores mean, on labelled images"),
     "extract-keypoints": ("extract_keypoints", "find, import or check key points"),
     "select-weights": ("select_weights", "choose the weights of the final feature on a validation set"),
+    "extract": ("extract", "compute the features of images with a trained model"),
+    "convert": ("convert", "write a model's weights and record alone, such as .safetensors"),
+    "card": ("card", "print a model card"),
     "export": ("export", "files for ONNX runtimes and trackers, checked against PyTorch"),
     "evaluate": ("evaluate", "metrics of a checkpoint or an exported file, as other runtimes feed it"),
+    "index": ("index", "keep a gallery of features on disk, and search it exactly"),
     "reproduce": ("reproduce", "the paper's tables and figures"),
     "compare-results": ("compare_results", "a run's figures beside the expected ones"),
 }

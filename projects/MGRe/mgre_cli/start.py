@@ -28,7 +28,9 @@ def start(command: str, args: argparse.Namespace) -> int:
     def work() -> object:
         return importlib.import_module(f"mgre.commands.{command}").run(args)
 
-    if command in _TAKE_EXPORTED and str(getattr(args, "model", "")).endswith(".onnx"):
+    # Without a model, an index takes features that are there already.
+    exported = str(getattr(args, "model", "")).endswith(".onnx") or getattr(args, "model", "") == ""
+    if command in _TAKE_EXPORTED and exported and not getattr(args, "rerank", False):
         _import_without_toolbox()
         return _run(work)
     return call(work)

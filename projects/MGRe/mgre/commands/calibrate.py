@@ -12,6 +12,7 @@ from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
 
+from mgre.commands.model_options import imports_of_model
 from mgre.config.loading import parse_config
 from mgre.data.csv_list import BACKGROUND, read_labels
 from mgre.data.custom import read_labelled_folder
@@ -19,13 +20,14 @@ from mgre.data.datasets import build_dataset, split_items
 from mgre.data.torch_dataset import Item
 from mgre.data.validation_split import base_of_validation, validation_of
 from mgre.errors import ConfigError, DataError, SetupError, WeightsError, printable
-from mgre.evaluation.calibration import CONFIDENCE, Calibration, Rate, needed_identities
+from mgre.evaluation.calibration import CONFIDENCE, Calibration, needed_identities
 from mgre.evaluation.error_rates import ROUND_RATES, calibrate
-from mgre.inference.checkpoint_model import CheckpointModel, write_record
+from mgre.inference.checkpoint_model import CheckpointModel
 from mgre.inference.loading import load
 from mgre.inference.preparation import to_image
 from mgre.reading.images import ImageError
 from mgre.record import ModelRecord
+from mgre.system.model_files import write_record
 from mgre.visualization import new_figure
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
         WeightsError: see :func:`mgre.load`.
         SetupError: the result cannot be written.
     """
-    model = load(args.model, config_file=args.config_file, device=args.device)
+    imports = imports_of_model(args)
+    model = load(args.model, config_file=args.config_file, overrides=imports, device=args.device)
     target = args.output or args.model
     if not isinstance(model, CheckpointModel) or args.model.endswith(".safetensors"):
         raise WeightsError(
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.images:
         name, items, seen = os.path.basename(os.path.normpath(args.images)), read_labelled(args.images), False
     else:
-        name, items, seen = _data_set(model.record, args.dataset, args.opts)
+        name, items, seen = _data_set(model.record, args.dataset, [*args.opts, *imports])
     if not items:
         raise DataError(f"'{args.images or name}' has no images to calibrate on: name another folder or data set")
     skipped: list[str] = []
@@ -109,7 +112,8 @@ def _data_set(record: ModelRecord, name: str, overrides: Sequence[str]) -> tuple
     cfg = parse_config(record.config, [*overrides, "MODEL.DEVICE", "cpu"], "the model's record")
     data = build_dataset(cfg, name)
     items = [item for split in ("query", "gallery") for item in split_items(data, name, split)]
-    return name, [item for item in items if item[1] not in data._junk_pids], seen
+    left_out = getattr(data, "_junk_pids", [])  # junk and background, which are no people
+    return name, [item for item in items if item[1] not in left_out], seen
 
 
 def _readable(paths: Iterable[str], skipped: list[str]) -> Iterator[Image.Image]:
@@ -130,18 +134,14 @@ def _summary(calibration: Calibration) -> str:
     for rate in ROUND_RATES:
         if rate in thresholds:
             score = thresholds[rate]
-            measured = calibration.false_match_rate(score), calibration.false_non_match_rate(score)
-            rows.append([f"{rate:g}", f"{score:.4f}", *map(_rate_text, measured)])
+            false_match, false_non_match = calibration.false_match_rate(score), calibration.false_non_match_rate(score)
+            rows.append([f"{rate:g}", f"{score:.4f}", false_match.text(), false_non_match.text()])
         else:
             rows.append([f"{rate:g}", "", f"too few pairs: needs {needed_identities(rate):,} identities", ""])
             break  # so have all lower rates
     interval = f"({CONFIDENCE:.0%} interval)"
     headers = ["rate", "threshold", f"false-match rate {interval}", f"false-non-match rate {interval}"]
     return f"\n{calibration}\n\n{tabulate(rows, headers=headers, disable_numparse=True)}"
-
-
-def _rate_text(rate: Rate) -> str:
-    return f"{rate.value:.2g} ({rate.low:.2g} to {rate.high:.2g})"
 
 
 def _plot(path: str, calibration: Calibration) -> None:

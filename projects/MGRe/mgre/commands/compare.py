@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mgre.commands.model_options import imports_of_model
 from mgre.errors import DataError, printable, shell_word
 from mgre.evaluation.calibration import CONFIDENCE, Calibration, Rate, check_rate, too_few
 from mgre.inference.doubts import doubts
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         WeightsError: see :func:`mgre.load`.
     """
     check_rate(args.rate)
-    model = load(args.model, config_file=args.config_file, device=args.device)
+    model = load(args.model, config_file=args.config_file, overrides=imports_of_model(args), device=args.device)
     images = [to_image(path) for path in args.images]
     for path, image in zip(args.images, images, strict=True):
         for doubt in doubts(image, model.record):
@@ -51,10 +52,10 @@ def run(args: argparse.Namespace) -> None:
     if not np.isfinite(description.features).all():
         raise DataError(f"model '{args.model}' gives features that are NaN or infinite: take an earlier checkpoint")
     scores = similarity(description.features, description.features)
-    pairs = [
-        _pair(args.images[i], args.images[j], float(scores[i, j]), calibration, args.rate)
-        for i, j in combinations(range(len(images)), 2)
-    ]
+    pairs = []
+    for i, j in combinations(range(len(images)), 2):
+        cosine = float(scores[i, j])
+        pairs.append(_Pair(args.images[i], args.images[j], cosine, _meaning(cosine, calibration, args.rate)))
     shares = pair_shares(description, 0, 1, model.record) if description.terms else []
     if args.json:
         print(json.dumps(_as_json(args, pairs, shares, calibration), indent=2))
@@ -65,9 +66,20 @@ def run(args: argparse.Namespace) -> None:
     if args.picture:
         boxes = [{name: box[i] for name, box in description.boxes.items()} for i in range(2)]
         captions = [printable(os.path.basename(path)) for path in args.images]
-        verdict = f": {pairs[0].verdict}, at a false-match rate of {args.rate:g}" if pairs[0].verdict else ""
+        meaning = pairs[0].meaning
+        verdict = f": {meaning.verdict}, at a false-match rate of {args.rate:g}" if meaning and meaning.verdict else ""
         title = f"cosine {pairs[0].cosine:.3f}{verdict}"
         save_picture(draw_pair(images, boxes, shares, title=title, captions=captions), args.picture)
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What a calibration says of a cosine; no verdict where it has too few pairs for the rate asked for."""
+
+    false_match_rate: Rate
+    false_non_match_rate: Rate
+    threshold: float | None
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -75,10 +87,7 @@ class _Pair:
     first: str
     second: str
     cosine: float
-    false_match_rate: Rate | None = None
-    false_non_match_rate: Rate | None = None
-    threshold: float | None = None
-    verdict: str = ""
+    meaning: _Meaning | None
 
 
 def _describe(model: Model, images: Sequence[Image.Image], *, with_regions: bool) -> Description:
@@ -87,29 +96,28 @@ def _describe(model: Model, images: Sequence[Image.Image], *, with_regions: bool
     return Description(model.embed(images), {}, {})
 
 
-def _pair(first: str, second: str, cosine: float, calibration: Calibration | None, rate: float) -> _Pair:
+def _meaning(cosine: float, calibration: Calibration | None, rate: float) -> _Meaning | None:
     if calibration is None:
-        return _Pair(first, second, cosine)
+        return None
     rates = calibration.false_match_rate(cosine), calibration.false_non_match_rate(cosine)
     if rate < calibration.lowest_rate:
-        return _Pair(first, second, cosine, *rates)
+        return _Meaning(*rates, None, "")
     threshold = calibration.threshold(rate)
-    return _Pair(first, second, cosine, *rates, threshold, SAME if cosine >= threshold else DIFFERENT)
+    return _Meaning(*rates, threshold, SAME if cosine >= threshold else DIFFERENT)
 
 
 def _pair_text(pair: _Pair, shares: Sequence[Share], calibration: Calibration | None, args: argparse.Namespace) -> str:
     lines = [("cosine", f"{pair.cosine:.4f}")]
-    if calibration:
+    if calibration and pair.meaning:
+        alike = pair.meaning.false_match_rate.text(calibration.lowest_rate)
+        less_alike = pair.meaning.false_non_match_rate.text()
         lines += [
-            ("false-match rate", f"{_rate_text(pair.false_match_rate)} of the pairs of different people are as alike"),
-            (
-                "false-non-match rate",
-                f"{_rate_text(pair.false_non_match_rate)} of the pairs of one person are less so",
-            ),
+            ("false-match rate", f"{alike} of the pairs of different people are as alike"),
+            ("false-non-match rate", f"{less_alike} of the pairs of one person are less so"),
         ]
-        if pair.verdict:
-            rule = f"at a false-match rate of {args.rate:g} one person is from {pair.threshold:.4f} up"
-            lines.append(("verdict", f"{pair.verdict}: {rule}"))
+        if pair.meaning.verdict:
+            rule = f"at a false-match rate of {args.rate:g} one person is from {pair.meaning.threshold:.4f} up"
+            lines.append(("verdict", f"{pair.meaning.verdict}: {rule}"))
     width = max(len(name) for name, _ in lines)
     text = "\n".join(f"{name:{width}}  {value}" for name, value in lines)
     return "\n".join([text, *_notes(calibration, args), "", _shares_text(shares, args.model)])
@@ -117,11 +125,14 @@ def _pair_text(pair: _Pair, shares: Sequence[Share], calibration: Calibration | 
 
 def _table_text(pairs: Sequence[_Pair], calibration: Calibration | None, args: argparse.Namespace) -> str:
     """The pairs, the most alike first."""
-    rows = [("cosine", "false-match rate", "verdict", "images")] if calibration else [("cosine", "images")]
+    rows: list[tuple[str, ...]] = [("cosine", *(("false-match rate", "verdict") if calibration else ()), "images")]
     for pair in sorted(pairs, key=lambda pair: -pair.cosine):
         names = f"{printable(pair.first)}  {printable(pair.second)}"
-        middle = (_rate_text(pair.false_match_rate), pair.verdict) if calibration else ()
-        rows.append((f"{pair.cosine:.4f}", *middle, names))
+        if calibration and pair.meaning:
+            meaning = (pair.meaning.false_match_rate.text(calibration.lowest_rate), pair.meaning.verdict)
+            rows.append((f"{pair.cosine:.4f}", *meaning, names))
+        else:
+            rows.append((f"{pair.cosine:.4f}", names))
     return "\n".join([columns(rows), *_notes(calibration, args)])
 
 
@@ -137,14 +148,6 @@ def _notes(calibration: Calibration | None, args: argparse.Namespace) -> list[st
         notes.append(f"no verdict: {too_few(args.rate, calibration.num_identities, calibration.dataset)}")
     seen = ", on which the model was trained, so the rates are too good" if calibration.seen_in_training else ""
     return [*notes, f"Rates are of {calibration}{seen}, with intervals of {CONFIDENCE:.0%}."]
-
-
-def _rate_text(rate: Rate | None) -> str:
-    if rate is None:
-        return ""
-    if rate.value == 0:
-        return f"below {rate.high:.2g}"
-    return f"{rate.value:.2g} ({rate.low:.2g} to {rate.high:.2g})"
 
 
 def _shares_text(shares: Sequence[Share], model: str) -> str:
@@ -172,13 +175,17 @@ def _as_json(
     if shares:
         facts["shares"] = [asdict(share) for share in shares]
     if calibration:
-        facts["calibration"] = {"dataset": calibration.dataset, "num_identities": calibration.num_identities}
+        names = ("dataset", "num_identities", "seen_in_training", "lowest_rate")
+        facts["calibration"] = {name: getattr(calibration, name) for name in names}
     return facts
 
 
 def _pair_json(pair: _Pair) -> dict[str, Any]:
-    values = asdict(pair) | {"verdict": pair.verdict or None}
-    return values | {name: rate and rate._asdict() for name, rate in vars(pair).items() if isinstance(rate, Rate)}
+    facts: dict[str, Any] = {"images": [pair.first, pair.second], "cosine": pair.cosine}
+    if pair.meaning is None:
+        return facts
+    rates = {name: rate._asdict() for name, rate in vars(pair.meaning).items() if isinstance(rate, Rate)}
+    return facts | rates | {"threshold": pair.meaning.threshold, "verdict": pair.meaning.verdict or None}
 
 
 def _warn(message: str) -> None:

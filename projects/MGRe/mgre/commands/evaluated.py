@@ -9,7 +9,8 @@ import torch
 from fastreid.config import CfgNode
 from fastreid.utils.logger import setup_logger
 
-from mgre.config import load_config, overrides_of
+from mgre.commands.model_options import imports_of_model
+from mgre.config import load_config
 from mgre.config.loading import parse_config
 from mgre.data.checks import check_datasets
 from mgre.data.datasets import reading_once
@@ -34,7 +35,7 @@ def load_evaluated(args: argparse.Namespace) -> tuple[CfgNode, CheckpointModel]:
         WeightsError: see :func:`mgre.load`.
     """
     setup_logger(name="mgre")
-    opts = overrides_of(args)
+    opts = [*args.opts, *imports_of_model(args)]
     named = dict(zip(opts[::2], opts[1::2], strict=False))
     if args.config_file is not None:
         cfg = load_config(args.config_file, opts)

@@ -11,6 +11,7 @@ from fastreid.utils.logger import setup_logger
 
 from mgre.commands.main import main
 from mgre.config import load_config, overrides_of
+from mgre.config.shipped import config_path, read_with_base
 from mgre.data import list_images
 from mgre.data.coco_file import load_keypoints, write_keypoints
 from mgre.data.keypoints import file_name_of, keypoint_path
@@ -80,7 +81,7 @@ def load(args: argparse.Namespace) -> CfgNode:
     opts = [*overrides_of(args), "DATASETS.PART.NUM_TRAIN_IDS", "0", "DATASETS.PART.NUM_TEST_IDS", "0"]
     cfg = load_config(args.config_file or "", ["MODEL.DEVICE", device, *opts])
     if args.config_file and finds_keypoints(args):  # the other actions use no device
-        named = CfgNode.load_yaml_with_base(args.config_file).get("MODEL", {}).get("DEVICE", device)
+        named = read_with_base(config_path(args.config_file)).get("MODEL", {}).get("DEVICE", device)
         if named != device:
             cfg = load_config(args.config_file, ["MODEL.DEVICE", named, *opts])
     return cfg

@@ -248,7 +248,7 @@ KEYS = (
     Key(
         "TEST.REPORT",
         False,
-        "--eval-only also writes report.html into OUTPUT_DIR: figures with intervals, curves, pairs of cameras, the "
+        "Let --eval-only write report.html into OUTPUT_DIR: figures with intervals, curves, pairs of cameras, the "
         "worst queries. The file has test images in it.",
     ),
     Key(

@@ -12,7 +12,7 @@ from fastreid.utils.logger import log_first_n
 
 from mgre.config.checks import check_config
 from mgre.config.keys import KEYS, add_mgre_config
-from mgre.config.shipped import SCHEME, config_path, shipped_names
+from mgre.config.shipped import SCHEME, config_path, read_with_base, shipped_names
 from mgre.errors import ConfigError, nearest, shell_word
 from mgre.regions import without_file
 from mgre.system.plugins import import_installed_plugins, import_plugins
@@ -38,7 +38,7 @@ def load_config(config_file: str = "", overrides: Sequence[str] = ()) -> CfgNode
         SetupError: the config asks for a device that is not there, or an installed plugin cannot be imported.
     """
     from_file = _read_file(config_file) if config_file else {}
-    return _build(from_file, f"config file '{config_file}'", "add --allow-imports, or ", overrides)
+    return _build(from_file, f"config file '{config_file}'", overrides)
 
 
 def parse_config(text: str, overrides: Sequence[str], source: str) -> CfgNode:
@@ -49,24 +49,19 @@ def parse_config(text: str, overrides: Sequence[str], source: str) -> CfgNode:
         overrides: ``KEY VALUE`` pairs.
         source: where the text is from, for messages.
     """
-    try:
-        loaded = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
-    return _build(_values_of(loaded, source), source, "", overrides)
+    return _build(_parse(text, source), source, overrides)
 
 
-def _build(values: dict[str, Any], source: str, remedy: str, overrides: Sequence[str]) -> CfgNode:
+def _build(values: dict[str, Any], source: str, overrides: Sequence[str]) -> CfgNode:
     """
     Args:
         values: by key.
         source: where they are from, for messages.
-        remedy: what else than an override lets the source import something, for messages.
         overrides: ``KEY VALUE`` pairs.
     """
     from_overrides = _pair(overrides)
     import_installed_plugins()
-    import_plugins(_trusted_imports(values, source, remedy, from_overrides))
+    import_plugins(_trusted_imports(values, source, from_overrides))
     cfg = _defaults()
     _merge(cfg, values, source)
     _merge(cfg, from_overrides, COMMAND_LINE)
@@ -106,12 +101,24 @@ def allow_imports(config_files: Sequence[str], overrides: Sequence[str]) -> list
     if IMPORTS in overrides[::2]:
         return list(overrides)
     names = [name for file in config_files for name in _names_of_imports(_read_file(file), f"config file '{file}'")]
-    return [*overrides, IMPORTS, str(tuple(dict.fromkeys(names)))] if names else list(overrides)
+    return [*overrides, *_override_of(names)]
 
 
-def _trusted_imports(
-    values: dict[str, Any], source: str, remedy: str, from_overrides: dict[str, str]
-) -> tuple[str, ...]:
+def allow_imports_of(text: str, source: str) -> list[str]:
+    """The IMPORTS of a config that is a ``text``, as an override, which allows it to import that; empty without any.
+
+    Args:
+        text: YAML.
+        source: where the text is from, for messages.
+    """
+    return _override_of(_names_of_imports(_parse(text, source), source))
+
+
+def _override_of(names: Sequence[str]) -> list[str]:
+    return [IMPORTS, str(tuple(dict.fromkeys(names)))] if names else []
+
+
+def _trusted_imports(values: dict[str, Any], source: str, from_overrides: dict[str, str]) -> tuple[str, ...]:
     """The IMPORTS of the overrides.
 
     Raises:
@@ -121,8 +128,8 @@ def _trusted_imports(
         return _names_of_imports(from_overrides, COMMAND_LINE)
     if names := _names_of_imports(values, source):
         raise ConfigError(
-            f"{source} wants to import {', '.join(map(repr, names))}, which runs code: if you trust it, {remedy}allow "
-            f"it by an override: {IMPORTS} {shell_word(str(names))}"
+            f"{source} wants to import {', '.join(map(repr, names))}, which runs code: if you trust it, add "
+            f"--allow-imports, or the override {IMPORTS} {shell_word(str(names))}"
         )
     return ()
 
@@ -171,7 +178,7 @@ def _read_file(config_file: str) -> dict[str, Any]:
         near = nearest(given, shipped_names()) if given.startswith(SCHEME) else f" (working directory {os.getcwd()})"
         raise ConfigError(f"config file '{given}' does not exist{near}; see configs/, or mgre train --help")
     try:
-        loaded = CfgNode.load_yaml_with_base(config_file)
+        loaded = read_with_base(config_file)
     except FileNotFoundError as error:
         raise ConfigError(f"config file '{config_file}': its _BASE_ '{error.filename}' does not exist") from error
     except (yaml.YAMLError, OSError, RecursionError, TypeError, ValueError, AttributeError, AssertionError) as error:
@@ -179,6 +186,15 @@ def _read_file(config_file: str) -> dict[str, Any]:
             f"config file '{config_file}' is not a YAML mapping of keys: {' '.join(str(error).split())}"
         ) from error
     return _values_of(loaded, f"config file '{config_file}'")
+
+
+def _parse(text: str, source: str) -> dict[str, Any]:
+    """The values of a YAML text by key."""
+    try:
+        loaded = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    return _values_of(loaded, source)
 
 
 def _values_of(loaded: Any, source: str) -> dict[str, Any]:

@@ -1,23 +1,19 @@
-"""The list of a :class:`mgre.data.custom.CustomReID` as a CSV, in the dialects that spreadsheets and pandas write."""
+"""The list of a :class:`mgre.data.custom.CustomReID` as a CSV."""
 
-import csv
-import io
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mgre.data.torch_dataset import Item
-from mgre.errors import DataError, printable
-from mgre.reading.text_files import read_text
+from mgre.errors import DataError
+from mgre.reading.csv_table import read_table
 
 COLUMNS = ("path", "identity", "camera", "split")
 SPLITS = ("train", "query", "gallery")
 # Market-1501's reserved identities: badly cropped images, which the evaluation ignores, and background.
 JUNK, BACKGROUND = -1, 0
 
-# The first of them is the standard. Spreadsheets write the second one where the comma is the decimal mark.
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 # pandas writes the whole numbers of a column with a gap as 7.0, and a spreadsheet may write 7,0.
 _WHOLE_NUMBER = re.compile(r"([+-]?\d+)[.,]0*")
 # What pandas and spreadsheets write for a gap.
@@ -40,8 +36,8 @@ def read_csv(folder: str, csv_file: str) -> tuple[dict[str, list[Item]], dict[in
     query and gallery are numbered together, from 1 in alphabetical order ("0", background, is 0), and the cameras of
     all images from 0.
 
-    The columns may be separated by commas, semicolons, tabs or vertical bars, the file may be UTF-8 or, with a
-    byte-order mark, UTF-16, folders may be separated by backslashes, and the whole number 7 may be written 7.0.
+    The dialects are those of :mod:`mgre.reading.csv_table`; folders may be separated by backslashes, and the whole
+    number 7 may be written 7.0.
 
     Raises:
         DataError: the file is missing, or one of its lines is wrong; the message names the line.
@@ -78,76 +74,20 @@ def _read_rows(folder: str, csv_path: str, columns: Sequence[str] = COLUMNS) -> 
     Args:
         columns: those that are needed; others are passed over.
     """
-    line_of: dict[str, int] = {}
     if not os.path.exists(csv_path):
         raise DataError(
             f"DATASETS.CUSTOM.CSV: '{csv_path}' does not exist; its path is relative to DATASETS.CUSTOM.ROOT"
         )
-    text = read_text(csv_path)
-    first_line = text.lstrip().partition("\n")[0].strip()
-    first_is_directive = first_line.lower().startswith("sep=")  # Excel's own first line
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, first_is_directive, columns))
-        header = None
-        for cells in reader:
-            where = f"'{csv_path}' line {reader.line_num}"
-            if not any(cell.strip() for cell in cells) or (first_is_directive and reader.line_num == 1):
-                continue
-            if header is None:
-                header = _parse_header(cells, where, columns)
-                num_cells = len(cells)
-                continue
-            if len(cells) > num_cells and any(cell.strip() for cell in cells[num_cells:]):
-                raise DataError(
-                    f"{where}: {len(cells)} cells, the header has {num_cells}; put a cell with "
-                    f"{_SEPARATORS[reader.dialect.delimiter]} in it into double quotes"
-                )
-            row = _parse_row({name: cells[i] if i < len(cells) else "" for name, i in header.items()}, folder, where)
-            if row.path in line_of:
-                raise DataError(f"{where}: '{row.path}' is in line {line_of[row.path]} already; remove one of them")
-            line_of[row.path] = reader.line_num
-            yield row
-        if header is None:
-            _parse_header([], f"'{csv_path}' line 1", columns)
-    except csv.Error as error:
-        raise DataError(
-            f"'{csv_path}' line {reader.line_num} cannot be read as CSV: {error}; write it again"
-        ) from error
+    line_of: dict[str, int] = {}
+    for line in read_table(csv_path, columns):
+        row = _parse_row(line.cells, folder, line.where)
+        if row.path in line_of:
+            raise DataError(f"{line.where}: '{row.path}' is in line {line_of[row.path]} already; remove one of them")
+        line_of[row.path] = line.line
+        yield row
 
 
-def _separator(text: str, first_is_directive: bool, columns: Sequence[str]) -> str:
-    """The separator that gives the first line all columns; a comma where none does."""
-    lines = text.lstrip().splitlines()[int(first_is_directive) :]
-    header = next((line for line in lines if line.strip()), "")
-    for separator in _SEPARATORS:
-        names = {cell.strip().strip('"').lower() for cell in header.split(separator)}
-        if names.issuperset(columns):
-            return separator
-    return ","
-
-
-def _parse_header(cells: Sequence[str], where: str, columns: Sequence[str]) -> dict[str, int]:
-    """The position of each column.
-
-    Raises:
-        DataError: a column is missing, or there are two of its name.
-    """
-    names = [cell.strip().lower() for cell in cells]
-    missing = [column for column in columns if column not in names]
-    if missing:
-        found = f" (it is '{printable(', '.join(cells))[:80]}')" if cells else ""
-        raise DataError(
-            f"{where}: no column {', '.join(missing)}; the header must name {', '.join(columns)}, "
-            f"separated by {', '.join(_SEPARATORS.values())}{found}"
-        )
-    double = [column for column in columns if names.count(column) > 1]
-    if double:
-        raise DataError(f"{where}: two columns named {double[0]}; rename one of them")
-    return {column: names.index(column) for column in columns}
-
-
-def _parse_row(cells: dict[str, str], folder: str, where: str) -> _Row:
-    values = {column: value.strip() for column, value in cells.items()}
+def _parse_row(values: dict[str, str], folder: str, where: str) -> _Row:
     empty = [column for column, value in values.items() if not value]
     if empty:
         raise DataError(f"{where}: {', '.join(empty)} is empty; give each image {', '.join(values)}")

@@ -1,5 +1,6 @@
 """An evaluation that keeps what it ranks, and its report."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mgre.errors import SetupError
 from mgre.evaluation.evaluator import Evaluation
 from mgre.record import ModelRecord
 from mgre.reporting.report import Subject, write_report
+from mgre.system.model_files import read_record
 
 REPORT_FILE = "report.html"
 
@@ -32,14 +34,12 @@ def evaluate_and_keep(cfg: CfgNode, model: nn.Module) -> tuple[dict[str, Any], l
     return results, [evaluation for evaluation in kept if evaluation is not None]
 
 
-def write_reports(
-    cfg: CfgNode, evaluations: Sequence[Evaluation], record: ModelRecord | None, path: Path
-) -> list[Path]:
+def write_reports(cfg: CfgNode, evaluations: Sequence[Evaluation], path: Path) -> list[Path]:
     """Write the report of each evaluation; the paths.
 
     Args:
         cfg: of the evaluations.
-        record: of the model; None where its file has none.
+        evaluations: of the config's test sets.
         path: of the report. Where there are several, each has its data set's name appended.
 
     Raises:
@@ -48,7 +48,7 @@ def write_reports(
     """
     subject = Subject(
         model=Path(cfg.MODEL.WEIGHTS).name,
-        record=record or make_record(cfg, {}),
+        record=_record(cfg),
         config=config_text(cfg),
         metric=cfg.TEST.METRIC,
         device=_device(cfg.MODEL.DEVICE),
@@ -63,6 +63,15 @@ def write_reports(
             raise SetupError(f"the report '{own}' cannot be written ({error.strerror}): choose another file") from error
         paths.append(own)
     return paths
+
+
+def _record(cfg: CfgNode) -> ModelRecord:
+    """The record of the config's model. What only the training can know is from its file, if that has a record."""
+    known = read_record(cfg.MODEL.WEIGHTS)
+    of_training: dict[str, Any] = {"trained_on": [], "versions": {}}
+    if known is not None:
+        of_training = {name: getattr(known, name) for name in ("trained_on", "versions", "calibration", "licence")}
+    return dataclasses.replace(make_record(cfg, {}), **of_training)
 
 
 def _device(name: str) -> str:

@@ -21,6 +21,7 @@ from fastreid.utils.env import seed_all_rng
 from fastreid.utils.logger import setup_logger
 
 from mgre.config import load_config, overrides_of
+from mgre.config.shipped import config_path
 from mgre.data import list_images
 from mgre.data.checks import check_datasets
 from mgre.data.datasets import reading_once
@@ -30,8 +31,8 @@ from mgre.engine import processes
 from mgre.engine.evaluation_report import REPORT_FILE, evaluate_and_keep, write_reports
 from mgre.engine.load_model import load_model
 from mgre.engine.trainer import Trainer
-from mgre.engine.training_record import read_record
 from mgre.errors import ConfigError, MGReError, SetupError
+from mgre.evaluation.evaluator import Evaluation
 from mgre.system.files import make_output_dir, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ def setup(args: argparse.Namespace, *, shown: tuple[str, ...] = SHOWN) -> CfgNod
     logger.info("Log file, with environment, config and model: %s", os.path.join(cfg.OUTPUT_DIR, "log.txt"))
     logging.getLogger("fastreid.engine.train_loop").addFilter(_drop_traceback)
     logger.info("Toolbox: %s", _describe_toolbox())
-    default_setup(cfg, args)
+    # The toolbox writes the config file's text to the log, and knows paths only.
+    default_setup(cfg, argparse.Namespace(**vars(args) | {"config_file": config_path(args.config_file)}))
     if cfg.SEED >= 0:
         seed_all_rng(cfg.SEED + comm.get_rank())
     return cfg
@@ -87,27 +89,26 @@ def _leave_imports_to_themselves() -> None:
 def run(args: argparse.Namespace) -> dict[str, Any] | None:
     """Train, or with ``--eval-only`` evaluate MODEL.WEIGHTS, and return the metrics on the main process.
 
-    At the end the metrics are written to OUTPUT_DIR, as :data:`RESULTS_FILE` or :data:`EVALUATION_FILE`.
+    At the end the metrics are written to OUTPUT_DIR, as :data:`RESULTS_FILE` or :data:`EVALUATION_FILE`, and with
+    TEST.REPORT the report of an evaluation.
     """
     cfg = setup(args)
-    results = _evaluate(cfg) if args.eval_only else _train(cfg, resume=args.resume)
+    results, evaluations = _evaluate(cfg) if args.eval_only else (_train(cfg, resume=args.resume), [])
     if comm.is_main_process() and results:
         write_results(os.path.join(cfg.OUTPUT_DIR, EVALUATION_FILE if args.eval_only else RESULTS_FILE), results)
+    # After the metrics, which stay if the report cannot be written.
+    for path in write_reports(cfg, evaluations, Path(cfg.OUTPUT_DIR, REPORT_FILE)) if evaluations else ():
+        logger.info("Report: %s", path)
     return results
 
 
-def _evaluate(cfg: CfgNode) -> dict[str, Any]:
+def _evaluate(cfg: CfgNode) -> tuple[dict[str, Any], list[Evaluation]]:
+    """The metrics; and with TEST.REPORT what was ranked, on the main process."""
     with reading_once():
         check_datasets(cfg, will_train=False)
         model = load_model(cfg)
         _forget_results(cfg.OUTPUT_DIR, EVALUATION_FILE)
-        if not cfg.TEST.REPORT:
-            return Trainer.test(cfg, model)
-        results, evaluations = evaluate_and_keep(cfg, model)
-    if comm.is_main_process():
-        for path in write_reports(cfg, evaluations, read_record(cfg.MODEL.WEIGHTS), Path(cfg.OUTPUT_DIR, REPORT_FILE)):
-            logger.info("Report: %s", path)
-    return results
+        return evaluate_and_keep(cfg, model) if cfg.TEST.REPORT else (Trainer.test(cfg, model), [])
 
 
 def _train(cfg: CfgNode, *, resume: bool) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The record of a model in training, for its checkpoints, and from them."""
+"""The record of a model in training, for its checkpoints."""
 
 import importlib.metadata
 from collections.abc import Mapping
@@ -8,7 +8,6 @@ from fastreid.config import CfgNode
 
 from mgre.record import ModelRecord
 from mgre.regions import get_regions
-from mgre.system.weight_files import read_weights
 from mgre.version import VERSION
 
 # Keys that hold paths of the machine that trains.
@@ -37,17 +36,6 @@ def make_record(cfg: CfgNode, figures: Mapping[str, float]) -> ModelRecord:
         versions={"mgre": VERSION, "torch": torch.__version__, "fastreid": _toolbox_version()},
         licence="not stated; weights are bound by the terms of the images they were trained on",
     )
-
-
-def read_record(path: str) -> ModelRecord | None:
-    """The record in a checkpoint; None where it has none.
-
-    Raises:
-        WeightsError: the file is missing or damaged, or the record is.
-    """
-    content = read_weights(path)
-    text = content.get("record") if isinstance(content, dict) else None
-    return ModelRecord.from_json(text, path) if isinstance(text, str) else None
 
 
 def _regions(cfg: CfgNode) -> dict[str, list[str]]:

@@ -17,14 +17,22 @@ from mgre.record import ModelRecord
 CONFIDENCE = 0.95
 # The rule of three: where none of n independent pairs is a false match, the rate is below 3 / n, with 95 % confidence.
 PAIRS_FOR_RATE = 3
+# Lower limits up to this are shown as 0.
+_SHOWN_AS_ZERO = 1e-6
 
 
 class Rate(NamedTuple):
-    """A rate from 0 to 1 and its interval, of confidence :data:`CONFIDENCE`."""
+    """A rate from 0 to 1, and where that of as many other people lies, with confidence :data:`CONFIDENCE`."""
 
     value: float
     low: float
     high: float
+
+    def text(self, lowest: float = 0.0) -> str:
+        """In words. Of a rate up to the ``lowest`` that the set can show, only the upper limit is said."""
+        if self.value <= lowest:
+            return f"below {self.high:.2g}"
+        return f"{self.value:.2g} ({self.low if self.low > _SHOWN_AS_ZERO else 0:.2g} to {self.high:.2g})"
 
 
 @dataclass(frozen=True)
@@ -63,12 +71,10 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """For the record's ``calibration``."""
-        rates = {
-            "false_match": self.false_match,
-            "false_non_match": self.false_non_match,
-            "thresholds": self.thresholds,
+        return {
+            name: [list(row) if isinstance(row, tuple) else row for row in value] if isinstance(value, list) else value
+            for name, value in vars(self).items()
         }
-        return vars(self) | {name: [list(numbers) for numbers in values] for name, values in rates.items()}
 
     @classmethod
     def from_record(cls, record: ModelRecord, path: str) -> "Calibration | None":
@@ -145,6 +151,7 @@ def needed_identities(rate: float) -> int:
 
 
 def too_few(rate: float, num_identities: int, dataset: str) -> str:
+    """For a message: that the set cannot show this false-match rate, and what could."""
     return (
         f"too few pairs for a false-match rate of {rate:g}: {dataset} has {num_identities} identities, which can show "
         f"rates from {lowest_rate(num_identities):.2g}, and {rate:g} needs {needed_identities(rate):,} identities"

@@ -3,9 +3,11 @@
 Pairs of images are not independent: each image is in many pairs, and so is each identity. So intervals count what
 identities say. The variance of a rate is that of sums over pairs in which two pairs that share an identity may depend
 on each other in any way (dyadic clustering; Fafchamps and Gubert 2007). It tells how many independent pairs would give
-the rate as surely, and the interval is Clopper and Pearson's for so many (Korn and Graubard 1998). There are at most as
-many as pairs of identities, for matches as identities. Where no error is seen, the upper limit is one-sided: the rule
-of three.
+the rate as surely: at most as many as there are pairs of identities, for matches as there are identities.
+
+An interval is where the rate of as many other people lies, of which chance has its part too. So half of these pairs
+count, and the interval is Clopper and Pearson's for so many (as Korn and Graubard's for surveys, 1998). Where no error
+is seen, the upper limit is one-sided.
 
 The bootstrap over identities is not used: of rare errors it finds up to three times the variance, and of none no
 interval at all.
@@ -14,16 +16,19 @@ Legend: N images, D numbers of a feature, I identities, T thresholds.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.special import betaincinv
+from scipy.special import betaincinv, ndtri, stdtrit
 
 from mgre.errors import DataError
 from mgre.evaluation.calibration import CONFIDENCE, Calibration, Rate, lowest_rate, threshold_in
 
 # The thresholds of the table stand where a rate is 10^(-k / LEVELS_PER_DECADE).
 LEVELS_PER_DECADE = 8
+# Of an interval's two sides each.
+TAIL = (1 - CONFIDENCE) / 2
 # Scores are counted in bins of this width to find the thresholds.
 _BINS = 1 << 16
 ROUND_RATES = (0.1, 0.01, 0.001, 0.0001, 0.00001, 0.000001)
@@ -48,17 +53,20 @@ class _Sums:
         self.squared_errors = np.zeros(self.num_errors.shape[1])
         self.products = np.zeros(self.num_errors.shape[1])
 
-    def add(self, members: tuple[np.ndarray, ...], errors: np.ndarray, pairs: np.ndarray) -> None:
+    def add(self, identity: int, errors: np.ndarray, pairs: np.ndarray, *, with_later: bool) -> None:
         """Add K clusters.
 
         Args:
-            members: the identities of each cluster, one or two arrays (K,).
+            identity: one that is in all of them.
             errors: (K, T).
             pairs: (K,).
+            with_later: each cluster has one of the K identities after it too.
         """
-        for identities in members:
-            np.add.at(self.num_errors, identities, errors)
-            np.add.at(self.num_pairs, identities, pairs)
+        self.num_errors[identity] += errors.sum(axis=0)
+        self.num_pairs[identity] += pairs.sum()
+        if with_later:
+            self.num_errors[identity + 1 :] += errors
+            self.num_pairs[identity + 1 :] += pairs
         self.squared_errors += (errors**2).sum(axis=0)
         self.products += pairs @ errors
         self.squared_pairs += float((pairs**2).sum())
@@ -76,8 +84,10 @@ class _Sums:
         within = self.squared_errors - 2 * values * self.products + values**2 * self.squared_pairs
         # Of two identities, each cluster's own square is in the sums of both, so once too often.
         variances = ((by_identity**2).sum(axis=0) - (size - 1) * within) / total**2
+        # Few identities say little of the variance itself: Student's distribution in place of the normal one.
+        spread = float((stdtrit(len(self.num_pairs) - 1, 1 - TAIL) / ndtri(1 - TAIL)) ** 2)
         return [
-            _interval(float(value), float(variance), self.num_clusters)
+            _interval(float(value), float(variance) * spread, self.num_clusters)
             for value, variance in zip(values, variances, strict=True)
         ]
 
@@ -160,7 +170,7 @@ class _Pairs:
         self.features, self.identities, self.cameras = features, identities, cameras
         self.starts = np.searchsorted(identities, np.arange(identities[-1] + 2))
 
-    def blocks(self):
+    def blocks(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Of each identity: its number, the scores with all images from its own on (n, M), and which pairs count."""
         for identity, (start, end) in enumerate(zip(self.starts[:-1], self.starts[1:], strict=True)):
             scores = self.features[start:end] @ self.features[start:].T
@@ -190,9 +200,8 @@ class _Pairs:
             table = np.bincount(index, minlength=(num - identity) * (size + 1)).reshape(-1, size + 1).astype(np.float64)
             at_or_above = table[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
             pairs = table.sum(axis=1)
-            first = np.full(num - identity - 1, identity)
-            different.add((first, first + 1 + np.arange(len(first))), at_or_above[1:], pairs[1:])
-            same.add((np.array([identity]),), pairs[:1, None] - at_or_above[:1], pairs[:1])
+            different.add(identity, at_or_above[1:], pairs[1:], with_later=True)
+            same.add(identity, pairs[:1, None] - at_or_above[:1], pairs[:1], with_later=False)
         return different.rates(2), same.rates(1)
 
 
@@ -211,12 +220,11 @@ def _choose_thresholds(matches: np.ndarray, non_matches: np.ndarray) -> np.ndarr
 
 def _interval(value: float, variance: float, num_clusters: int) -> Rate:
     """Clopper and Pearson's interval for half of the number of independent pairs that have this variance."""
-    tail = (1 - CONFIDENCE) / 2
     most = num_clusters / 2
     if value in (0.0, 1.0):
-        limit = (2 * tail) ** (1 / most)
+        limit = (2 * TAIL) ** (1 / most)
         return Rate(0.0, 0.0, 1 - limit) if value == 0 else Rate(1.0, limit, 1.0)
     effective = min(value * (1 - value) / (2 * variance), most) if variance > 0 else most
     errors, others = value * effective, (1 - value) * effective
-    low, high = betaincinv(errors, others + 1, tail), betaincinv(errors + 1, others, 1 - tail)
+    low, high = betaincinv(errors, others + 1, TAIL), betaincinv(errors + 1, others, 1 - TAIL)
     return Rate(value, 0.0 if math.isnan(low) else float(low), 1.0 if math.isnan(high) else float(high))

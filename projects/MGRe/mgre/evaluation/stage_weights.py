@@ -28,6 +28,7 @@ from fastreid.evaluation.evaluator import inference_context
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from mgre.config.shipped import SCHEME
 from mgre.data.unreadable import count_readable_queries
 from mgre.errors import ConfigError
 from mgre.evaluation.distances import DistanceRows, cosine_rows
@@ -198,7 +199,7 @@ def plot_curves(
 def write_config(path: str, base: str, stage_weights: Sequence[float], comment: str) -> None:
     """Write the config that sets MODEL.MGRE.STAGE_WEIGHTS to the four ``stage_weights`` on top of the file ``base``."""
     content = {
-        "_BASE_": os.path.relpath(base, os.path.dirname(path) or "."),
+        "_BASE_": base if base.startswith(SCHEME) else os.path.relpath(base, os.path.dirname(path) or "."),
         "MODEL": {"MGRE": {"STAGE_WEIGHTS": list(stage_weights)}},
     }
     with write_atomically(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:

@@ -3,7 +3,8 @@
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,15 @@ from torch import nn
 from mgre.config import load_config
 from mgre.config.loading import parse_config
 from mgre.engine.load_model import load_model
-from mgre.engine.training_record import make_record, read_record
+from mgre.engine.training_record import make_record
 from mgre.errors import SetupError, WeightsError, shell_word
 from mgre.inference.model import Description, Model
 from mgre.modeling import MGRe
 from mgre.modeling.fitting_keys import only_for_training
 from mgre.record import ModelRecord
-from mgre.system.files import write_atomically
-from mgre.system.weight_files import read_weights
+from mgre.system.foreign_messages import is_out_of_memory
+from mgre.system.model_files import read_record
+from mgre.system.precision import amp_dtype
 
 
 class CheckpointModel(Model):
@@ -30,12 +32,16 @@ class CheckpointModel(Model):
         network: the model itself, in evaluation mode.
     """
 
-    def __init__(self, network: nn.Module, record: ModelRecord, path: str) -> None:
+    def __init__(self, network: nn.Module, record: ModelRecord, path: str, *, amp: bool = False) -> None:
         super().__init__(record, path)
         self.network = network.eval()
+        self._device = next(network.parameters()).device
+        self._dtype = amp_dtype("auto", self._device) if amp else None
 
     @classmethod
-    def load(cls, path: str, *, config_file: str, overrides: Sequence[str], device: str) -> "CheckpointModel":
+    def load(
+        cls, path: str, *, config_file: str, overrides: Sequence[str], device: str, amp: bool
+    ) -> "CheckpointModel":
         """See :func:`mgre.inference.load`."""
         record = read_record(path)
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -53,7 +59,7 @@ class CheckpointModel(Model):
             known = record or make_record(cfg, {})
             fresh = make_record(cfg, known.figures)
             record = ModelRecord(**{**vars(fresh), "calibration": known.calibration, "licence": known.licence})
-        return cls(load_model(cfg), record, path)
+        return cls(load_model(cfg), record, path, amp=amp)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -68,41 +74,34 @@ class CheckpointModel(Model):
         digest.update(json.dumps(facts, sort_keys=True).encode())
         return digest.hexdigest()[:32]
 
-    @torch.inference_mode()
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        return self.network(self._batch(pixels)).float().cpu().numpy()
+        with self._inference(len(pixels)):
+            return self.network(self._batch(pixels)).float().cpu().numpy()
 
-    @torch.inference_mode()
     def describe_pixels(self, pixels: np.ndarray) -> Description:
         if not isinstance(self.network, MGRe):
             return Description(self.embed_pixels(pixels), {}, {})
-        features, boxes, terms = self.network.explain(self._batch(pixels))
+        with self._inference(len(pixels)):
+            features, boxes, terms = self.network.explain(self._batch(pixels))
         return Description(
             features.float().cpu().numpy(),
             {name: box.float().cpu().numpy() for name, box in boxes.items()},
             {stage: term.float().cpu().numpy() for stage, term in terms.items()},
         )
 
+    @contextmanager
+    def _inference(self, size: int) -> Iterator[None]:
+        """Within the block the network computes in its precision; a lack of memory is an error that names ``size``."""
+        autocast = torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None)
+        try:
+            with torch.inference_mode(), autocast:
+                yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise SetupError(
+                f"'{self.path}' ran out of memory with {size} images at a time: take a smaller --batch-size"
+            ) from error
+
     def _batch(self, pixels: np.ndarray) -> dict[str, Any]:
-        device = next(self.network.parameters()).device
-        return {"images": torch.from_numpy(pixels).to(device).float()}
-
-
-def write_record(path: str, record: ModelRecord, target: str) -> None:
-    """Write the checkpoint ``path`` with another record to ``target``, which may be the same file.
-
-    All else in the checkpoint stays. Whatever stops the writing, ``target`` has its old or its new content.
-
-    Raises:
-        WeightsError: the file is missing or damaged, or is no file of torch.save.
-        SetupError: ``target`` cannot be written.
-    """
-    content = read_weights(path)
-    try:
-        with write_atomically(target) as unfinished:
-            torch.save(content | {"record": record.to_json()}, unfinished)
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-        raise SetupError(
-            f"checkpoint '{target}' cannot be written ({' '.join(str(error).split())}): free some space, or choose "
-            "another --output"
-        ) from error
+        return {"images": torch.from_numpy(pixels).to(self._device).float()}

@@ -13,7 +13,12 @@ EXPORTED_SUFFIXES = (".onnx", ".xml", ".torchscript")
 
 
 def load(
-    path: str | os.PathLike[str], *, config_file: str = "", overrides: Sequence[str] = (), device: str = "auto"
+    path: str | os.PathLike[str],
+    *,
+    config_file: str = "",
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    amp: bool = False,
 ) -> Model:
     """Load a trained model for inference.
 
@@ -23,6 +28,8 @@ def load(
         config_file: of the training, for checkpoints without a record: those of the toolbox, and of older releases.
         overrides: ``KEY VALUE`` pairs to the config, as on a command line.
         device: "cpu", "cuda", or "auto": CUDA where there is a GPU.
+        amp: compute in mixed precision, for checkpoints: in float16 on CUDA, in bfloat16 on the CPU. Features are
+            float32 either way.
 
     Raises:
         WeightsError: the file is missing, damaged, of another architecture, or has no record.
@@ -46,4 +53,4 @@ def load(
     # Only here, because it imports torch, which exported models do without.
     from mgre.inference.checkpoint_model import CheckpointModel
 
-    return CheckpointModel.load(path, config_file=config_file, overrides=overrides, device=device)
+    return CheckpointModel.load(path, config_file=config_file, overrides=overrides, device=device, amp=amp)

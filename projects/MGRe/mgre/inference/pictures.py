@@ -80,8 +80,8 @@ def save_picture(picture: Image.Image, path: str) -> None:
 
 def _fit(image: Image.Image) -> Image.Image:
     scale = min(HEIGHT / image.height, MOST_WIDTH / image.width)
-    size = tuple(max(1, round(scale * side)) for side in image.size)
-    return image.resize(size, Image.Resampling.LANCZOS)
+    width, height = (max(1, round(scale * side)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _draw_boxes(crop: Image.Image, boxes: Sequence[np.ndarray]) -> Image.Image:
@@ -167,7 +167,7 @@ def _color(index: int) -> str:
     return COLORS[index % len(COLORS)]
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 

@@ -52,19 +52,28 @@ def crop(frame: ImageLike, boxes: np.ndarray | Sequence[Sequence[float]]) -> lis
     """
     image = to_image(frame)
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) if len(boxes) else np.empty((0, 4))
-    crops = []
-    for number, box in enumerate(boxes.tolist()):
-        if not all(map(math.isfinite, box)):
-            raise DataError(f"box {number} is {box}; allowed: four finite numbers, x_min y_min x_max y_max in pixels")
-        left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
-        right, bottom = min(image.width, math.ceil(box[2])), min(image.height, math.ceil(box[3]))
-        if box[0] >= box[2] or box[1] >= box[3] or left >= right or top >= bottom:
-            raise DataError(
-                f"box {number}, {box}, is empty or lies outside the frame of {image.width} x {image.height} pixels "
-                "(width x height); boxes are x_min y_min x_max y_max"
-            )
-        crops.append(image.crop((left, top, right, bottom)))
-    return crops
+    return [crop_box(image, box, f"box {number}") for number, box in enumerate(boxes.tolist())]
+
+
+def crop_box(image: Image.Image, box: Sequence[float], name: str) -> Image.Image:
+    """Cut one box out of an image, see :func:`crop`.
+
+    Args:
+        image: the whole picture.
+        box: (x_min, y_min, x_max, y_max), in pixels of the picture.
+        name: of the box, for messages.
+    """
+    box = list(box)
+    if not all(map(math.isfinite, box)):
+        raise DataError(f"{name} is {box}; allowed: four finite numbers, x_min y_min x_max y_max in pixels")
+    left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
+    right, bottom = min(image.width, math.ceil(box[2])), min(image.height, math.ceil(box[3]))
+    if box[0] >= box[2] or box[1] >= box[3] or left >= right or top >= bottom:
+        raise DataError(
+            f"{name}, {box}, is empty or lies outside the frame of {image.width} x {image.height} pixels "
+            "(width x height); boxes are x_min y_min x_max y_max"
+        )
+    return image.crop((left, top, right, bottom))
 
 
 def prepare(source: ImageLike, record: ModelRecord) -> np.ndarray:

@@ -90,10 +90,8 @@ def pair_shares(description: Description, first: int, second: int, record: Model
         first, second: their places in the description.
         record: of the model.
     """
-    split = split_similarity(
-        *({stage: terms[[index]] for stage, terms in description.terms.items()} for index in (first, second)),
-        record.stage_weights,
-    )
+    one, other = ({stage: terms[[i]] for stage, terms in description.terms.items()} for i in (first, second))
+    split = split_similarity(one, other, record.stage_weights)
     return [
         Share(stage, region, float(value))
         for stage, values in split.items()

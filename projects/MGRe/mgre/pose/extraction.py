@@ -12,12 +12,12 @@ device and threads, because then both have the same batches. With other file nam
 batches are kept too, but the last digits may differ.
 """
 
+import functools
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -31,6 +31,7 @@ from mgre.pose.base import FoundKeypoints, PoseModel
 from mgre.pose.images import load_crop
 from mgre.pose.journal import Journal, Record
 from mgre.system.foreign_messages import is_out_of_memory
+from mgre.system.prefetching import prefetch
 
 # Batches that are read while one is in the model.
 NUM_READ_AHEAD = 2
@@ -232,17 +233,12 @@ def _read(model: PoseModel, image: _Image) -> _Reading:
 
 def _read_ahead(model: PoseModel, batches: Sequence[Sequence[_Image]], num_threads: int) -> Iterator[list[_Reading]]:
     """The images of each batch in turn; they are read while earlier batches are in the model."""
-    with ThreadPoolExecutor(num_threads) as pool:
-        waiting: deque[list[Future[_Reading]]] = deque()
-        try:
-            for batch in batches:
-                waiting.append([pool.submit(_read, model, image) for image in batch])
-                if len(waiting) > NUM_READ_AHEAD:
-                    yield [future.result() for future in waiting.popleft()]
-            while waiting:
-                yield [future.result() for future in waiting.popleft()]
-        finally:
-            pool.shutdown(cancel_futures=True)
+    num_ahead = NUM_READ_AHEAD * max(map(len, batches), default=0)
+    images = (image for batch in batches for image in batch)
+    readings = prefetch(functools.partial(_read, model), images, num_ahead=num_ahead, num_threads=num_threads)
+    with closing(readings):
+        for batch in batches:
+            yield list(islice(readings, len(batch)))
 
 
 def _find(model: PoseModel, readings: Sequence[_Reading]) -> list[Record]:

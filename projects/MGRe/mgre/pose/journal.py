@@ -1,23 +1,19 @@
 """The journal of an unfinished extraction: a file of the finished batches, still valid after a kill."""
 
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 from mgre.data.keypoints import NUM_KEYPOINTS
 from mgre.errors import DataError
+from mgre.system.locks import open_locked
 
 # The entry "format" of the first line, by which a journal is recognised. A change of the lines needs a new number.
 FORMAT = "mgre key point extraction, 2"
 
 _OVERWRITING = {"overwriting": True}
-
-# The errors of file systems without locks, on which the journal is not locked.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 Record = dict[str, Any]
 
@@ -50,7 +46,7 @@ class Journal:
         self.overwriting = False
         self.batches: list[list[Record]] = []
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        self._file = _open_locked(path)
+        self._file = open_locked(path)
         try:
             self.resumed = self._read({"format": FORMAT, **header}, overwrite)
         except BaseException:
@@ -114,25 +110,6 @@ class Journal:
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
-
-
-def _open_locked(path: str) -> IO[bytes]:
-    file = open(path, "a+b")  # noqa: SIM115 (the journal closes it)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Another run that was finishing may have removed the file between open() and flock().
-        in_use = not os.path.exists(path) or not os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except BlockingIOError:
-        in_use = True
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            file.close()
-            raise
-        in_use = False
-    if in_use:
-        file.close()
-        raise DataError(f"'{path}' is in use by another run: wait for its end, or choose another --output")
-    return file
 
 
 def _parse(line: bytes) -> Any:

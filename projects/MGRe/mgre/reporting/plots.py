@@ -110,11 +110,13 @@ def histogram(
         for value, right in zip(values, edges[1:], strict=True):
             steps.append(f"V{axes.y(value)}H{axes.x(right)}")
         parts.append(Markup('<path class="area {}" d="{}V{}Z"/>').format(css_class(name), "".join(steps), axes.y(0)))
+    texts = []
     for number, (text, value) in enumerate(marks.items()):
         x, top = axes.x(value), MARGINS[1] + 16 * number  # one text below the other
         parts.append(Markup('<path class="mark" d="M{} {}V{}"/>').format(x, top, axes.y(0)))
         side, shift = ("end", -6) if x > WIDTH / 2 else ("start", 6)
-        parts.append(Markup('<text x="{}" y="{}" class="{}">{}</text>').format(x + shift, top + 12, side, text))
+        texts.append(Markup('<text x="{}" y="{}" class="label {}">{}</text>').format(x + shift, top + 12, side, text))
+    parts += texts  # over all lines
     return _svg(title, parts)
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from mgre.errors import printable
+from mgre.evaluation.calibration import Calibration
 from mgre.evaluation.evaluator import Evaluation
 from mgre.record import ModelRecord
 from mgre.reporting.pictures import thumbnail_uri
@@ -60,10 +62,11 @@ def write_report(path: str | os.PathLike[str], evaluation: Evaluation, subject: 
     Raises:
         ImageError: an image of a shown rank list cannot be read.
         OSError: the file cannot be written.
+        WeightsError: the record's calibration is damaged.
     """
     text = render(evaluation, subject)
     with write_atomically(os.fspath(path)) as unfinished:
-        Path(unfinished).write_text(text, encoding="utf-8")
+        Path(unfinished).write_bytes(text.encode(errors="backslashreplace"))  # a name may have bytes that are no text
 
 
 def render(evaluation: Evaluation, subject: Subject) -> str:
@@ -72,7 +75,7 @@ def render(evaluation: Evaluation, subject: Subject) -> str:
     environment = jinja2.Environment(
         loader=folder, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["basename"] = os.path.basename
+    environment.filters["basename"] = lambda path: printable(os.path.basename(path))
     environment.globals |= {"css_class": css_class, "isnan": np.isnan}
     pairs, scores = survey(evaluation.orders["plain"], cosine=subject.metric == "cosine")
     final = evaluation.final
@@ -135,9 +138,9 @@ def _draw_scores(scores: Scores, metric: str, thresholds: Mapping[str, float]) -
 
 def _thresholds(subject: Subject) -> dict[str, float]:
     """The calibrated thresholds by the false-match rates that they are for; they are cosines."""
-    calibration = subject.record.calibration if subject.metric == "cosine" else None
-    pairs = (calibration or {}).get("thresholds", [])
-    return {f"false-match rate {100 * rate:g} %": float(score) for rate, score in pairs[:MOST_THRESHOLDS]}
+    calibration = Calibration.from_record(subject.record, subject.model) if subject.metric == "cosine" else None
+    pairs = calibration.thresholds if calibration else []
+    return {f"false-match rate {100 * rate:g} %": score for rate, score in pairs[:MOST_THRESHOLDS]}
 
 
 def _cells(pairs: CameraPairs) -> dict[str, Any]:

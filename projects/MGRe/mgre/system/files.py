@@ -31,7 +31,7 @@ def write_atomically(path: str | Path) -> Iterator[str]:
         with open(unfinished, "rb+") as file:
             os.fsync(file.fileno())  # a rename that reaches the disk before the content would leave an empty file
         os.replace(unfinished, path)
-        _sync_folder(folder or ".")
+        sync_folder(folder or ".")
     finally:
         with suppress(FileNotFoundError):
             os.remove(unfinished)
@@ -66,7 +66,7 @@ def unfinished_files(folder: str, pattern: str = "*") -> list[Path]:
     return sorted(Path(folder).glob(f".{pattern}-{8 * '[0-9a-f]'}.tmp"))
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
     """Write the names of the files in ``folder`` to the disk: until then a power cut can undo a rename."""
     with suppress(OSError):  # not every file system can synchronise a folder
         descriptor = os.open(folder, os.O_RDONLY)

@@ -17,6 +17,7 @@ import torch
 from mgre.errors import DamagedFileError, WeightsError, first_names, printable
 from mgre.system.file_kinds import foreign_kind
 from mgre.system.foreign_messages import is_unsafe_global
+from mgre.system.safetensors_header import is_safetensors
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,7 @@ def read_weights(path: str) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise WeightsError(f"weight file '{path}' does not exist: check the path")
     _check_kind(path)
-    with open(path, "rb") as file:
-        start = file.read(9)
-    # A safetensors file starts with the length of its header, in eight bytes, and the header, which is JSON.
-    content = _read_safetensors(path) if start[8:9] == b"{" else _read_torch(path)
+    content = _read_safetensors(path) if is_safetensors(path) else _read_torch(path)
     if not isinstance(content, dict):
         raise WeightsError(
             f"weight file '{path}' holds no state dict but a {type(content).__name__}: save module.state_dict() and "

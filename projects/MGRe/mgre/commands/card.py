@@ -1,0 +1,29 @@
+"""Prints a model's record as a model card."""
+
+import argparse
+import os
+
+from mgre.errors import SetupError, WeightsError, printable
+from mgre.inference.card import model_card
+from mgre.system.files import write_atomically
+from mgre.system.model_files import read_record
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print or write the card."""
+    record = read_record(args.model)
+    if record is None:
+        raise WeightsError(
+            f"'{args.model}' has no record of its model: make a file that has one, by "
+            "mgre convert --config-file path/to/config.yml"
+        )
+    card = model_card(record, printable(os.path.basename(args.model)))
+    if not args.output:
+        print(card, end="")
+        return
+    try:
+        with write_atomically(args.output) as path, open(path, "w", encoding="utf-8") as file:
+            file.write(card)
+    except OSError as error:
+        raise SetupError(f"'{args.output}' cannot be written ({error.strerror}): name another file") from error
+    print(printable(args.output))

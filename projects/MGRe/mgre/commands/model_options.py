@@ -1,0 +1,37 @@
+"""What the options of a command say about the model that it loads."""
+
+import argparse
+
+from mgre.inference.loading import EXPORTED_SUFFIXES
+from mgre.system.model_files import read_record
+
+IMPORTS = "IMPORTS"
+
+
+def imports_of_model(args: argparse.Namespace) -> list[str]:
+    """The override IMPORTS for a model's config, or an empty list.
+
+    It is the one among the options. Else with ``--allow-imports`` it is that of the config file or, without one, that
+    of the record in the checkpoint.
+
+    Args:
+        args: ``model``, ``config_file``, ``allow_imports``, and ``opts`` maybe.
+
+    Raises:
+        ConfigError, WeightsError: the config or the checkpoint cannot be read.
+    """
+    words = getattr(args, "opts", [])
+    given = dict(zip(words[::2], words[1::2], strict=False))
+    if IMPORTS in given:
+        return [IMPORTS, given[IMPORTS]]
+    if not args.allow_imports:
+        return []
+    if args.model.endswith(EXPORTED_SUFFIXES):
+        return []  # it holds its whole network
+    # Only here, because it imports torch, which exported models do without.
+    from mgre.config.loading import allow_imports, allow_imports_of
+
+    if args.config_file:
+        return allow_imports([args.config_file], [])
+    record = read_record(args.model)
+    return allow_imports_of(record.config, f"the record of '{args.model}'") if record else []

@@ -1,0 +1,33 @@
+"""The small version of the gallery's part of ``make torture``."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.slow
+def test_killed_twice_nothing_is_lost():
+    command = [sys.executable, "benchmarks/index_kills.py", "--kills", "2"]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert len(re.findall(r"^kill \d: .* all well$", finished.stdout, flags=re.MULTILINE)) == 2
+    assert finished.stdout.endswith("faults: none\n")
+
+
+def test_what_is_lost_would_be_seen(load_benchmark, tmp_path):
+    tool = load_benchmark("index_kills")
+    index, log = tmp_path / "index", tmp_path / "log.txt"
+    log.write_text(
+        '{"action": "add", "first": 5, "count": 2, "ids": null}\n{"action": "done", "ids": ["1", "2"]}\n'
+        '{"action": "add", "first": 7, "count": 2, "ids": ["a 7", "a 8"]}\n{"action": "d'
+    )
+    with tool.Gallery.create(str(index), dimension=tool.DIM, fingerprint=tool.FINGERPRINT) as gallery:
+        gallery.add(tool.vectors(5, 1), fingerprint=tool.FINGERPRINT)
+        gallery.add(tool.vectors(9, 1), fingerprint=tool.FINGERPRINT, ids=["a 7"])
+    assert tool.verify(index, log, tool.Known()) == [
+        "half of a change: 1 of 2 entries",
+        "1 entries lost, 0 that nobody added",
+        "vectors have changed",
+    ]
