@@ -75,7 +75,7 @@ def test_a_size_at_which_a_region_has_no_sample(small_config, build_small, size)
     if size >= (32, 16):
         check_size(build_small(), record)
     else:
-        model = build_small(**{"MODEL.BACKBONE.WITH_IBN": "False"})  # instance norm needs two cells
+        model = build_small(**{"MODEL.BACKBONE.WITH_IBN": "False"}).eval()  # instance norm needs two cells
         with pytest.raises(ConfigError, match="--size 16 8 leaves stage1 a map of 4 x 2 cells, where region head"):
             check_size(model, record)
 
