@@ -21,6 +21,11 @@ def imports_of_model(args: argparse.Namespace) -> list[str]:
         ConfigError, WeightsError: the config or the checkpoint cannot be read.
     """
     words = getattr(args, "opts", [])
+    if not words and not args.allow_imports:
+        return []
+    # Only here: it imports torch and the toolbox, which exported models do without.
+    from mgre.config.loading import IMPORTS, allow_imports, allow_imports_of
+
     given = dict(zip(words[::2], words[1::2], strict=False))
     if IMPORTS in given:
         return [IMPORTS, given[IMPORTS]]
