@@ -34,7 +34,6 @@ def imports_of_model(args: argparse.Namespace) -> list[str]:
     if args.model.endswith(EXPORTED_SUFFIXES):
         return []  # it holds its whole network
     # Only here, because it imports torch, which exported models do without.
-    from mgre.config.loading import allow_imports, allow_imports_of
 
     if args.config_file:
         return allow_imports([args.config_file], [])
