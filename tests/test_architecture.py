@@ -23,7 +23,7 @@ FLOORS = (
         "pose",
         "config",
     ),
-    *("data", "modeling", "geometry", "regions", "reading", "system", "record", "errors", "version", "colors"),
+    *("data", "modeling", "geometry", "regions", "reading", "system", "record", "errors", "version", "colors", "tiles"),
 )
 # Longer files are data tables, or have two subjects.
 MOST_LINES = 350

@@ -14,6 +14,8 @@ import pytest
 import torch
 import yaml
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path("tools/train_net.py").resolve()
 PAGE = Path("docs/extending.md").read_text()
 # The page's whole files, by name, and its commands.
@@ -27,8 +29,6 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 RUN_COMMANDS = """
 import json, os, runpy, sys
 import mgre.engine.run
-
-pytestmark = pytest.mark.slow
 for number, (tool, *words) in enumerate(json.load(sys.stdin)):
     process = os.fork()
     if not process:
@@ -48,7 +48,7 @@ def own_folder(tiny_run: list[str], tmp_path: Path, write_image: Callable, write
     folder.mkdir()
     for name, content in FILES.items():
         (folder / name).write_text(content)
-    config: dict = {"_BASE_": str(Path("configs/MGRe/custom.yml").resolve())}
+    config: dict = {"_BASE_": "mgre://custom.yml"}
     options = dict(zip(tiny_run[::2], tiny_run[1::2], strict=True))
     for key, value in options.items():
         *sections, name = key.split(".")

@@ -1,5 +1,6 @@
 """The wheel, in a folder of its own and outside the repository: package, configs and commands."""
 
+import ast
 import os
 import re
 import shutil
@@ -70,7 +71,8 @@ def test_the_wheel_has_every_config_and_the_command(wheel):
     shipped = {path.relative_to("configs").as_posix() for path in Path("configs").glob("**/*.yml")}
     assert {name.removeprefix("mgre/shipped_configs/") for name in names if name.endswith(".yml")} == shipped
     assert "mgre = mgre_cli.main:main" in entry_points
-    assert "mgre/py.typed" in names and any(name.endswith("licenses/LICENSE") for name in names)
+    assert {"mgre/py.typed", "mgre/reporting/report.html"} <= set(names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
 def test_every_import_is_a_requirement():
@@ -80,5 +82,8 @@ def test_every_import_is_a_requirement():
     packages = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}
     own = {"mgre", "mgre_cli", "fastreid", *sys.stdlib_module_names}
     for path in Path("projects/MGRe").glob("mgre*/**/*.py"):
-        for module in re.findall(r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE):
-            assert module in own or packages.get(module, module) in required, f"{path} imports {module}"
+        for node in ast.parse(path.read_text()).body:
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for module in (name.split(".")[0] for name in names):
+                assert module in own or packages.get(module, module) in required, f"{path} imports {module}"

@@ -82,6 +82,13 @@ def test_a_folder_that_cannot_be_written(fails_with, drawn, command):
     assert "--output 'file" in line and "cannot be written" in line
 
 
+def test_a_picture_that_cannot_be_written(fails_with):
+    Path("taken/sheet.png").mkdir(parents=True, exist_ok=True)
+    line = fails_with("rank", "--model", MODEL, "--worst", "1", "--output", "taken")
+    assert "'taken/sheet.png' cannot be written (Is a directory)" in line
+    assert [path.name[:7] for path in Path("taken").glob("worst*")] == ["worst-1"]
+
+
 def test_a_report_whose_file_is_a_folder(fails_with):
     Path("folder.html").mkdir(exist_ok=True)
     assert "the report 'folder.html' cannot be written" in fails_with(

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from csv_example import PLAIN
 from fastreid.config import CfgNode
 from mgre.data import build_test_loader
 from mgre.evaluation.ranking import eval_market1501
+
+from tests.data.csv_example import PLAIN
 
 
 @pytest.fixture

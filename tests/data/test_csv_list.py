@@ -5,10 +5,11 @@ import io
 import zipfile
 
 import pytest
-from csv_example import PLAIN
 from mgre.data.csv_list import read_csv
 from mgre.data.datasets import build_dataset
 from mgre.errors import DataError
+
+from tests.data.csv_example import PLAIN
 
 
 @pytest.fixture

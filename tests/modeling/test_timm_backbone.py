@@ -73,3 +73,16 @@ def test_weights_of_another_model_are_refused(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match="does not fit timm's 'convnext_atto'"):
         TimmBackbone(name="convnext_atto", pretrained=True, weights=str(tmp_path / "weights.pth"))
+
+
+def test_published_weights_that_cannot_be_had(monkeypatch):
+    create = timm.create_model
+
+    def offline(name: str, pretrained: bool = False, **options: object) -> torch.nn.Module:
+        if pretrained:
+            raise OSError("no network")
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(WeightsError, match=r"timm's 'resnet18' cannot be downloaded \(no network\); .*PRETRAIN_PATH"):
+        TimmBackbone(name="resnet18", pretrained=True, last_stride=2)

@@ -4,11 +4,12 @@ import re
 
 import numpy as np
 import pytest
-from damage import MIRRORED, damages, hips_exchanged, with_points
 from mgre.data.coco_file import load_keypoints
 from mgre.data.keypoints import FLIP_PAIRS
 from mgre.data.synthetic import SyntheticSpec, ensure_drawn
 from mgre.pose.checking import ERROR, WARNING, check_keypoints
+
+from tests.pose.damage import MIRRORED, damages, hips_exchanged, with_points
 
 SIZE = (64, 32)
 

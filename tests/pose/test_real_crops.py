@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import damages, with_points
 from mgre.commands import extract_keypoints
 from mgre.data.coco_file import load_keypoints
 from mgre.pose import POSE_MODELS
 from mgre.reading.images import load_image
 from mgre_cli.extract_keypoints import parse_args
 from PIL import Image
+
+from tests.pose.damage import damages, with_points
 
 PKU_REID = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "pku-reid-50"
 SIZE = (128, 48)

@@ -322,3 +322,14 @@ def test_a_plan_needs_no_gpu(tool, capsys, tmp_path):
     with pytest.raises(Exception, match="sees no CUDA device"):
         load_config("configs/MGRe/market.yml")
     assert len(command_lines(tool, capsys, "table2", "--output", str(tmp_path))) == 2
+
+
+def test_what_an_earlier_run_left_damaged_is_named(tool, plan, finish, capsys):
+    folder = finish("mgre", {"mAP": 60.0})
+    (folder / "results.json").write_text('{"mAP": 6')
+    assert call(tool, "table2", *plan) == 1
+    assert f"'{folder}/results.json' is damaged: remove it" in capsys.readouterr().err
+    finish("mgre", {"mAP": 60.0})
+    (folder / "config.yaml").write_text("SEED: [")
+    assert call(tool, "table2", *plan) == 1
+    assert f"config.yaml' is damaged: remove '{folder}', or choose another --output" in capsys.readouterr().err

@@ -8,6 +8,7 @@ Examples:
 
 import argparse
 
+from mgre_cli.arguments import add_allow_imports
 from mgre_cli.start import start
 
 TAKERS = ("boxmot", "ultralytics", "deepstream", "openvino", "fastreid")
@@ -26,6 +27,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--dataset", metavar="NAME", help="its test images (default: those of the training's config)")
     parser.add_argument("--config-file", default="", metavar="FILE", help="of checkpoints without a record")
+    add_allow_imports(parser)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides in pairs")
     return parser.parse_intermixed_args(words)
 

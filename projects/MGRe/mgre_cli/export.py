@@ -13,7 +13,7 @@ allowed. The table says by how much.
 
 import argparse
 
-from mgre_cli.arguments import positive
+from mgre_cli.arguments import add_allow_imports, positive
 from mgre_cli.start import start
 
 FORMATS = ("onnx", "openvino", "tensorrt", "torchscript")
@@ -45,6 +45,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
         "--dataset", metavar="NAME", help="check on the test images of this data set (default: on drawn people)"
     )
     parser.add_argument("--config-file", default="", metavar="FILE", help="of checkpoints without a record")
+    add_allow_imports(parser)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides in pairs")
     return parser.parse_intermixed_args(words)
 

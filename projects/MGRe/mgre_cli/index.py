@@ -51,6 +51,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     action.add_argument("--rerank", action="store_true", help="re-rank the first ones (k-reciprocal encoding)")
     action.add_argument("--first", type=positive, default=100, help="how many to re-rank (default: %(default)s)")
     action.add_argument("--output", metavar="FILE", help="write the results to a .json or .csv file; replaces it")
+    action.add_argument("--pictures", metavar="DIR", help="draw each query with what was found")
     action = actions.add_parser("list", help="list entries")
     _add_index(action)
     _add_filter(action)

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import os
 
-from mgre.config import overrides_of
+from mgre.commands.model_options import imports_of_model
 from mgre.errors import DataError, WeightsError, printable
 from mgre.inference.checkpoint_model import CheckpointModel
 from mgre.inference.loading import load
@@ -17,7 +17,8 @@ def run(args: argparse.Namespace) -> None:
     require_model_suffix(args.output)
     if os.path.lexists(args.output) and not args.overwrite:
         raise DataError(f"'{args.output}' is there already: add --overwrite to replace it, or name another file")
-    model = load(args.model, config_file=args.config_file, overrides=overrides_of(args), device="cpu")
+    overrides = [*args.opts, *imports_of_model(args)]
+    model = load(args.model, config_file=args.config_file, overrides=overrides, device="cpu")
     if not isinstance(model, CheckpointModel):
         raise WeightsError(f"'{args.model}' is no checkpoint: convert the checkpoint that it was made from")
     unused = only_for_training(model.network, model.network.state_dict())

@@ -5,6 +5,7 @@ import argparse
 import numpy as np
 from tabulate import tabulate
 
+from mgre.commands.model_options import imports_of_model
 from mgre.config.loading import parse_config
 from mgre.errors import ConfigError, shell_word
 from mgre.export.crops import read
@@ -24,7 +25,8 @@ def run(args: argparse.Namespace) -> None:
         DataError: the data set or an image cannot be read.
         WeightsError: the model cannot be read.
     """
-    model = load(args.model, config_file=args.config_file)
+    imports = imports_of_model(args)
+    model = load(args.model, config_file=args.config_file, overrides=imports)
     takers: list[Taker | None] = [None]
     if args.takers:
         if not isinstance(model, ExportedModel):
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
             )
         takers = [find_taker(name, model.facts.flavour, args.model) for name in args.takers]
     source = f"the record of '{args.model}'"
-    cfg = parse_config(model.record.config, args.opts, source)
+    cfg = parse_config(model.record.config, [*args.opts, *imports], source)
     name = args.dataset or cfg.DATASETS.TESTS[0]
     crops = read(cfg, name)
     rows = []

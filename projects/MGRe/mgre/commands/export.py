@@ -4,8 +4,10 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 
+from mgre.commands.model_options import imports_of_model
 from mgre.config.loading import parse_config
 from mgre.errors import ConfigError, WeightsError, printable
 from mgre.export.crops import Crops, draw, read
@@ -41,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
     )
     check_options(options)
-    model = load(args.model, config_file=args.config_file, overrides=args.opts, device="cpu")
+    imports = imports_of_model(args)
+    model = load(args.model, config_file=args.config_file, overrides=[*args.opts, *imports], device="cpu")
     if not isinstance(model, CheckpointModel):
         raise WeightsError(f"'{args.model}' is exported already: name the checkpoint that it was made from")
     if args.size:
@@ -49,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if args.calibration:
         options = replace(options, calibration=read_calibration(args.calibration, model.record))
     with tempfile.TemporaryDirectory() as folder:
-        done = export(model, path, options, find_crops(model, args.dataset, folder))
+        done = export(model, path, options, find_crops(model, args.dataset, folder, imports=imports))
     print(done.parity.table())
     if done.parity.failures:
         print(f"error: no file was written: {'; '.join(done.parity.failures)}", file=sys.stderr)
@@ -90,8 +93,23 @@ def resized(model: CheckpointModel, size: tuple[int, int]) -> CheckpointModel:
     return CheckpointModel(model.network, record, model.path)
 
 
-def find_crops(model: CheckpointModel, dataset: str | None, folder: str, *, num_ids: int | None = NUM_IDS) -> Crops:
-    """The images on which the files are compared: of a data set, or drawn below ``folder``."""
+def find_crops(
+    model: CheckpointModel,
+    dataset: str | None,
+    folder: str,
+    *,
+    num_ids: int | None = NUM_IDS,
+    imports: Sequence[str] = (),
+) -> Crops:
+    """The images on which the files are compared: of a data set, or drawn below ``folder``.
+
+    Args:
+        model: its record says which data sets there are.
+        dataset: the data set's name, or None.
+        folder: for drawn images.
+        num_ids: how many identities of the data set; None: all.
+        imports: the override IMPORTS, if the record may import something.
+    """
     if dataset is None:
         return draw(folder)
-    return read(parse_config(model.record.config, [], f"the record of '{model.path}'"), dataset, num_ids=num_ids)
+    return read(parse_config(model.record.config, imports, f"the record of '{model.path}'"), dataset, num_ids=num_ids)

@@ -11,6 +11,7 @@ from fastreid.utils.logger import setup_logger
 
 from mgre.commands.main import main
 from mgre.config import load_config, overrides_of
+from mgre.config.shipped import config_path, read_with_base
 from mgre.data import list_images
 from mgre.data.coco_file import load_keypoints, write_keypoints
 from mgre.data.keypoints import file_name_of, keypoint_path

@@ -16,6 +16,8 @@ from mgre.errors import ConfigError, DataError, SetupError, printable
 from mgre.gallery import Filter, Gallery, Match, Rerank
 from mgre.gallery.checking import check as check_gallery
 from mgre.gallery.features_file import Features, read_features
+from mgre.gallery.pictures import draw_matches
+from mgre.inference.pictures import save_picture
 from mgre.system.files import write_atomically
 
 FAILED = 1
@@ -71,6 +73,8 @@ def search(args: argparse.Namespace) -> None:
         )
     names = queries.ids or queries.paths or [str(number) for number in range(len(found))]
     answers = [Answer(name, matches) for name, matches in zip(names, found, strict=True)]
+    if args.pictures:
+        _draw(answers, queries.paths or [None] * len(found), args.pictures)
     if args.output:
         try:
             with write_atomically(args.output) as path, open(path, "w", encoding="utf-8", newline="") as file:
@@ -105,6 +109,19 @@ def check(args: argparse.Namespace) -> int:
     for problem in report.problems:
         print(f"problem: {printable(problem)}")
     return FAILED if report.problems else 0
+
+
+def _draw(answers: Sequence["Answer"], paths: Sequence[str | None], folder: str) -> None:
+    """A picture of each answer in ``folder``."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"folder '{folder}' cannot be made ({error.strerror}): choose another one") from error
+    width = len(str(len(answers)))
+    for number, (answer, path) in enumerate(zip(answers, paths, strict=True), start=1):
+        name = os.path.join(folder, f"query{number:0{width}}.png")
+        save_picture(draw_matches(answer.query, path, answer.matches), name)
+    print(f"{len(answers)} pictures in {printable(folder)}")
 
 
 _ACTIONS = {"build": build, "add": add, "remove": remove, "search": search, "list": show, "check": check}
@@ -216,9 +233,15 @@ def _read_queries(args: argparse.Namespace) -> Features:
 def _stored(gallery: Gallery, ids: Sequence[str]) -> Features:
     """Entries of the index as queries."""
     state = gallery.state
-    cameras = [gallery.entry(id).camera or "" for id in ids]
-    vectors = gallery.vectors_of(ids)
-    return Features(vectors, state.fingerprint, state.record, ids=list(ids), cameras=cameras)
+    entries = [gallery.entry(id) for id in ids]
+    return Features(
+        gallery.vectors_of(ids),
+        state.fingerprint,
+        state.record,
+        ids=list(ids),
+        cameras=[entry.camera or "" for entry in entries],
+        paths=[entry.path or "" for entry in entries],
+    )
 
 
 def _with_options(features: Features, args: argparse.Namespace) -> Features:

@@ -2,8 +2,10 @@
 
 import argparse
 
-from mgre.config.loading import IMPORTS, allow_imports, allow_imports_of
-from mgre.engine.training_record import read_record
+from mgre.inference.loading import EXPORTED_SUFFIXES
+from mgre.system.model_files import read_record
+
+IMPORTS = "IMPORTS"
 
 
 def imports_of_model(args: argparse.Namespace) -> list[str]:
@@ -19,11 +21,20 @@ def imports_of_model(args: argparse.Namespace) -> list[str]:
         ConfigError, WeightsError: the config or the checkpoint cannot be read.
     """
     words = getattr(args, "opts", [])
+    if not words and not args.allow_imports:
+        return []
+    # Only here: it imports torch and the toolbox, which exported models do without.
+    from mgre.config.loading import IMPORTS, allow_imports, allow_imports_of
+
     given = dict(zip(words[::2], words[1::2], strict=False))
     if IMPORTS in given:
         return [IMPORTS, given[IMPORTS]]
     if not args.allow_imports:
         return []
+    if args.model.endswith(EXPORTED_SUFFIXES):
+        return []  # it holds its whole network
+    # Only here, because it imports torch, which exported models do without.
+
     if args.config_file:
         return allow_imports([args.config_file], [])
     record = read_record(args.model)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mgre.commands.evaluated import evaluate, folder_of, load_evaluated
-from mgre.errors import ConfigError, printable
+from mgre.errors import ConfigError, SetupError, printable
 from mgre.evaluation.evaluator import Evaluation
 from mgre.inference.model import Model
 from mgre.reporting.pictures import Boxes, draw_rank_list, fitting, stack
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> None:
         found = f"first match at rank {order.first_rank}" if order.first_rank else "no match in the gallery"
         print(printable(f"{path}  average precision {order.precision:.1f} %, {found}"))
     number = _write_sheet(pictures, folder / SHEET)
-    shown = f"all {number}" if number == len(pictures) else f"the first {number}"
-    print(printable(f"{folder / SHEET}  {shown} queries"))
+    which = f"all {number}" if number == len(pictures) else f"the first {number}"
+    print(printable(f"{folder / SHEET}  {which} queries"))
 
 
 def choose(args: argparse.Namespace, evaluation: Evaluation) -> dict[int, list[str]]:
@@ -96,5 +96,9 @@ def _file_name(text: str) -> str:
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    with write_atomically(str(path)) as unfinished:
-        picture.save(unfinished, "PNG")
+    try:
+        with write_atomically(str(path)) as unfinished:
+            picture.save(unfinished, "PNG")
+    except OSError as error:
+        reason = f"'{path}' cannot be written ({error.strerror or error})"
+        raise SetupError(f"{reason}: make room, or name another folder with --output") from error

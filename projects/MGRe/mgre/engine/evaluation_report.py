@@ -10,11 +10,12 @@ from fastreid.config import CfgNode
 from torch import nn
 
 from mgre.engine.trainer import TestSets, Trainer
-from mgre.engine.training_record import config_text, make_record, read_record
+from mgre.engine.training_record import config_text, make_record
 from mgre.errors import SetupError
 from mgre.evaluation.evaluator import Evaluation
 from mgre.record import ModelRecord
 from mgre.reporting.report import Subject, write_report
+from mgre.system.model_files import read_record
 
 REPORT_FILE = "report.html"
 

@@ -34,7 +34,6 @@ from mgre.engine.trainer import Trainer
 from mgre.errors import ConfigError, MGReError, SetupError
 from mgre.evaluation.evaluator import Evaluation
 from mgre.system.files import make_output_dir, write_atomically
-from mgre.system.model_files import read_record
 
 logger = logging.getLogger(__name__)
 

@@ -5,27 +5,25 @@ query's identity, with a red one what does not. Sizes are in pixels, (width, hei
 """
 
 import base64
-import functools
 import io
 import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from mgre.errors import printable
 from mgre.reading.images import load_image
 from mgre.reporting.rank_lists import RankList
+from mgre.tiles import FAINT, FRAME, GAP, GROUND, INK, QUERY, TEXT, TILE, fit_tile, paste_tile, small_font, write_line
 from mgre.visualization import add_legend, draw_regions
 
 # Boxes of an image's regions, (R, 4), (x_min, y_min, x_max, y_max), normalised by its width and height, by its path.
 Boxes = Mapping[str, np.ndarray]
 
-TILE, FRAME, GAP, TEXT = (96, 192), 4, 8, 18
-GROUND, INK, FAINT = "#ffffff", "#1c1f23", "#6a7078"
-QUERY, MATCH, OTHER = "#3b6fd4", "#1a9850", "#d73027"
+MATCH, OTHER = "#1a9850", "#d73027"
 THUMBNAIL, QUALITY = (72, 144), 82
 
 
@@ -51,28 +49,29 @@ def draw_rank_list(
     width = GAP + step + GAP + length * step
     sheet = Image.new("RGB", (max(width, 480), 2 * TEXT + GAP + row * len(shown.orders)), GROUND)
     draw = ImageDraw.Draw(sheet)
-    _write(draw, (GAP, 6), f"{title}{printable(os.path.basename(shown.path))}", INK, sheet.width - GAP)
+    write_line(draw, (GAP, 6), f"{title}{printable(os.path.basename(shown.path))}", INK, sheet.width - GAP)
     matches = f"{shown.num_matches} {'match' if shown.num_matches == 1 else 'matches'} in the gallery"
-    _write(draw, (GAP, 6 + TEXT), f"identity {shown.identity}, camera {shown.camera}, {matches}", FAINT, sheet.width)
+    seen = f"identity {shown.identity}, camera {shown.camera}, {matches}"
+    write_line(draw, (GAP, 6 + TEXT), seen, FAINT, sheet.width)
     for number, (name, order) in enumerate(shown.orders.items()):
         top = 2 * TEXT + GAP + number * row
         first = f"first match at rank {order.first_rank}" if order.first_rank else "no match"
         text = f"{name}: {first}" + (f", average precision {order.precision:.1f} %" if order.first_rank else "")
-        _write(draw, (GAP + step + GAP, top), text, INK, sheet.width)
-        _paste(sheet, _tile(shown.path, boxes), (GAP, top + TEXT), QUERY)
-        _write(draw, (GAP + FRAME, top + TEXT + TILE[1] + 2 * FRAME + 2), "query", FAINT, sheet.width)
+        write_line(draw, (GAP + step + GAP, top), text, INK, sheet.width)
+        paste_tile(sheet, _tile(shown.path, boxes), (GAP, top + TEXT), QUERY)
+        write_line(draw, (GAP + FRAME, top + TEXT + TILE[1] + 2 * FRAME + 2), "query", FAINT, sheet.width)
         ranked = list(enumerate(order.entries, start=1))
         ranked += [(order.first_rank, order.first_match)] if order.first_match is not None else []
         for rank, entry in ranked:
             place = rank - 1 if rank <= len(order.entries) else len(order.entries) + 1
             left = GAP + step + GAP + place * step
             color = MATCH if entry.is_match else OTHER
-            _paste(sheet, _tile(entry.path, boxes), (left, top + TEXT), color)
+            paste_tile(sheet, _tile(entry.path, boxes), (left, top + TEXT), color)
             at = left + FRAME, top + TEXT + TILE[1] + 2 * FRAME + 2
-            _write(draw, at, f"{rank}  {'match' if entry.is_match else 'other'}", color, sheet.width)
+            write_line(draw, at, f"{rank}  {'match' if entry.is_match else 'other'}", color, sheet.width)
             distance = f"{entry.distance:.3f}"
-            right = left + step - GAP - FRAME - draw.textlength(distance, font=_font())
-            _write(draw, (right, at[1]), distance, FAINT, sheet.width)
+            right = left + step - GAP - FRAME - draw.textlength(distance, font=small_font())
+            write_line(draw, (right, at[1]), distance, FAINT, sheet.width)
     return add_legend(sheet, regions) if regions else sheet
 
 
@@ -109,21 +108,4 @@ def _tile(path: str, boxes: Boxes) -> Image.Image:
     image = ImageOps.contain(load_image(path), TILE)
     if path in boxes:
         image = to_pil_image(draw_regions(pil_to_tensor(image), torch.from_numpy(boxes[path]), scale=1))
-    return ImageOps.pad(image, TILE, color="#e8eaed")
-
-
-def _paste(sheet: Image.Image, tile: Image.Image, at: tuple[int, int], color: str) -> None:
-    sheet.paste(ImageOps.expand(tile, FRAME, color), at)
-
-
-def _write(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, color: str, limit: float) -> None:
-    """Write a line, cut off before it reaches x = ``limit``."""
-    font = _font()
-    while text and at[0] + draw.textlength(text, font=font) > limit:
-        text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
-    draw.text(at, text, fill=color, font=font)
-
-
-@functools.cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(12)
+    return fit_tile(image)
