@@ -15,7 +15,7 @@ def imports_of_model(args: argparse.Namespace) -> list[str]:
     of the record in the checkpoint.
 
     Args:
-        args: ``model``, ``config_file``, ``allow_imports``, and ``opts`` maybe.
+        args: ``model`` and ``allow_imports``; ``config_file`` and ``opts`` maybe.
 
     Raises:
         ConfigError, WeightsError: the config or the checkpoint cannot be read.
@@ -35,7 +35,7 @@ def imports_of_model(args: argparse.Namespace) -> list[str]:
         return []  # it holds its whole network
     # Only here, because it imports torch, which exported models do without.
 
-    if args.config_file:
+    if getattr(args, "config_file", ""):
         return allow_imports([args.config_file], [])
     record = read_record(args.model)
     return allow_imports_of(record.config, f"the record of '{args.model}'") if record else []
