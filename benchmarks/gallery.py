@@ -22,9 +22,6 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-# The sides need no torch: what they hold in memory is theirs.
-os.environ["MGRE_INFERENCE_ONLY"] = "1"
-
 import numpy as np
 from mgre.gallery import Gallery, exact
 from mgre.gallery import search as gallery_search
@@ -258,6 +255,8 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    # The processes of the sides leave torch out: what they hold in memory is theirs.
+    os.environ["MGRE_INFERENCE_ONLY"] = "1"
     rows = []
     for total in args.sizes:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:

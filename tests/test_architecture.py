@@ -81,3 +81,10 @@ def test_every_name_on_the_page_is_in_the_code():
     modules = {part for path in FILES for part in module_of(path).split(".")}
     missing = [name for name in names if name not in modules and not re.search(rf"(?:def|class) {name}\b", source)]
     assert names and not missing
+
+
+def test_every_folder_of_tests_is_a_package():
+    """They mirror the package's layout, so two may have a file of one name, which pytest takes from packages only."""
+    folders = {path.parent for path in Path("tests").rglob("test_*.py")}
+    assert len(folders) > 10
+    assert not [str(folder) for folder in folders if not (folder / "__init__.py").is_file()]

@@ -71,7 +71,8 @@ def test_the_wheel_has_every_config_and_the_command(wheel):
     shipped = {path.relative_to("configs").as_posix() for path in Path("configs").glob("**/*.yml")}
     assert {name.removeprefix("mgre/shipped_configs/") for name in names if name.endswith(".yml")} == shipped
     assert "mgre = mgre_cli.main:main" in entry_points
-    assert "mgre/py.typed" in names and any(name.endswith("licenses/LICENSE") for name in names)
+    assert {"mgre/py.typed", "mgre/reporting/report.html"} <= set(names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
 def test_every_import_is_a_requirement():

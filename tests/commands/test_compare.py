@@ -5,7 +5,9 @@ import mgre
 import numpy as np
 import pytest
 import torch
+from mgre.commands import compare as command
 from mgre.evaluation.error_rates import calibrate
+from mgre.inference.model import Model
 from mgre.inference.similarity import similarity
 from mgre.system.model_files import write_record
 from mgre_cli.compare import main
@@ -99,6 +101,23 @@ def test_a_model_without_regions_gives_the_cosine_and_says_so(save_model, crops,
     picture = ["--picture", str(tmp_path / "pair.png")]
     assert main([*crops[:2], "--model", model, "--device", "cpu", *picture]) == 0
     assert f"'{model}' has no regions" in capsys.readouterr().out
+
+
+class FeaturesOnly(Model):
+    """As an exported file of an MGRe without the file of its regions."""
+
+    fingerprint = "abc"
+
+    def embed_pixels(self, pixels):
+        return pixels.mean(axis=(2, 3)).astype(np.float32)
+
+
+def test_a_file_without_the_regions_vectors_gives_the_cosine_and_says_why_no_more(crops, capsys, monkeypatch):
+    record = mgre.record.ModelRecord("MGRe", (8, 4), None, (0.0,) * 3, (1.0,) * 3, "", {"stage4": ["whole_image"]})
+    monkeypatch.setattr(command, "load", lambda path, **options: FeaturesOnly(record, path))
+    assert main([*crops[:2], "--model", "model.onnx"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("cosine  0.9") and "No regions' shares: 'model.onnx' gives features only" in shown
 
 
 def test_poor_images_are_doubted_in_a_line_each(model, crops, tmp_path, capsys):

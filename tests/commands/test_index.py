@@ -203,7 +203,7 @@ def test_images_by_a_model(write, monkeypatch, capsys, tmp_path):
         def embed(self, paths):
             return np.array([[len(path), len(path) % 3, 1] for path in paths], dtype=np.float32)
 
-    monkeypatch.setattr(sys.modules["mgre.inference"], "load", lambda path: Model())
+    monkeypatch.setattr(sys.modules["mgre.inference"], "load", lambda path, overrides: Model())
     (tmp_path / "crops/more").mkdir(parents=True)
     for name in ("crops/a.jpg", "crops/more/bb.png", "crops/text.txt"):
         (tmp_path / name).touch()

@@ -1,6 +1,7 @@
 """The wheel in a virtual environment that has numpy, Pillow and onnxruntime alone."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,16 +60,25 @@ def environment(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow  # a build, and an installation of 80 MB
-def test_compare_needs_numpy_pillow_and_onnxruntime_alone(environment, tmp_path):
+def test_compare_and_extract_need_numpy_pillow_and_onnxruntime_alone(environment, tmp_path):
     write_model(tmp_path / "model.onnx")
     rng = np.random.default_rng(0)
     for name in "ab":
         Image.fromarray(rng.integers(0, 256, (16, 8, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
-    words = ["compare", "a.png", "b.png", "--model", "model.onnx"]
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    command = [environment, "-X", "importtime", environment.parent / "mgre", *words]
-    done = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "cosine" in done.stdout or "score" in done.stdout
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    for words, said in (
+        (["compare", "a.png", "b.png"], "cosine|score"),
+        (["extract", "a.png", "b.png"], "2 of 2 images, .* a second: features.npz"),
+    ):
+        command = [environment, "-X", "importtime", environment.parent / "mgre", *words, "--model", "model.onnx"]
+        done = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert re.search(said, done.stdout)
+        check_imports(done.stderr)
+    with np.load(tmp_path / "features.npz") as found:
+        assert found["features"].shape == (2, 3)
+
+
+def check_imports(importtime: str) -> None:
+    imported = {line.rpartition("|")[2].strip() for line in importtime.splitlines()}
     assert "onnxruntime" in imported and not imported & {"torch", "fastreid", "cv2", "scipy"}

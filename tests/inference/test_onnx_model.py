@@ -12,6 +12,7 @@ from mgre.errors import ConfigError, SetupError, WeightsError
 from mgre.inference.exported import ExportedFacts
 from mgre.inference.flavours import FLAVOURS
 from mgre.record import ModelRecord
+from mgre_cli.main import main
 from onnx import TensorProto, helper
 
 RECORD = ModelRecord("Baseline", (4, 2), None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "")
@@ -115,3 +116,19 @@ def test_neither_torch_nor_the_toolbox_is_imported(write):
     words = [sys.executable, "-c", code, str(write())]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_card_and_features_of_an_exported_file(write, tmp_path, write_crops, capsys):
+    path = str(write())
+    assert main(["card", path]) == 0
+    assert "| architecture | Baseline |" in capsys.readouterr().out
+    crops, output = write_crops(3), str(tmp_path / "f.npz")
+    assert main(["extract", *map(str, crops), "--model", path, "--output", output, "--device", "cpu"]) == 0
+    with np.load(output) as found:
+        np.testing.assert_array_equal(found["features"], mgre.load(path, device="cpu").embed(crops))
+        assert str(found["fingerprint"]) == "abc"
+
+
+def test_an_exported_file_has_its_precision(write):
+    with pytest.raises(ConfigError, match=r"is exported in its precision: leave mixed precision \(--amp\) out"):
+        mgre.load(write(), amp=True)

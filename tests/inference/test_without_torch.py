@@ -23,7 +23,7 @@ STACK = (
 def test_inference_imports_none_of_the_training_stack():
     code = (
         "import sys, mgre, mgre.inference, mgre.record, mgre.reading.images, mgre.reading.image_files\n"
-        "import mgre.commands.compare\n"
+        "import mgre.commands.card, mgre.commands.compare, mgre.commands.extract\n"
         f"print(sorted(set({STACK!r}) & set(sys.modules)))"
     )
     environment = {**os.environ, "MGRE_INFERENCE_ONLY": "1"}

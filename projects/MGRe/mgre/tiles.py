@@ -30,4 +30,5 @@ def write_line(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, co
 
 @functools.cache
 def small_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, of 12 pixels."""
     return ImageFont.load_default(12)

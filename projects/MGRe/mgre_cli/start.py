@@ -16,7 +16,7 @@ STACK = {
 # Set, the import of mgre leaves the toolbox and torch out.
 _INFERENCE_ONLY = "MGRE_INFERENCE_ONLY"
 # Commands whose --model may be an exported file, which needs neither.
-_TAKE_EXPORTED = ("compare", "extract", "index")
+_TAKE_EXPORTED = ("card", "compare", "extract", "index")
 
 
 def start(command: str, args: argparse.Namespace) -> int:

@@ -5,13 +5,15 @@ import os
 
 from mgre.errors import SetupError, WeightsError, printable
 from mgre.inference.card import model_card
+from mgre.inference.loading import EXPORTED_SUFFIXES, load
 from mgre.system.files import write_atomically
 from mgre.system.model_files import read_record
 
 
 def run(args: argparse.Namespace) -> None:
     """Print or write the card."""
-    record = read_record(args.model)
+    is_exported = args.model.endswith(EXPORTED_SUFFIXES)
+    record = load(args.model, device="cpu").record if is_exported else read_record(args.model)
     if record is None:
         raise WeightsError(
             f"'{args.model}' has no record of its model: make a file that has one, by "

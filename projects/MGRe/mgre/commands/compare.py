@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mgre.commands.model_options import imports_of_model
-from mgre.errors import DataError, printable, shell_word
+from mgre.errors import DataError, SetupError, printable, shell_word
 from mgre.evaluation.calibration import CONFIDENCE, Calibration, Rate, check_rate, too_few
 from mgre.inference.doubts import doubts
 from mgre.inference.loading import load
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
             f"the calibration in '{args.model}' is of other weights or another size of images: calibrate again, mgre "
             f"calibrate {shell_word(args.model)}"
         )
-    description = _describe(model, images, with_regions=len(images) == 2)
+    description, why_no_shares = _describe(model, images)
     if not np.isfinite(description.features).all():
         raise DataError(f"model '{args.model}' gives features that are NaN or infinite: take an earlier checkpoint")
     scores = similarity(description.features, description.features)
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(_as_json(args, pairs, shares, calibration), indent=2))
     elif len(images) == 2:
-        print(_pair_text(pairs[0], shares, calibration, args))
+        print(f"{_pair_text(pairs[0], calibration, args)}\n\n{_shares_text(shares) if shares else why_no_shares}")
     else:
         print(_table_text(pairs, calibration, args))
     if args.picture:
@@ -90,10 +90,15 @@ class _Pair:
     meaning: _Meaning | None
 
 
-def _describe(model: Model, images: Sequence[Image.Image], *, with_regions: bool) -> Description:
-    if with_regions and model.record.regions:
-        return model.describe(images)
-    return Description(model.embed(images), {}, {})
+def _describe(model: Model, images: Sequence[Image.Image]) -> tuple[Description, str]:
+    """What the model says of the images; and where that is only their features, why."""
+    reason = f"'{printable(model.path)}' has no regions: its cosine is not split into shares."
+    if len(images) == 2 and model.record.regions:
+        try:
+            return model.describe(images), ""
+        except SetupError as error:  # an exported file without the regions' vectors
+            reason = f"No regions' shares: {printable(str(error))}"
+    return Description(model.embed(images), {}, {}), reason
 
 
 def _meaning(cosine: float, calibration: Calibration | None, rate: float) -> _Meaning | None:
@@ -106,7 +111,7 @@ def _meaning(cosine: float, calibration: Calibration | None, rate: float) -> _Me
     return _Meaning(*rates, threshold, SAME if cosine >= threshold else DIFFERENT)
 
 
-def _pair_text(pair: _Pair, shares: Sequence[Share], calibration: Calibration | None, args: argparse.Namespace) -> str:
+def _pair_text(pair: _Pair, calibration: Calibration | None, args: argparse.Namespace) -> str:
     lines = [("cosine", f"{pair.cosine:.4f}")]
     if calibration and pair.meaning:
         alike = pair.meaning.false_match_rate.text(calibration.lowest_rate)
@@ -120,7 +125,7 @@ def _pair_text(pair: _Pair, shares: Sequence[Share], calibration: Calibration | 
             lines.append(("verdict", f"{pair.meaning.verdict}: {rule}"))
     width = max(len(name) for name, _ in lines)
     text = "\n".join(f"{name:{width}}  {value}" for name, value in lines)
-    return "\n".join([text, *_notes(calibration, args), "", _shares_text(shares, args.model)])
+    return "\n".join([text, *_notes(calibration, args)])
 
 
 def _table_text(pairs: Sequence[_Pair], calibration: Calibration | None, args: argparse.Namespace) -> str:
@@ -150,9 +155,7 @@ def _notes(calibration: Calibration | None, args: argparse.Namespace) -> list[st
     return [*notes, f"Rates are of {calibration}{seen}, with intervals of {CONFIDENCE:.0%}."]
 
 
-def _shares_text(shares: Sequence[Share], model: str) -> str:
-    if not shares:
-        return f"'{printable(model)}' has no regions: its cosine is not split into shares."
+def _shares_text(shares: Sequence[Share]) -> str:
     largest = max(abs(share.value) for share in shares) or 1.0
     rows = [("stage", "region", "share")]
     for share in shares:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from mgre.commands.model_options import imports_of_model
 from mgre.errors import printable
 from mgre.inference.crops import list_csv, list_files, list_video
 from mgre.inference.extraction import Options, Outcome, extract
@@ -19,12 +20,7 @@ def run(args: argparse.Namespace) -> int:
         crops = list_video(args.video, args.csv)
     else:
         crops = list_csv(args.csv) if args.csv else list_files(args.inputs)
-    overrides: list[str] = []
-    if args.config_file or args.opts or args.allow_imports:
-        # Only here: it imports torch and the toolbox, which models without a config do without.
-        from mgre.commands.model_options import imports_of_model
-
-        overrides = [*args.opts, *imports_of_model(args)]
+    overrides = [*args.opts, *imports_of_model(args)]
     model = load(args.model, config_file=args.config_file, overrides=overrides, device=args.device, amp=args.amp)
     options = Options(flip=args.flip, regions=args.regions, amp=args.amp, batch_size=args.batch_size)
     with show_progress(len(crops), "image") as progress:

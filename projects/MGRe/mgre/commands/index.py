@@ -215,7 +215,9 @@ def _add(gallery: Gallery, features: Features) -> None:
 def _read(args: argparse.Namespace) -> Features:
     """The features of ``args.sources``."""
     if args.model:
-        return embed(args.model, args.sources)
+        from mgre.commands.model_options import imports_of_model
+
+        return embed(args.model, args.sources, overrides=imports_of_model(args))
     if len(args.sources) > 1:
         raise ConfigError("name one features file, or with --model any number of images and folders")
     return read_features(args.sources[0])
@@ -264,8 +266,13 @@ def _dimension(vectors: np.ndarray) -> int:
     return vectors.shape[1]
 
 
-def embed(model: str, sources: Sequence[str]) -> Features:
+def embed(model: str, sources: Sequence[str], *, overrides: Sequence[str] = ()) -> Features:
     """The features of images, and of all images in folders and below, by a trained model.
+
+    Args:
+        model: the path of its file.
+        sources: images and folders.
+        overrides: ``KEY VALUE`` pairs to the model's config.
 
     Raises:
         WeightsError: the model cannot be loaded.
@@ -279,5 +286,5 @@ def embed(model: str, sources: Sequence[str]) -> Features:
     ]
     if not paths:
         raise DataError("there are no images: name images, or folders that have some")
-    loaded = load(model)
+    loaded = load(model, overrides=overrides)
     return Features(loaded.embed(paths), loaded.fingerprint, loaded.record.to_json(), paths=paths)

@@ -15,12 +15,17 @@ def imports_of_model(args: argparse.Namespace) -> list[str]:
     of the record in the checkpoint.
 
     Args:
-        args: ``model``, ``config_file``, ``allow_imports``, and ``opts`` maybe.
+        args: ``model`` and ``allow_imports``; ``config_file`` and ``opts`` maybe.
 
     Raises:
         ConfigError, WeightsError: the config or the checkpoint cannot be read.
     """
     words = getattr(args, "opts", [])
+    if not words and not args.allow_imports:
+        return []
+    # Only here: it imports torch and the toolbox, which exported models do without.
+    from mgre.config.loading import IMPORTS, allow_imports, allow_imports_of
+
     given = dict(zip(words[::2], words[1::2], strict=False))
     if IMPORTS in given:
         return [IMPORTS, given[IMPORTS]]
@@ -29,9 +34,8 @@ def imports_of_model(args: argparse.Namespace) -> list[str]:
     if args.model.endswith(EXPORTED_SUFFIXES):
         return []  # it holds its whole network
     # Only here, because it imports torch, which exported models do without.
-    from mgre.config.loading import allow_imports, allow_imports_of
 
-    if args.config_file:
+    if getattr(args, "config_file", ""):
         return allow_imports([args.config_file], [])
     record = read_record(args.model)
     return allow_imports_of(record.config, f"the record of '{args.model}'") if record else []

@@ -42,6 +42,8 @@ def load(
     suffix = os.path.splitext(path)[1]
     if suffix in EXPORTED_SUFFIXES and (config_file or overrides):
         raise ConfigError(f"'{path}' is exported, so a config changes nothing in it: export the checkpoint again")
+    if suffix in EXPORTED_SUFFIXES and amp:
+        raise ConfigError(f"'{path}' is exported in its precision: leave mixed precision (--amp) out")
     if suffix == ".onnx":
         return OnnxModel.load(path, device=device)
     if suffix == ".xml":

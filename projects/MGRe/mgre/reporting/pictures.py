@@ -51,9 +51,8 @@ def draw_rank_list(
     draw = ImageDraw.Draw(sheet)
     write_line(draw, (GAP, 6), f"{title}{printable(os.path.basename(shown.path))}", INK, sheet.width - GAP)
     matches = f"{shown.num_matches} {'match' if shown.num_matches == 1 else 'matches'} in the gallery"
-    write_line(
-        draw, (GAP, 6 + TEXT), f"identity {shown.identity}, camera {shown.camera}, {matches}", FAINT, sheet.width
-    )
+    seen = f"identity {shown.identity}, camera {shown.camera}, {matches}"
+    write_line(draw, (GAP, 6 + TEXT), seen, FAINT, sheet.width)
     for number, (name, order) in enumerate(shown.orders.items()):
         top = 2 * TEXT + GAP + number * row
         first = f"first match at rank {order.first_rank}" if order.first_rank else "no match"
