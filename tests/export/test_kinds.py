@@ -19,7 +19,8 @@ KINDS = {
 }
 
 
-@pytest.mark.slow  # each takes 10 to 20 s on a core of its own
+@pytest.mark.slow  # each takes 10 to 20 s on a core of its own, and many times that on a busy one
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_agrees_with_pytorch(tmp_path, capsys, save_checkpoint, kind):
     config, overrides = KINDS[kind]
