@@ -9,6 +9,7 @@ from mgre.errors import ConfigError
 from mgre.export.network import ExportedNetwork, check_size
 from mgre.export.onnx_file import capture
 from mgre.inference.flavours import FLAVOURS
+from mgre.modeling.mgre import _prior_boxes
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_a_size_at_which_a_region_has_no_sample(small_config, build_small, size)
     if size >= (32, 16):
         check_size(build_small(), record)
     else:
-        model = build_small(**{"MODEL.BACKBONE.WITH_IBN": "False"})  # instance norm needs two cells
+        model = build_small(**{"MODEL.BACKBONE.WITH_IBN": "False"}).eval()  # instance norm needs two cells
         with pytest.raises(ConfigError, match="--size 16 8 leaves stage1 a map of 4 x 2 cells, where region head"):
             check_size(model, record)
 
@@ -87,3 +88,13 @@ def test_a_backbone_that_cannot_be_captured_is_named(make, monkeypatch):
     with pytest.raises(ConfigError, match=r"backbone ResNet cannot be exported \(.+\)") as caught:
         capture(network, (64, 32))
     assert "\n" not in str(caught.value)
+
+
+def test_prior_boxes_are_not_left_in_the_graph(make):
+    """They are made once for each device, and a capture must not be that once."""
+    _prior_boxes.cache_clear()
+    model, network = make("raw-rgb", **{"MODEL.MGRE.BOXES": "prior", "MODEL.MGRE.STAGES": "(3,)"})
+    capture(network, (64, 32))
+    with torch.no_grad():
+        features = model({"images": torch.rand(1, 3, 64, 32)}).numpy()
+    assert np.isfinite(features).all()

@@ -50,7 +50,7 @@ def _opencv(interpolation: int) -> Callable[[np.ndarray, tuple[int, int]], np.nd
 
 
 def _torch_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    pixels = torch.tensor(image).permute(2, 0, 1)[None].float()
     resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
     return resized[0].permute(1, 2, 0).numpy()
 

@@ -7,7 +7,6 @@ import numpy as np
 from mgre.errors import SetupError, WeightsError
 from mgre.inference.exported import INPUT, ExportedFacts
 from mgre.inference.exported_model import ExportedModel
-from mgre.system.onnx_session import first_line
 
 # A CPU's own default may be bfloat16, which changes features by some percent.
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
@@ -39,7 +38,7 @@ class OpenVinoModel(ExportedModel):
             network = core.read_model(path)
             compiled = core.compile_model(network, "CPU", _EXACT)
         except RuntimeError as error:
-            raise WeightsError(f"'{path}' cannot be read by OpenVINO ({first_line(error)}): export it again") from error
+            raise WeightsError(f"'{path}' cannot be read by OpenVINO ({_reason(error)}): export it again") from error
         entries = {
             f"mgre.{key}": str(network.get_rt_info(f"mgre.{key}").value)
             for key in _KEYS
@@ -57,3 +56,9 @@ class OpenVinoModel(ExportedModel):
     def beside(self, path: str) -> "OpenVinoModel":
         """See :meth:`ExportedModel.beside`."""
         return OpenVinoModel.load(path, device="cpu")
+
+
+def _reason(error: Exception) -> str:
+    """The last line of OpenVINO's message: those before it are places in its source."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

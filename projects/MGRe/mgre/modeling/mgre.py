@@ -228,7 +228,9 @@ class MGRe(Baseline):
         """(B, R, 4) by stage: the priors, or the key points' boxes and the priors of regions that have none."""
         if self.boxes_from == "location":
             return None
-        priors = {stage: _prior_boxes(self.regions[stage], self.device) for stage in stages}
+        # What is made while a model is exported is a part of the graph, which later calls must not be given.
+        make = _prior_boxes.__wrapped__ if torch.compiler.is_exporting() else _prior_boxes
+        priors = {stage: make(self.regions[stage], self.device) for stage in stages}
         if self.boxes_from == "prior":
             num_images = batched_inputs["images"].shape[0]  # len() would fix the batch of an exported model
             # Real copies: a compiled network would be compiled anew for a batch that is no view of one set of boxes.
