@@ -74,7 +74,7 @@ def test_a_size_at_which_a_region_has_no_sample(small_config, build_small, size)
     """The head is 8 x 8 of the 64 x 32 cells that stage 1 has at 256 x 128, so 1 x 1 at 32 x 16."""
     record = replace(make_record(small_config(), {}), input_size=size)
     if size >= (32, 16):
-        check_size(build_small(), record)
+        check_size(build_small().eval(), record)
     else:
         model = build_small(**{"MODEL.BACKBONE.WITH_IBN": "False"}).eval()  # instance norm needs two cells
         with pytest.raises(ConfigError, match="--size 16 8 leaves stage1 a map of 4 x 2 cells, where region head"):

@@ -111,7 +111,8 @@ class Model(ABC):
         Args:
             frame: the whole picture.
             boxes: (N, 4), (x_min, y_min, x_max, y_max), in pixels of the frame.
-            batch_size, flip: see :meth:`embed`.
+            batch_size: see :meth:`embed`.
+            flip: see :meth:`embed`.
 
         Raises:
             DataError: a box is empty or lies outside the frame.

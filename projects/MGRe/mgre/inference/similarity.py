@@ -36,7 +36,8 @@ def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The cosine of the angle between features, from -1 to 1, as the evaluation ranks by it.
 
     Args:
-        first, second: features (N, D) and (M, D), normalised or not.
+        first: features (N, D), normalised or not.
+        second: features (M, D), normalised or not.
 
     Returns:
         (N, M) float64.
@@ -60,8 +61,9 @@ def split_similarity(
     do not depend on the order of the two images.
 
     Args:
-        first, second: the terms of the N first and the N second images, by stage (N, R_i + 1, D_i), as in
+        first: the terms of the first image of each pair, by stage (N, R_i + 1, D_i), as in
             :class:`mgre.inference.Description`.
+        second: the terms of the second images.
         stage_weights: lambda_i^F of Eq. (6), by stage.
 
     Returns:
@@ -87,7 +89,8 @@ def pair_shares(description: Description, first: int, second: int, record: Model
 
     Args:
         description: what the model says of the images.
-        first, second: their places in the description.
+        first: the first image's place in the description.
+        second: the second image's.
         record: of the model.
     """
     one, other = ({stage: terms[[i]] for stage, terms in description.terms.items()} for i in (first, second))
