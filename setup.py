@@ -25,7 +25,7 @@ setup(
     package_data={
         "mgre": ["py.typed"],
         "mgre.reporting": ["*.html"],
-        "mgre.shipped_configs": ["MGRe/*.yml", "MGRe/ablations/*.yml"],
+        "mgre.shipped_configs": ["MGRe/*.yml", "MGRe/ablations/*.yml", "MGRe/weights/*.yml"],
     },
     license_files=["LICENSE"],
     classifiers=[

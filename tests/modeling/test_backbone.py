@@ -106,6 +106,48 @@ def test_guidance_only_where_a_stage_uses_it(stages, guided):
     assert off.guidance is None
 
 
+def with_extra_bn(value: str) -> MGReBackbone:
+    torch.manual_seed(3)
+    return build_mgre_backbone(config(**{"MODEL.MGRE.EXTRA_BN": value}))
+
+
+def test_without_the_extra_batch_norm_nothing_changes():
+    """The golden values of test_golden.py are older than the key."""
+    images = torch.randn(2, 3, 64, 32)
+    off, on = with_extra_bn("False").eval(), with_extra_bn("True").eval()
+    assert {n for n in on.state_dict() if n not in off.state_dict()} == {
+        f"extra_bn.{n}" for n in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
+    assert all(torch.equal(value, on.state_dict()[name]) for name, value in off.state_dict().items())
+    maps = off(images)
+    expected = off.guidance(off.staged.maps(images))
+    assert all(torch.equal(maps[stage], expected[stage]) for stage in maps)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_extra_batch_norm_is_before_guidance_and_stage_4(training):
+    images = torch.randn(3, 3, 64, 32)
+    backbone = with_extra_bn("True").double().train(training)
+    norm = backbone.extra_bn
+    for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        tensor.uniform_(0.5, 2)
+    c = backbone.staged.maps(images.double())
+    # By hand: over images, rows and columns of each channel, with the biased variance, or with the statistics kept.
+    mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+    if training:
+        mean = c["stage4"].sum(dim=(0, 2, 3)) / c["stage4"][:, 0].numel()
+        variance = ((c["stage4"] - mean[:, None, None]) ** 2).sum(dim=(0, 2, 3)) / c["stage4"][:, 0].numel()
+    scale = norm.weight / (variance + 1e-5).sqrt()
+    c4 = (c["stage4"] - mean[:, None, None]) * scale[:, None, None] + norm.bias[:, None, None]
+    found = backbone(images.double())
+    torch.testing.assert_close(found["stage4"], c4, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found["stage3"], c["stage3"], rtol=0, atol=0)
+    kernel = backbone.guidance.project["stage2"].weight[:, :, 0, 0]
+    large = torch.nn.functional.interpolate(c4, size=found["stage2"].shape[-2:], mode="bilinear", align_corners=False)
+    guided = c["stage2"] + torch.einsum("oc,bchw->bohw", kernel, large)
+    torch.testing.assert_close(found["stage2"], guided, rtol=1e-9, atol=1e-9)
+
+
 def test_a_backbone_of_more_stages_is_refused_by_name():
     with pytest.raises(ConfigError, match="'build_effnet_backbone' has more than four stages"):
         build_mgre_backbone(config(**{"MODEL.MGRE.BACKBONE": "build_effnet_backbone", "MODEL.BACKBONE.DEPTH": "b0"}))

@@ -95,6 +95,12 @@ KEYS = (
     ),
     Key("MODEL.MGRE.GUIDANCE", True, "Semantic guidance: F_i = C_i + up(conv1x1(C4)) in stages 1 and 2."),
     Key(
+        "MODEL.MGRE.EXTRA_BN",
+        False,
+        "A batch norm (MODEL.BACKBONE.NORM) on C4, before guidance and stage 4 read it. LUPerson's and CION's weights "
+        "are fine-tuned with one (docs/weights.md); the paper has none.",
+    ),
+    Key(
         "MODEL.MGRE.STAGE_WEIGHTS",
         (0.35, 0.5, 0.7, 0.8),
         "lambda_1^F .. lambda_4^F of Eq. (6). The weights of stages that are not built are ignored.",

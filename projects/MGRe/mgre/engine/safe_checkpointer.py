@@ -58,6 +58,7 @@ class SafeCheckpointer(Checkpointer):
         found = match(self.model, state, source=self._path)
         self._check(found.without(PIXEL_STATISTICS), state)
         self.model.load_state_dict(found.tensors, strict=False)
+        logger.info("Loaded from %s into %s %s", self._path, type(self.model).__name__, found)
 
     def _check(self, found: Match, state: dict[str, torch.Tensor]) -> None:
         """Stop or warn where the weights are not those of the model.

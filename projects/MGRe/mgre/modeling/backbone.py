@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from fastreid.config import CfgNode
+from fastreid.layers import get_norm
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from torch import nn
 
@@ -120,14 +121,18 @@ class MGReBackbone(nn.Module):
         channels: channels of each map, by stage.
     """
 
-    def __init__(self, *, staged: MapBackbone, guidance: SemanticGuidance | None) -> None:
+    def __init__(
+        self, *, staged: MapBackbone, guidance: SemanticGuidance | None, extra_bn: nn.Module | None = None
+    ) -> None:
         """
         Args:
             staged: gives C_i.
             guidance: C_i to F_i; None leaves F_i = C_i.
+            extra_bn: normalises C4 before all else reads it; None leaves C4 as it is.
         """
         super().__init__()
         self.staged = staged
+        self.extra_bn = extra_bn
         self.guidance = guidance
         self.channels = staged.channels
 
@@ -141,6 +146,8 @@ class MGReBackbone(nn.Module):
             F_i (B, C_i, H_i, W_i), by stage.
         """
         maps = self.staged.maps(images)
+        if self.extra_bn is not None:
+            maps = maps | {"stage4": self.extra_bn(maps["stage4"])}
         return self.guidance(maps, stages) if self.guidance is not None else maps
 
 
@@ -167,7 +174,8 @@ def _check_maps(backbone: MapBackbone, name: str) -> None:
 
 @BACKBONE_REGISTRY.register()
 def build_mgre_backbone(cfg: CfgNode) -> MGReBackbone:
-    """The backbone MODEL.MGRE.BACKBONE with semantic guidance of the maps 1 and 2, where regions are sampled from them.
+    """The backbone MODEL.MGRE.BACKBONE with semantic guidance of the maps 1 and 2, where regions are sampled from them,
+    and with MODEL.MGRE.EXTRA_BN a batch norm on C4.
 
     The heads find the channels of the stages in the config's computed key MODEL.MGRE.COMPUTED_CHANNELS.
     """
@@ -182,4 +190,5 @@ def build_mgre_backbone(cfg: CfgNode) -> MGReBackbone:
     sources = source_maps(cfg.MODEL.MGRE.STAGES, cfg.MODEL.MGRE.SOURCE_BLOCKS).values()
     guided = tuple(stage for stage in ("stage1", "stage2") if stage in sources)
     guidance = SemanticGuidance(channels=staged.channels, stages=guided) if cfg.MODEL.MGRE.GUIDANCE and guided else None
-    return MGReBackbone(staged=staged, guidance=guidance)
+    extra_bn = get_norm(cfg.MODEL.BACKBONE.NORM, staged.channels["stage4"]) if cfg.MODEL.MGRE.EXTRA_BN else None
+    return MGReBackbone(staged=staged, guidance=guidance, extra_bn=extra_bn)

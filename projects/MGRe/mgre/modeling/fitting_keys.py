@@ -50,8 +50,8 @@ def fitting_keys(cfg: CfgNode, state: Mapping[str, torch.Tensor]) -> str | None:
 
 
 def fitting_head_keys(cfg: CfgNode, state: Mapping[str, torch.Tensor]) -> str:
-    """Overrides that the names and shapes of the heads in ``state`` tell, or the empty string. Whether all tensors of
-    the model fit with them is for :func:`fits_with` to say."""
+    """Overrides that the names and shapes of the heads and of MGRe's extra batch norm in ``state`` tell, or the empty
+    string. Whether all tensors of the model fit with them is for :func:`fits_with` to say."""
     heads = cfg.MODEL.HEADS
     changes: dict[str, object] = {}
     if any(name.endswith((".pool_layer.p", ".0.p")) for name in state) and heads.POOL_LAYER != _LEARNED_POOLING:
@@ -65,6 +65,9 @@ def fitting_head_keys(cfg: CfgNode, state: Mapping[str, torch.Tensor]) -> str:
         channels = first.shape[1] if first.ndim == 4 else len(first)
         if cfg.MODEL.META_ARCHITECTURE != "MGRe" and channels != cfg.MODEL.BACKBONE.FEAT_DIM:
             changes["BACKBONE.FEAT_DIM"] = channels
+    has_extra_bn = any(name.endswith("backbone.extra_bn.weight") for name in state)
+    if cfg.MODEL.META_ARCHITECTURE == "MGRe" and has_extra_bn != cfg.MODEL.MGRE.EXTRA_BN:
+        changes["MGRE.EXTRA_BN"] = has_extra_bn
     return " ".join(f"MODEL.{key} {value}" for key, value in changes.items())
 
 

@@ -100,7 +100,7 @@ def _create_published(name: str, options: dict[str, Any]) -> nn.Module:
             f"the weights of timm's '{name}' cannot be downloaded ({error}); fetch them where there is a network and "
             "set MODEL.BACKBONE.PRETRAIN_PATH, or set MODEL.BACKBONE.PRETRAIN False"
         ) from error
-    logger.info("Loaded timm's %s with %d tensors from its hub", name, len(body.state_dict()))
+    logger.info("Loaded timm's %s with %d tensors from its hub", name, _count_tensors(body.state_dict()))
     return body
 
 
@@ -127,8 +127,13 @@ def _create_from_file(name: str, options: dict[str, Any], path: str) -> nn.Modul
             f"MODEL.BACKBONE.PRETRAIN_PATH '{path}' does not fit timm's '{name}' ({reason}); set MODEL.TIMM.NAME to "
             "the model that the weights are of"
         )
-    logger.info("Loaded timm's %s with %d tensors from %s", name, len(own), path)
+    logger.info("Loaded timm's %s with %d tensors from %s", name, _count_tensors(own), path)
     return body
+
+
+def _count_tensors(state: dict[str, torch.Tensor]) -> int:
+    """How many parameters and statistics there are, without the norms' counters of batches."""
+    return sum(not name.endswith("num_batches_tracked") for name in state)
 
 
 def _not_in(others: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> list[str]:
