@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     skipped: list[str] = []
     images = tqdm(_readable([path for path, *_ in items], skipped), total=len(items), unit="image", disable=None)
     features = model.embed(images)
-    kept = [item for item in items if item[0] not in set(skipped)]
+    left_out = set(skipped)
+    kept = [item for item in items if item[0] not in left_out]
     if not kept:
         raise DataError(f"none of the {len(items)} images of '{name}' can be read: copy them again")
     calibration = calibrate(
@@ -141,7 +142,7 @@ def _summary(calibration: Calibration) -> str:
             break  # so have all lower rates
     interval = f"({CONFIDENCE:.0%} interval)"
     headers = ["rate", "threshold", f"false-match rate {interval}", f"false-non-match rate {interval}"]
-    return f"\n{calibration}\n\n{tabulate(rows, headers=headers, disable_numparse=True)}"
+    return f"\n{printable(str(calibration))}\n\n{tabulate(rows, headers=headers, disable_numparse=True)}"
 
 
 def _plot(path: str, calibration: Calibration) -> None:

@@ -77,11 +77,14 @@ def search(args: argparse.Namespace) -> None:
         _draw(answers, queries.paths or [None] * len(found), args.pictures)
     if args.output:
         try:
-            with write_atomically(args.output) as path, open(path, "w", encoding="utf-8", newline="") as file:
-                file.write(_WRITERS[Path(args.output).suffix](answers))
+            # A file name may have bytes that are no text.
+            text = _WRITERS[Path(args.output).suffix](answers).encode(errors="backslashreplace")
+            with write_atomically(args.output) as path:
+                Path(path).write_bytes(text)
         except OSError as error:
             raise SetupError(f"'{args.output}' cannot be written ({error.strerror}): name another file") from error
-        print(f"{len(answers)} queries, {sum(len(answer.matches) for answer in answers)} results: {args.output}")
+        count = sum(len(answer.matches) for answer in answers)
+        print(f"{len(answers)} queries, {count} results: {printable(args.output)}")
     else:
         print("\n\n".join(map(_as_table, answers)))
 

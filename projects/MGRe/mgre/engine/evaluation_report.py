@@ -10,7 +10,7 @@ from fastreid.config import CfgNode
 from torch import nn
 
 from mgre.engine.trainer import TestSets, Trainer
-from mgre.engine.training_record import config_text, make_record
+from mgre.engine.training_record import config_text, renew_record
 from mgre.errors import SetupError
 from mgre.evaluation.evaluator import Evaluation
 from mgre.record import ModelRecord
@@ -68,10 +68,9 @@ def write_reports(cfg: CfgNode, evaluations: Sequence[Evaluation], path: Path) -
 def _record(cfg: CfgNode) -> ModelRecord:
     """The record of the config's model. What only the training can know is from its file, if that has a record."""
     known = read_record(cfg.MODEL.WEIGHTS)
-    of_training: dict[str, Any] = {"trained_on": [], "versions": {}}
-    if known is not None:
-        of_training = {name: getattr(known, name) for name in ("trained_on", "versions", "calibration", "licence")}
-    return dataclasses.replace(make_record(cfg, {}), **of_training)
+    record = renew_record(cfg, known)
+    # The config is of this evaluation, and need not be that of the training.
+    return record if known is not None else dataclasses.replace(record, trained_on=[])
 
 
 def _device(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mgre.errors import printable
 from mgre.record import ModelRecord
 
 # What is known of the terms of data sets, by the beginning of their names. The owner's own words count.
@@ -125,5 +126,6 @@ def _table(header: tuple[str, str], rows: Sequence[tuple[str, str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """``text`` on one line, without HTML: a record is what its file says."""
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """``text`` on one line, without HTML, links and commands to a terminal: a record is what its file says."""
+    text = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("[", "&#91;")
