@@ -216,3 +216,10 @@ def test_images_by_a_model(write, monkeypatch, capsys, tmp_path):
     (tmp_path / "void").mkdir()
     assert main(["add", "people", "void", "--model", "m.pth"]) == 1
     assert "there are no images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_a_query_s_name_that_is_no_text_loses_no_results(index, write, kind):
+    queries = write("q", 1, paths=np.array(["crop\udcff.jpg"]))
+    assert main(["search", index, queries, "--count", "1", "--output", f"found.{kind}"]) == 0
+    assert r"crop\udcff.jpg" in Path(f"found.{kind}").read_text()

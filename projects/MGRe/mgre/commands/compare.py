@@ -161,8 +161,8 @@ def _shares_text(shares: Sequence[Share]) -> str:
     rows = [("stage", "region", "share")]
     for share in shares:
         bar = round(BAR * abs(share.value) / largest) * ("#" if share.value > 0 else "-")
-        names = share.stage.removeprefix("stage"), share.region.replace("_", " ")
-        rows.append((*map(printable, names), f"{share.value:+.4f}  {bar}"))
+        stage, region = printable(share.stage.removeprefix("stage")), printable(share.region.replace("_", " "))
+        rows.append((stage, region, f"{share.value:+.4f}  {bar}"))
     rows.append(("", "sum", f"{sum(share.value for share in shares):+.4f}"))
     return columns(rows)
 

@@ -14,13 +14,13 @@ from types import TracebackType
 import numpy as np
 
 from mgre.errors import DataError, SetupError, first_names, nearest, printable
-from mgre.gallery import database
+from mgre.gallery import database, reranking
 from mgre.gallery.database import FILE_NAME, PATIENCE, State, digest
 from mgre.gallery.entries import COLUMNS, Entry, Filter, describe, entry_of, where
 from mgre.gallery.reduction import normalise
-from mgre.gallery.reranking import Rerank, rerank
+from mgre.gallery.reranking import Rerank
 from mgre.gallery.search import Found, search
-from mgre.gallery.storage import Storage, View, check_vectors, new_name
+from mgre.gallery.storage import Storage, View, check_vectors, new_name, require_no_others
 from mgre.system.locks import lock_folder
 
 # In larger galleries no id is looked for that is similar to a wrong one.
@@ -85,7 +85,7 @@ class Gallery:
                 if os.path.exists(os.path.join(folder, FILE_NAME)):
                     _begin_anew(folder, dimension, fingerprint, record)
                 else:
-                    _require_no_others(folder)
+                    require_no_others(folder)
                     database.make(folder, dimension, fingerprint, record, new_name("vectors", ".f32"))
         except OSError as error:
             raise SetupError(f"index '{folder}' cannot be made ({error.strerror}): choose another folder") from error
@@ -227,7 +227,11 @@ class Gallery:
             # Rounding can give a vector and itself a cosine above 1. The order is not touched by that.
             found = [(slots, cosines.clip(-1, 1)) for slots, cosines in found]
             plain = [(slots, 1 - cosines) for slots, cosines in found]
-            ranked = plain if rerank is None else _rerank(queries, view, found, rerank)
+            ranked = (
+                plain
+                if rerank is None
+                else reranking.rerank(queries, view.vectors, [near for near, _ in found], rerank)
+            )
             matches = []
             for (slots, distances), (near, cosines) in zip(ranked, found, strict=True):
                 cosine_of = dict(zip(near.tolist(), cosines.tolist(), strict=True))
@@ -325,20 +329,6 @@ class Gallery:
                 f"{fingerprint or 'an unknown one'}: take that model, or build another index, because cosines between "
                 "two models mean nothing"
             )
-
-
-def _rerank(queries: np.ndarray, view: View, found: Sequence[Found], options: Rerank) -> list[Found]:
-    return rerank(queries, view.vectors, [slots for slots, _ in found], options)
-
-
-def _require_no_others(folder: str) -> None:
-    """Raise a DataError where the folder has files that are none of a gallery."""
-    others = sorted(name for name in os.listdir(folder) if not name.startswith((".", "vectors-", FILE_NAME)))
-    if others:
-        raise DataError(
-            f"folder '{folder}' has other files ({printable(first_names(others))}): choose one that is empty, or that "
-            "does not exist"
-        )
 
 
 def _begin_anew(folder: str, dimension: int, fingerprint: str, record: str) -> None:

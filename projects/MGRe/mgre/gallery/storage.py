@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mgre.errors import DataError, SetupError
-from mgre.gallery.database import Database, State
+from mgre.errors import DataError, SetupError, first_names, printable
+from mgre.gallery.database import FILE_NAME, Database, State
 from mgre.gallery.reduction import find_directions, normalise, reduce_vectors, spread_numbers
 from mgre.gallery.row_file import RowFile, parts_of
 from mgre.system.files import sync_folder
@@ -236,3 +236,16 @@ def check_vectors(vectors: object, dimension: int) -> np.ndarray:
                 "image it is of, and at the model's weights"
             )
     return array
+
+
+def require_no_others(folder: str) -> None:
+    """
+    Raises:
+        DataError: the folder has files that are none of a gallery.
+    """
+    others = sorted(name for name in os.listdir(folder) if not name.startswith((".", "vectors-", FILE_NAME)))
+    if others:
+        raise DataError(
+            f"folder '{folder}' has other files ({printable(first_names(others))}): choose one that is empty, or that "
+            "does not exist"
+        )
