@@ -13,7 +13,7 @@ from types import TracebackType
 
 import numpy as np
 
-from mgre.errors import DataError, SetupError, first_names, nearest, printable
+from mgre.errors import DataError, SetupError, nearest, printable
 from mgre.gallery import database, reranking
 from mgre.gallery.database import FILE_NAME, PATIENCE, State, digest
 from mgre.gallery.entries import COLUMNS, Entry, Filter, describe, entry_of, where
