@@ -18,6 +18,8 @@ from mgre.reporting.report import Subject, write_report
 from mgre.system.model_files import read_record
 
 REPORT_FILE = "report.html"
+# What the features depend on beside the weights, of a model's record.
+_OF_FEATURES = ("input_size", "center_crop", "interpolation", "pixel_mean", "pixel_std", "stage_weights")
 
 
 def evaluate_and_keep(cfg: CfgNode, model: nn.Module) -> tuple[dict[str, Any], list[Evaluation]]:
@@ -69,8 +71,13 @@ def _record(cfg: CfgNode) -> ModelRecord:
     """The record of the config's model. What only the training can know is from its file, if that has a record."""
     known = read_record(cfg.MODEL.WEIGHTS)
     record = renew_record(cfg, known)
-    # The config is of this evaluation, and need not be that of the training.
-    return record if known is not None else dataclasses.replace(record, trained_on=[])
+    if known is None:
+        # The config is of this evaluation, and need not be that of the training.
+        return dataclasses.replace(record, trained_on=[])
+    same = all(getattr(known, name) == getattr(record, name) for name in _OF_FEATURES)
+    if same and not (cfg.TEST.FLIP.ENABLED or cfg.TEST.AQE.ENABLED):
+        return record
+    return dataclasses.replace(record, calibration=None)  # its thresholds are of other features
 
 
 def _device(name: str) -> str:
