@@ -409,3 +409,18 @@ def test_an_index_names_no_files_outside_of_its_folder(make, draw, tmp_path, col
         with Gallery(gallery.folder) as changed, pytest.raises(DataError, match="its state names no files of an index"):
             changed.add(draw(1), fingerprint=MODEL)
     assert own.read_bytes() == b"\x01" * 4 * 64 * 4000
+
+
+def test_nothing_is_written_through_a_link(make, draw, tmp_path):
+    gallery = make()
+    gallery.add(draw(3), fingerprint=MODEL)
+    vectors = tmp_path / "index" / gallery.state.vectors
+    own = tmp_path / "own.f32"
+    own.write_bytes(vectors.read_bytes() + b"mine")
+    content = own.read_bytes()
+    vectors.unlink()
+    vectors.symlink_to(own)
+    for change in (lambda: gallery.add(draw(1), fingerprint=MODEL), lambda: gallery.remove(["1"])):
+        with pytest.raises(SetupError, match="cannot be read or written"):
+            change()
+    assert own.read_bytes() == content
