@@ -4,15 +4,15 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
 
 from mgre.commands.model_options import imports_of_model
+from mgre.commands.readable import SKIPPED, readable
 from mgre.config.loading import parse_config
 from mgre.data.csv_list import BACKGROUND, read_labels
 from mgre.data.custom import read_labelled_folder
@@ -24,17 +24,12 @@ from mgre.evaluation.calibration import CONFIDENCE, Calibration, needed_identiti
 from mgre.evaluation.error_rates import ROUND_RATES, calibrate
 from mgre.inference.checkpoint_model import CheckpointModel
 from mgre.inference.loading import load
-from mgre.inference.preparation import to_image
-from mgre.reading.images import ImageError
 from mgre.record import ModelRecord
 from mgre.system.model_files import write_record
 from mgre.visualization import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# The exit status where images were left out.
-SKIPPED = 3
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if not items:
         raise DataError(f"'{args.images or name}' has no images to calibrate on: name another folder or data set")
     skipped: list[str] = []
-    images = tqdm(_readable([path for path, *_ in items], skipped), total=len(items), unit="image", disable=None)
+    images = tqdm(readable([path for path, *_ in items], skipped), total=len(items), unit="image", disable=None)
     features = model.embed(images)
     left_out = set(skipped)
     kept = [item for item in items if item[0] not in left_out]
@@ -115,18 +110,6 @@ def _data_set(record: ModelRecord, name: str, overrides: Sequence[str]) -> tuple
     items = [item for split in ("query", "gallery") for item in split_items(data, name, split)]
     left_out = getattr(data, "_junk_pids", [])  # junk and background, which are no people
     return name, [item for item in items if item[1] not in left_out], seen
-
-
-def _readable(paths: Iterable[str], skipped: list[str]) -> Iterator[Image.Image]:
-    """The images that can be read; the paths of the others are put into ``skipped``."""
-    for path in paths:
-        try:
-            image = to_image(path)
-        except ImageError as error:
-            skipped.append(path)
-            print(f"left out: {printable(str(error))}", file=sys.stderr)
-        else:
-            yield image
 
 
 def _summary(calibration: Calibration) -> str:
