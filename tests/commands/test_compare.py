@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mgre.commands import compare as command
+from mgre.evaluation.calibration import Calibration, Rate
 from mgre.evaluation.error_rates import calibrate
 from mgre.inference.model import Model
 from mgre.inference.similarity import similarity
@@ -171,3 +172,14 @@ def test_the_number_of_images_is_checked_first(words, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*words, "--model", "model.pth"])
     assert caught.value.code == 2
+
+
+def test_a_calibration_s_name_is_no_command_to_a_terminal(crops, capsys, monkeypatch):
+    rates = [Rate(1.0, 0.9, 1.0), Rate(0.0, 0.0, 0.1)]
+    made = Calibration("a\x1b[2Jb", False, "abc", 60, 2, 99, 50, 99, [0.0, 1.0], rates, rates[::-1], [(0.1, 0.9)])
+    size = ((8, 4), None, (0.0,) * 3, (1.0,) * 3)
+    record = mgre.record.ModelRecord("Baseline", *size, "", calibration=made.to_dict())
+    monkeypatch.setattr(command, "load", lambda path, **options: FeaturesOnly(record, path))
+    assert main([*crops[:2], "--model", "model.onnx"]) == 0
+    shown = capsys.readouterr().out
+    assert r"Rates are of a\x1b[2Jb" in shown and "\x1b" not in shown

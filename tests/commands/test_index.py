@@ -193,20 +193,20 @@ def test_check_says_what_is_wrong(index, capsys):
     assert "problem: the vectors of 1 entries have changed on the disk (1)" in shown
 
 
-def test_images_by_a_model(write, monkeypatch, capsys, tmp_path):
-    """The model is a stand-in: the features are numbers from the files' names."""
+def test_images_by_a_model(write, write_image, monkeypatch, capsys, tmp_path):
+    """The model is a stand-in: the features are numbers from the images' sizes."""
 
     class Model:
         fingerprint = "abc"
         record = SimpleNamespace(to_json=lambda: '{"a": 1}')
 
-        def embed(self, paths):
-            return np.array([[len(path), len(path) % 3, 1] for path in paths], dtype=np.float32)
+        def embed(self, images):
+            return np.array([[*image.size, 1] for image in images], dtype=np.float32).reshape(-1, 3)
 
     monkeypatch.setattr(sys.modules["mgre.inference"], "load", lambda path, overrides: Model())
-    (tmp_path / "crops/more").mkdir(parents=True)
-    for name in ("crops/a.jpg", "crops/more/bb.png", "crops/text.txt"):
-        (tmp_path / name).touch()
+    for number, name in enumerate(("crops/a.jpg", "crops/more/bb.png", "one.jpg"), start=1):
+        write_image(tmp_path / name, (10 * number, 40))
+    (tmp_path / "crops/text.txt").touch()
     assert main(["build", "people", "crops", "one.jpg", "--model", "m.pth"]) == 0
     assert main(["search", "people", "one.jpg", "--model", "m.pth", "--count", "1", "--output", "r.json"]) == 0
     with open("r.json") as file:
@@ -215,4 +215,17 @@ def test_images_by_a_model(write, monkeypatch, capsys, tmp_path):
     assert "crops/more/bb.png" in capsys.readouterr().out
     (tmp_path / "void").mkdir()
     assert main(["add", "people", "void", "--model", "m.pth"]) == 1
-    assert "there are no images" in capsys.readouterr().err
+    assert "folder 'void' has no images" in capsys.readouterr().err
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    assert main(["add", "people", "broken.jpg", "--model", "m.pth"]) == 1
+    assert "none of the 1 images can be read" in capsys.readouterr().err
+    assert main(["add", "people", "broken.jpg", "one.jpg", "--model", "m.pth"]) == 3
+    shown = capsys.readouterr()
+    assert "added 1 (ids 4 to 4), 4 in people" in shown.out and "left out: " in shown.err and "broken.jpg" in shown.err
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_a_query_s_name_that_is_no_text_loses_no_results(index, write, kind):
+    queries = write("q", 1, paths=np.array(["crop\udcff.jpg"]))
+    assert main(["search", index, queries, "--count", "1", "--output", f"found.{kind}"]) == 0
+    assert r"crop\udcff.jpg" in Path(f"found.{kind}").read_text()

@@ -42,3 +42,13 @@ def test_without_it_nothing(options):
 def test_an_override_counts_in_any_case(options, allowed):
     words = ["SEED", "1", "IMPORTS", "('mine.py',)"]
     assert imports_of_model(options("model.pth", allow_imports=allowed, opts=words)) == words[2:]
+
+
+def test_a_config_file_needs_no_model(options):
+    given = options("model.pth", "other.yml")
+    given.model = None  # as of mgre rank --config-file
+    assert imports_of_model(given) == ["IMPORTS", "('filed.py',)"]
+
+
+def test_an_exported_model_imports_nothing(options):
+    assert imports_of_model(options("person.onnx", opts=["IMPORTS", "('mine.py',)"])) == []

@@ -31,6 +31,8 @@ def record_with(calibration):
 def test_a_record_holds_it():
     assert Calibration.from_record(record_with(MADE.to_dict()), "model.pth") == MADE
     assert Calibration.from_record(record_with(None), "model.pth") is None
+    least = dataclasses.replace(MADE, num_identities=2, num_matches=1, num_non_matches=1)
+    assert Calibration.from_record(record_with(least.to_dict()), "model.pth") == least
 
 
 def test_rates_between_the_scores_are_between_theirs():

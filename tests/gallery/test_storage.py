@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -360,3 +362,65 @@ def test_checking_finds_what_no_code_does(make, draw):
     problems = " ".join(check(gallery).problems)
     assert "not all slots" in problems and "1 removed vectors are not erased" in problems
     assert "ids were given again after a removal: 1" in problems
+
+
+def test_an_index_that_another_process_fills_is_not_begun_anew(make, draw):
+    gallery = make()
+
+    def begin_anew():
+        with pytest.raises(DataError, match="is an index already"):
+            Gallery.create(gallery.folder, dimension=8, fingerprint="another")
+
+    second = threading.Thread(target=begin_anew)
+    with gallery.storage.changing() as state:  # what add() does, in two parts
+        second.start()
+        time.sleep(0.2)  # the other one waits by then
+        gallery.storage.append(state, draw(1))
+        row = (0, "1", None, None, None, "{}", None, 0)
+        gallery.storage.database.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        gallery.storage.database.set(slots=1)
+    second.join()
+    assert (gallery.vectors_of(["1"]) == draw(1)).all()
+
+
+def test_an_index_that_was_begun_anew_takes_no_vectors_of_its_first_model(make, draw, monkeypatch):
+    gallery, check_model = make(), Gallery._check_model
+
+    def begin_anew(*arguments):
+        monkeypatch.setattr(Gallery, "_check_model", check_model)
+        Gallery.create(gallery.folder, dimension=8, fingerprint="another").close()
+
+    monkeypatch.setattr(Gallery, "_check_model", begin_anew)  # right after add() has looked at the model
+    with pytest.raises(DataError, match="of model another, and these are of a model"):
+        gallery.add(draw(1), fingerprint=MODEL)
+    assert len(gallery) == 0
+
+
+@pytest.mark.parametrize("column", ["vectors", "compact", "directions"])
+def test_an_index_names_no_files_outside_of_its_folder(make, draw, tmp_path, column):
+    gallery = make()
+    gallery.add(draw(3000), fingerprint=MODEL)
+    gallery.close()
+    own = tmp_path / "own.f32"
+    own.write_bytes(b"\x01" * 4 * 64 * 4000)
+    for name in ("../own.f32", str(own), "own.f32", b"own", 7):
+        with sqlite3.connect(tmp_path / "index" / "gallery.sqlite") as connection:
+            connection.execute(f"UPDATE state SET {column} = ?", (name,))
+        with Gallery(gallery.folder) as changed, pytest.raises(DataError, match="its state names no files of an index"):
+            changed.add(draw(1), fingerprint=MODEL)
+    assert own.read_bytes() == b"\x01" * 4 * 64 * 4000
+
+
+def test_nothing_is_written_through_a_link(make, draw, tmp_path):
+    gallery = make()
+    gallery.add(draw(3), fingerprint=MODEL)
+    vectors = tmp_path / "index" / gallery.state.vectors
+    own = tmp_path / "own.f32"
+    own.write_bytes(vectors.read_bytes() + b"mine")
+    content = own.read_bytes()
+    vectors.unlink()
+    vectors.symlink_to(own)
+    for change in (lambda: gallery.add(draw(1), fingerprint=MODEL), lambda: gallery.remove(["1"])):
+        with pytest.raises(SetupError, match="cannot be read or written"):
+            change()
+    assert own.read_bytes() == content

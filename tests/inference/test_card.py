@@ -2,6 +2,8 @@ import dataclasses
 
 import pytest
 import torch
+from mgre.errors import WeightsError
+from mgre.evaluation.calibration import Calibration, Rate
 from mgre.inference.card import model_card
 from mgre.record import ModelRecord
 from mgre_cli.main import main
@@ -63,14 +65,21 @@ def test_nothing_in_a_record_is_html():
 
 
 def test_a_calibration_is_named():
-    calibration = {"dataset": "OwnVal", "num_identities": 40, "thresholds": [[0.001, 0.61234]], "scores": [1, 2]}
-    card = model_card(dataclasses.replace(RECORD, calibration=calibration, center_crop=(224, 112)), "m.pth")
+    rates = [Rate(1.0, 0.9, 1.0), Rate(0.0, 0.0, 0.1)]
+    made = Calibration("OwnVal", True, "abc", 40, 3, 99, 50, 700, [0.0, 1.0], rates, rates[::-1], [(0.001, 0.61234)])
+    card = model_card(dataclasses.replace(RECORD, calibration=made.to_dict(), center_crop=(224, 112)), "m.pth")
     assert rows(sections(card)["Calibration"]) == {
         "dataset": "OwnVal",
         "identities": "40",
+        "cameras": "3",
+        "matches": "50",
+        "non matches": "700",
+        "seen in training": "True",
         "cosine at a false-match rate of 0.001": "0.6123 or more",
     }
     assert "| then cut to | 224 x 112 pixels around the centre |" in card
+    with pytest.raises(WeightsError, match=r"the calibration in 'm\.pth' is damaged"):
+        model_card(dataclasses.replace(RECORD, calibration={"thresholds": 5}), "m.pth")
 
 
 @pytest.mark.parametrize("empty", [{"figures": {}}, {"trained_on": []}, {"versions": {}}, {"licence": ""}])
@@ -94,3 +103,10 @@ def test_a_model_without_a_record_has_no_card(save_model, tmp_path, capsys):
     torch.save(model.state_dict(), path)
     assert main(["card", str(path)]) == 1
     assert capsys.readouterr().err.startswith(f"error: '{path}' has no record of its model: make a file that has one")
+
+
+def test_nothing_in_a_record_is_a_command_to_a_terminal_or_a_link():
+    bad = "a\x1b[2J ![x](https://example.org/seen.png)"
+    record = dataclasses.replace(RECORD, licence=bad, trained_on=[bad], versions={bad: bad})
+    card = model_card(record, "m.pth")
+    assert "\x1b" not in card and "![" not in card and "\\x1b&#91;2J" in card

@@ -1,3 +1,5 @@
+import dataclasses
+
 import mgre
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from mgre.engine.trainer import Trainer
 from mgre.errors import WeightsError
 from mgre.modeling.final_feature import final_feature
 from mgre.reading.images import load_image
+from mgre.system.model_files import write_record
 
 
 def evaluated(model, cfg, paths):
@@ -113,3 +116,25 @@ def test_the_fingerprint_is_of_what_inference_uses(save_model):
     model.heads.embeddings["stage1"].bottleneck[0].weight.data += 1e-3
     torch.save(content | {"model": model.state_dict()}, path)
     assert mgre.load(path, device="cpu").fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize(
+    "override", [("MODEL.PIXEL_MEAN", "[1.0, 2.0, 3.0]"), ("MODEL.HEADS.POOL_LAYER", "GlobalMaxPool"), ("SEED", "7")]
+)
+def test_features_that_an_override_changes_have_another_fingerprint(save_model, write_crops, override):
+    _, path = save_model()
+    first, second = (mgre.load(path, overrides=words, device="cpu") for words in ((), override))
+    is_same = np.allclose(first.embed(write_crops(1)), second.embed(write_crops(1)))
+    assert is_same == (override[0] == "SEED") == (first.fingerprint == second.fingerprint)
+
+
+def test_an_override_leaves_what_only_the_training_knows(save_model):
+    _, path = save_model()
+    known = {"versions": {"torch": "2.0"}, "trained_on": ["Own"], "figures": {"mAP": 1.0}, "licence": "none"}
+    write_record(path, dataclasses.replace(mgre.load(path).record, **known), path)
+    record = mgre.load(path, overrides=["DATASETS.NAMES", "('Market1501',)", "SEED", "7"], device="cpu").record
+    assert {name: getattr(record, name) for name in known} == known and "SEED: 7" in record.config
+    torch.save(torch.load(path)["model"], path)
+    keys = ["MODEL.BACKBONE.DEPTH", "18x", "MODEL.HEADS.EMBEDDING_DIM", "8"]
+    record = mgre.load(path, config_file="configs/MGRe/Base-MGRe.yml", overrides=keys, device="cpu").record
+    assert record.versions == {}

@@ -1,5 +1,6 @@
 """Extraction with a model whose features can be computed by hand."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -16,6 +17,7 @@ from mgre.errors import ConfigError, DataError, SetupError
 from mgre.inference import extraction, features_file
 from mgre.inference.crops import Crop, list_csv, list_files
 from mgre.inference.extraction import Options, extract
+from mgre.inference.preparation import prepare
 from PIL import Image
 
 
@@ -316,3 +318,26 @@ def test_a_path_that_is_no_text(tmp_path, write_image, plain_model):
     extract(plain_model(), [Crop(path)], str(tmp_path / "f.parquet"), Options())
     assert read(tmp_path / "f.npz")["paths"].tolist() == [path]
     assert pyarrow.parquet.read_table(tmp_path / "f.parquet")["path"].to_pylist() == [str(tmp_path / "\\udcff.png")]
+
+
+@pytest.mark.parametrize("crop", [None, (4, 2)])
+def test_boxes_are_in_fractions_of_the_whole_image(folder, tmp_path, plain_model, crop):
+    model = plain_model()
+    model.record = dataclasses.replace(model.record, center_crop=crop)
+    crops = list_files([str(folder)])
+    extract(model, crops, str(tmp_path / "f.npz"), Options(regions=True))
+    found, said = read(tmp_path / "f.npz"), model.describe([crop.path for crop in crops])
+    own = model.describe_pixels(np.stack([prepare(crop.path, model.record) for crop in crops])).boxes["head"]
+    expected = own if crop is None else 0.25 + own / 2  # the middle half of each side
+    np.testing.assert_allclose(found["boxes/head"], expected, rtol=1e-6)
+    np.testing.assert_array_equal(said.boxes["head"], found["boxes/head"])
+
+
+@pytest.mark.parametrize("options", [Options(), Options(flip=True), Options(regions=True)])
+def test_features_that_are_no_numbers_are_not_written(folder, tmp_path, plain_model, options):
+    model = plain_model()
+    embed = model.embed_pixels
+    model.embed_pixels = lambda pixels: np.full_like(embed(pixels), np.nan)
+    with pytest.raises(DataError, match=r"'plain\.pth' gives features that are NaN or infinite"):
+        extract(model, list_files([str(folder)]), str(tmp_path / "f.npz"), options)
+    assert not (tmp_path / "f.npz").exists()

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 from mgre.errors import DataError
-from mgre.inference.preparation import crop, to_image
+from mgre.inference.preparation import boxes_in_image, crop, prepare, to_image
+from mgre.record import ModelRecord
 from PIL import Image
 
 
@@ -28,3 +29,17 @@ def test_an_array_of_another_kind_is_refused(array):
 
 def test_a_grey_image_becomes_rgb():
     assert to_image(Image.new("L", (3, 4), 7)).getpixel((0, 0)) == (7, 7, 7)
+
+
+def test_boxes_of_the_centre_lie_on_the_same_pixels_of_the_image():
+    image = np.zeros((21, 12, 3), np.uint8)
+    image[8:12, 4:9] = 255
+    for cut in (None, (10, 7)):
+        record = ModelRecord("MGRe", (21, 12), cut, (0.0,) * 3, (1.0,) * 3, "")
+        pixels = prepare(image, record)
+        rows, columns = (np.flatnonzero(pixels[0].any(axis=axis)) for axis in (1, 0))
+        height, width = pixels.shape[1:]
+        edges = [columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height]
+        found = boxes_in_image(np.array([edges], dtype=np.float32), record)
+        np.testing.assert_allclose(found, [[4 / 12, 8 / 21, 9 / 12, 12 / 21]], rtol=1e-6)
+        assert found.dtype == np.float32

@@ -66,7 +66,7 @@ def test_what_stands_in_it(small_evaluation, subject):
     assert "model.pth on Drawn" in text and "96 \N{MULTIPLICATION SIGN} 48 pixels" in text
     assert "query 4 4 2" in text and "gallery 16 4 2" in text
     assert "head 0.50" in text and "METRIC: cosine" in text
-    assert "The model is not calibrated" in text
+    assert "No calibration is of these features" in text
     sections = [attributes["id"] for attributes in page.all("section")]
     assert sections == ["figures", "data", "plots", "cameras", "regions", "worst", "setup"]
     assert len(page.all("svg")) == 2

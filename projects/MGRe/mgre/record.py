@@ -12,6 +12,10 @@ from mgre.errors import WeightsError
 
 # Raised when a field is added, renamed or gets another meaning.
 FORMAT = 1
+# How images are resized, by Pillow's names in small letters.
+INTERPOLATIONS = ("bicubic", "bilinear")
+# Of the images that a model takes, in pixels: far more than any needs, and few enough for the memory.
+LONGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,37 @@ class ModelRecord:
                 )
             pairs = {"input_size", "center_crop", "pixel_mean", "pixel_std"}
             values |= {name: tuple(values[name]) for name in pairs & values.keys() if values[name] is not None}
-            return cls(**values)
-        except (ValueError, TypeError, LookupError) as error:
+            record = cls(**values)
+            _check(record)
+            return record
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise WeightsError(f"the record in '{path}' is damaged ({error}): take another copy of the file") from error
+
+
+def _check(record: ModelRecord) -> None:
+    """Raise a ValueError where a field has another type, which would fail later and far from here."""
+    numbers = (*record.pixel_mean, *record.pixel_std, *record.stage_weights.values(), *record.figures.values())
+    texts = (
+        *record.trained_on,
+        *record.versions.values(),
+        *record.regions,
+        *(n for r in record.regions.values() for n in r),
+    )
+    named = (record.architecture, record.config, record.licence, record.interpolation)
+    fits = {
+        "input_size": _is_size(record.input_size),
+        "center_crop": record.center_crop is None or _is_size(record.center_crop),
+        "interpolation": record.interpolation in INTERPOLATIONS,
+        "pixel_mean or pixel_std": len(record.pixel_mean) == len(record.pixel_std) == 3,
+        "numbers": all(isinstance(number, int | float) for number in numbers),
+        "texts": all(isinstance(text, str) for text in (*named, *texts)),
+        "trained_on": isinstance(record.trained_on, list),
+        "regions": all(isinstance(names, list) for names in record.regions.values()),
+        "calibration": isinstance(record.calibration, dict | None),
+    }
+    if wrong := [name for name, right in fits.items() if not right]:
+        raise ValueError(f"of another kind: {', '.join(wrong)}")
+
+
+def _is_size(size: tuple[int, ...]) -> bool:
+    return len(size) == 2 and all(isinstance(side, int) and 0 < side <= LONGEST_SIDE for side in size)

@@ -1,4 +1,4 @@
-"""Types of command line arguments, for argparse."""
+"""Types of command line arguments, and options that several commands have, for argparse."""
 
 import argparse
 
@@ -29,11 +29,12 @@ def fraction(text: str) -> float:
 
 
 def add_allow_imports(parser: argparse.ArgumentParser) -> None:
-    """The option that every command with --config-file has."""
+    """The option that every command that loads a config or a model has."""
     parser.add_argument(
         "--allow-imports",
         action="store_true",
-        help="import the modules that the config file names in IMPORTS, which runs their code: only if you trust it",
+        help="import the modules that the config file, or the model's record, names in IMPORTS, which runs their code: "
+        "only if you trust it",
     )
 
 

@@ -10,7 +10,8 @@ Examples:
     tools/index.py remove people 17 18
     tools/index.py check people
 
-Exit status: 0 all is well, 1 an error or a gallery that check refuses.
+Exit status: 0 all is well, 1 an error or a gallery that check refuses, 3 done but images that cannot be read were left
+out.
 """
 
 import argparse

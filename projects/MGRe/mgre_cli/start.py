@@ -15,8 +15,9 @@ STACK = {
 
 # Set, the import of mgre leaves the toolbox and torch out.
 _INFERENCE_ONLY = "MGRE_INFERENCE_ONLY"
-# Commands whose --model may be an exported file, which needs neither.
+# Commands whose model may be an exported file, and the kinds of files that need neither.
 _TAKE_EXPORTED = ("card", "compare", "extract", "index")
+_WITHOUT_STACK = (".onnx", ".xml")
 
 
 def start(command: str, args: argparse.Namespace) -> int:
@@ -29,8 +30,9 @@ def start(command: str, args: argparse.Namespace) -> int:
         return importlib.import_module(f"mgre.commands.{command}").run(args)
 
     # Without a model, an index takes features that are there already.
-    exported = str(getattr(args, "model", "")).endswith(".onnx") or getattr(args, "model", "") == ""
-    if command in _TAKE_EXPORTED and exported and not getattr(args, "rerank", False):
+    model = getattr(args, "model", "")
+    needs_stack = command not in _TAKE_EXPORTED or bool(model and not model.endswith(_WITHOUT_STACK))
+    if not needs_stack and not getattr(args, "rerank", False):
         _import_without_toolbox()
         return _run(work)
     return call(work)

@@ -4,15 +4,15 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
 
 from mgre.commands.model_options import imports_of_model
+from mgre.commands.readable import SKIPPED, readable
 from mgre.config.loading import parse_config
 from mgre.data.csv_list import BACKGROUND, read_labels
 from mgre.data.custom import read_labelled_folder
@@ -24,17 +24,12 @@ from mgre.evaluation.calibration import CONFIDENCE, Calibration, needed_identiti
 from mgre.evaluation.error_rates import ROUND_RATES, calibrate
 from mgre.inference.checkpoint_model import CheckpointModel
 from mgre.inference.loading import load
-from mgre.inference.preparation import to_image
-from mgre.reading.images import ImageError
 from mgre.record import ModelRecord
 from mgre.system.model_files import write_record
 from mgre.visualization import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# The exit status where images were left out.
-SKIPPED = 3
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,9 +56,10 @@ def run(args: argparse.Namespace) -> int:
     if not items:
         raise DataError(f"'{args.images or name}' has no images to calibrate on: name another folder or data set")
     skipped: list[str] = []
-    images = tqdm(_readable([path for path, *_ in items], skipped), total=len(items), unit="image", disable=None)
+    images = tqdm(readable([path for path, *_ in items], skipped), total=len(items), unit="image", disable=None)
     features = model.embed(images)
-    kept = [item for item in items if item[0] not in set(skipped)]
+    left_out = set(skipped)
+    kept = [item for item in items if item[0] not in left_out]
     if not kept:
         raise DataError(f"none of the {len(items)} images of '{name}' can be read: copy them again")
     calibration = calibrate(
@@ -116,18 +112,6 @@ def _data_set(record: ModelRecord, name: str, overrides: Sequence[str]) -> tuple
     return name, [item for item in items if item[1] not in left_out], seen
 
 
-def _readable(paths: Iterable[str], skipped: list[str]) -> Iterator[Image.Image]:
-    """The images that can be read; the paths of the others are put into ``skipped``."""
-    for path in paths:
-        try:
-            image = to_image(path)
-        except ImageError as error:
-            skipped.append(path)
-            print(f"left out: {printable(str(error))}", file=sys.stderr)
-        else:
-            yield image
-
-
 def _summary(calibration: Calibration) -> str:
     rows = []
     thresholds = dict(calibration.thresholds)
@@ -141,7 +125,7 @@ def _summary(calibration: Calibration) -> str:
             break  # so have all lower rates
     interval = f"({CONFIDENCE:.0%} interval)"
     headers = ["rate", "threshold", f"false-match rate {interval}", f"false-non-match rate {interval}"]
-    return f"\n{calibration}\n\n{tabulate(rows, headers=headers, disable_numparse=True)}"
+    return f"\n{printable(str(calibration))}\n\n{tabulate(rows, headers=headers, disable_numparse=True)}"
 
 
 def _plot(path: str, calibration: Calibration) -> None:

@@ -152,7 +152,8 @@ def _notes(calibration: Calibration | None, args: argparse.Namespace) -> list[st
     if args.rate < calibration.lowest_rate:
         notes.append(f"no verdict: {too_few(args.rate, calibration.num_identities, calibration.dataset)}")
     seen = ", on which the model was trained, so the rates are too good" if calibration.seen_in_training else ""
-    return [*notes, f"Rates are of {calibration}{seen}, with intervals of {CONFIDENCE:.0%}."]
+    said = [*notes, f"Rates are of {calibration}{seen}, with intervals of {CONFIDENCE:.0%}."]
+    return [printable(text) for text in said]  # the name of the set is what the file says
 
 
 def _shares_text(shares: Sequence[Share]) -> str:
@@ -160,7 +161,8 @@ def _shares_text(shares: Sequence[Share]) -> str:
     rows = [("stage", "region", "share")]
     for share in shares:
         bar = round(BAR * abs(share.value) / largest) * ("#" if share.value > 0 else "-")
-        rows.append((share.stage.removeprefix("stage"), share.region.replace("_", " "), f"{share.value:+.4f}  {bar}"))
+        stage, region = printable(share.stage.removeprefix("stage")), printable(share.region.replace("_", " "))
+        rows.append((stage, region, f"{share.value:+.4f}  {bar}"))
     rows.append(("", "sum", f"{sum(share.value for share in shares):+.4f}"))
     return columns(rows)
 

@@ -6,7 +6,7 @@ import numpy as np
 from tabulate import tabulate
 
 from mgre.commands.model_options import imports_of_model
-from mgre.config.loading import parse_config
+from mgre.config.loading import IMPORTS, allow_imports_of, parse_config
 from mgre.errors import ConfigError, shell_word
 from mgre.export.crops import read
 from mgre.export.takers import Taker, embed_as, find_taker
@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> None:
             )
         takers = [find_taker(name, model.facts.flavour, args.model) for name in args.takers]
     source = f"the record of '{args.model}'"
+    if args.allow_imports and isinstance(model, ExportedModel) and IMPORTS not in args.opts[::2]:
+        imports = allow_imports_of(model.record.config, source)  # the file needs none, but the data set may
     cfg = parse_config(model.record.config, [*args.opts, *imports], source)
     name = args.dataset or cfg.DATASETS.TESTS[0]
     crops = read(cfg, name)

@@ -5,13 +5,12 @@ import sys
 from collections.abc import Sequence
 
 from mgre.commands.model_options import imports_of_model
+from mgre.commands.readable import SKIPPED
 from mgre.errors import printable
 from mgre.inference.crops import list_csv, list_files, list_video
 from mgre.inference.extraction import Options, Outcome, extract
 from mgre.inference.loading import load
 from mgre.system.progress import show_progress
-
-SKIPPED = 3
 
 
 def run(args: argparse.Namespace) -> int:

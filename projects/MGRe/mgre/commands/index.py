@@ -28,9 +28,10 @@ def run(args: argparse.Namespace) -> int:
     return _ACTIONS[args.action](args) or 0
 
 
-def build(args: argparse.Namespace) -> None:
-    """Make an index of features, which must be new or empty."""
-    features = _with_options(_read(args), args)
+def build(args: argparse.Namespace) -> int:
+    """Make an index of features, which must be new or empty; the exit status."""
+    features, status = _read(args)
+    features = _with_options(features, args)
     if not len(features.vectors):
         raise DataError("there is nothing to build an index of: no features")
     with Gallery.create(
@@ -40,12 +41,15 @@ def build(args: argparse.Namespace) -> None:
         record=features.record,
     ) as gallery:
         _add(gallery, features)
+    return status
 
 
-def add(args: argparse.Namespace) -> None:
-    """Add features to an index."""
+def add(args: argparse.Namespace) -> int:
+    """Add features to an index; the exit status."""
     with Gallery(args.index) as gallery:
-        _add(gallery, _with_options(_read(args), args))
+        features, status = _read(args)
+        _add(gallery, _with_options(features, args))
+    return status
 
 
 def remove(args: argparse.Namespace) -> None:
@@ -55,14 +59,14 @@ def remove(args: argparse.Namespace) -> None:
         print(f"removed {len(set(args.ids))}, {len(gallery)} remain in {printable(args.index)}")
 
 
-def search(args: argparse.Namespace) -> None:
-    """Print the nearest entries of each query, or write them to a file."""
+def search(args: argparse.Namespace) -> int:
+    """Print the nearest entries of each query, or write them to a file; the exit status."""
     if bool(args.id) == bool(args.sources):
         raise ConfigError("name the queries: a features file, images with --model, or entries of the index by --id")
     if args.output and Path(args.output).suffix not in _WRITERS:
         raise ConfigError(f"--output '{args.output}' ends in neither {' nor '.join(_WRITERS)}: name such a file")
     with Gallery(args.index) as gallery:
-        queries = _stored(gallery, args.id) if args.id else _read_queries(args)
+        queries, status = (_stored(gallery, args.id), 0) if args.id else _read_queries(args)
         found = gallery.search(
             queries.vectors,
             fingerprint=queries.fingerprint,
@@ -77,13 +81,17 @@ def search(args: argparse.Namespace) -> None:
         _draw(answers, queries.paths or [None] * len(found), args.pictures)
     if args.output:
         try:
-            with write_atomically(args.output) as path, open(path, "w", encoding="utf-8", newline="") as file:
-                file.write(_WRITERS[Path(args.output).suffix](answers))
+            # A file name may have bytes that are no text.
+            text = _WRITERS[Path(args.output).suffix](answers).encode(errors="backslashreplace")
+            with write_atomically(args.output) as path:
+                Path(path).write_bytes(text)
         except OSError as error:
             raise SetupError(f"'{args.output}' cannot be written ({error.strerror}): name another file") from error
-        print(f"{len(answers)} queries, {sum(len(answer.matches) for answer in answers)} results: {args.output}")
+        count = sum(len(answer.matches) for answer in answers)
+        print(f"{len(answers)} queries, {count} results: {printable(args.output)}")
     else:
         print("\n\n".join(map(_as_table, answers)))
+    return status
 
 
 def show(args: argparse.Namespace) -> None:
@@ -212,24 +220,24 @@ def _add(gallery: Gallery, features: Features) -> None:
     print(f"added {len(ids)}{named}, {len(gallery)} in {printable(gallery.folder)}")
 
 
-def _read(args: argparse.Namespace) -> Features:
-    """The features of ``args.sources``."""
+def _read(args: argparse.Namespace) -> tuple[Features, int]:
+    """The features of ``args.sources``, and the exit status: :data:`SKIPPED` where images were left out."""
     if args.model:
         from mgre.commands.model_options import imports_of_model
 
         return embed(args.model, args.sources, overrides=imports_of_model(args))
     if len(args.sources) > 1:
         raise ConfigError("name one features file, or with --model any number of images and folders")
-    return read_features(args.sources[0])
+    return read_features(args.sources[0]), 0
 
 
-def _read_queries(args: argparse.Namespace) -> Features:
-    queries = _read(args)
+def _read_queries(args: argparse.Namespace) -> tuple[Features, int]:
+    queries, status = _read(args)
     if args.query_camera and queries.cameras is None:
         queries = replace(queries, cameras=[args.query_camera] * len(queries.vectors))
     if args.other_cameras and queries.cameras is None:
         raise ConfigError("--other-cameras needs the queries' cameras, and the file names none: add --query-camera")
-    return queries
+    return queries, status
 
 
 def _stored(gallery: Gallery, ids: Sequence[str]) -> Features:
@@ -266,8 +274,10 @@ def _dimension(vectors: np.ndarray) -> int:
     return vectors.shape[1]
 
 
-def embed(model: str, sources: Sequence[str], *, overrides: Sequence[str] = ()) -> Features:
-    """The features of images, and of all images in folders and below, by a trained model.
+def embed(model: str, sources: Sequence[str], *, overrides: Sequence[str] = ()) -> tuple[Features, int]:
+    """The features of images, and of all images in folders and below, by a trained model; and the exit status.
+
+    Images that cannot be read are named and left out; the status is then :data:`SKIPPED`.
 
     Args:
         model: the path of its file.
@@ -276,15 +286,19 @@ def embed(model: str, sources: Sequence[str], *, overrides: Sequence[str] = ()) 
 
     Raises:
         WeightsError: the model cannot be loaded.
-        DataError: an image or a folder cannot be read, or there are no images.
+        DataError: an image or a folder is not there, or no image can be read.
     """
+    from mgre.commands.readable import SKIPPED, readable
     from mgre.inference import load
-    from mgre.reading.image_files import list_image_files_below
+    from mgre.inference.crops import list_files
 
-    paths = [
-        path for source in sources for path in (list_image_files_below(source) if os.path.isdir(source) else [source])
-    ]
-    if not paths:
-        raise DataError("there are no images: name images, or folders that have some")
+    paths = [crop.path for crop in list_files(sources)]
     loaded = load(model, overrides=overrides)
-    return Features(loaded.embed(paths), loaded.fingerprint, loaded.record.to_json(), paths=paths)
+    skipped: list[str] = []
+    vectors = loaded.embed(readable(paths, skipped))
+    left_out = set(skipped)
+    kept = [path for path in paths if path not in left_out]
+    if not kept:
+        raise DataError(f"none of the {len(paths)} images can be read: name others")
+    features = Features(vectors, loaded.fingerprint, loaded.record.to_json(), paths=kept)
+    return features, SKIPPED if skipped else 0

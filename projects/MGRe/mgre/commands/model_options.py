@@ -5,8 +5,6 @@ import argparse
 from mgre.inference.loading import EXPORTED_SUFFIXES
 from mgre.system.model_files import read_record
 
-IMPORTS = "IMPORTS"
-
 
 def imports_of_model(args: argparse.Namespace) -> list[str]:
     """The override IMPORTS for a model's config, or an empty list.
@@ -21,7 +19,9 @@ def imports_of_model(args: argparse.Namespace) -> list[str]:
         ConfigError, WeightsError: the config or the checkpoint cannot be read.
     """
     words = getattr(args, "opts", [])
-    if not words and not args.allow_imports:
+    config_file = getattr(args, "config_file", "")
+    is_exported = not config_file and args.model.endswith(EXPORTED_SUFFIXES)  # it holds its whole network
+    if is_exported or not (words or args.allow_imports):
         return []
     # Only here: it imports torch and the toolbox, which exported models do without.
     from mgre.config.loading import IMPORTS, allow_imports, allow_imports_of
@@ -31,11 +31,7 @@ def imports_of_model(args: argparse.Namespace) -> list[str]:
         return [IMPORTS, given[IMPORTS]]
     if not args.allow_imports:
         return []
-    if args.model.endswith(EXPORTED_SUFFIXES):
-        return []  # it holds its whole network
-    # Only here, because it imports torch, which exported models do without.
-
-    if getattr(args, "config_file", ""):
-        return allow_imports([args.config_file], [])
+    if config_file:
+        return allow_imports([config_file], [])
     record = read_record(args.model)
     return allow_imports_of(record.config, f"the record of '{args.model}'") if record else []

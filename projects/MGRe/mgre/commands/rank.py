@@ -75,10 +75,6 @@ def _predict_boxes(model: Model, lists: list[RankList]) -> Boxes:
     ordered = sorted(set().union(*(one.paths for one in lists)))
     found = model.describe(ordered).boxes
     boxes = np.stack(list(found.values()), axis=1)  # (N, R, 4)
-    if model.record.center_crop is not None:  # the boxes are in fractions of what was cut out
-        size = np.array(model.record.input_size[::-1])
-        cut = np.array(model.record.center_crop[::-1])
-        boxes = (np.tile(np.round((size - cut) / 2), 2) + boxes * np.tile(cut, 2)) / np.tile(size, 2)
     return dict(zip(ordered, boxes.astype(np.float32), strict=True))
 
 

@@ -10,7 +10,7 @@ from fastreid.config import CfgNode
 from torch import nn
 
 from mgre.engine.trainer import TestSets, Trainer
-from mgre.engine.training_record import config_text, make_record
+from mgre.engine.training_record import config_text, renew_record
 from mgre.errors import SetupError
 from mgre.evaluation.evaluator import Evaluation
 from mgre.record import ModelRecord
@@ -18,6 +18,8 @@ from mgre.reporting.report import Subject, write_report
 from mgre.system.model_files import read_record
 
 REPORT_FILE = "report.html"
+# What the features depend on beside the weights, of a model's record.
+_OF_FEATURES = ("input_size", "center_crop", "interpolation", "pixel_mean", "pixel_std", "stage_weights")
 
 
 def evaluate_and_keep(cfg: CfgNode, model: nn.Module) -> tuple[dict[str, Any], list[Evaluation]]:
@@ -68,10 +70,14 @@ def write_reports(cfg: CfgNode, evaluations: Sequence[Evaluation], path: Path) -
 def _record(cfg: CfgNode) -> ModelRecord:
     """The record of the config's model. What only the training can know is from its file, if that has a record."""
     known = read_record(cfg.MODEL.WEIGHTS)
-    of_training: dict[str, Any] = {"trained_on": [], "versions": {}}
-    if known is not None:
-        of_training = {name: getattr(known, name) for name in ("trained_on", "versions", "calibration", "licence")}
-    return dataclasses.replace(make_record(cfg, {}), **of_training)
+    record = renew_record(cfg, known)
+    if known is None:
+        # The config is of this evaluation, and need not be that of the training.
+        return dataclasses.replace(record, trained_on=[])
+    same = all(getattr(known, name) == getattr(record, name) for name in _OF_FEATURES)
+    if same and not (cfg.TEST.FLIP.ENABLED or cfg.TEST.AQE.ENABLED):
+        return record
+    return dataclasses.replace(record, calibration=None)  # its thresholds are of other features
 
 
 def _device(name: str) -> str:

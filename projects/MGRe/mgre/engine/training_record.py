@@ -1,5 +1,6 @@
 """The record of a model in training, for its checkpoints."""
 
+import dataclasses
 import importlib.metadata
 from collections.abc import Mapping
 
@@ -12,6 +13,8 @@ from mgre.version import VERSION
 
 # Keys that hold paths of the machine that trains.
 _PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.BACKBONE.PRETRAIN_PATH", "DATASETS.CUSTOM.ROOT")
+# What no later config can tell.
+_OF_TRAINING = ("trained_on", "figures", "calibration", "versions", "licence")
 
 
 def make_record(cfg: CfgNode, figures: Mapping[str, float]) -> ModelRecord:
@@ -36,6 +39,19 @@ def make_record(cfg: CfgNode, figures: Mapping[str, float]) -> ModelRecord:
         versions={"mgre": VERSION, "torch": torch.__version__, "fastreid": _toolbox_version()},
         licence="not stated; weights are bound by the terms of the images they were trained on",
     )
+
+
+def renew_record(cfg: CfgNode, known: ModelRecord | None) -> ModelRecord:
+    """The record of the config's model, whose weights are from a file.
+
+    Args:
+        cfg: under which the weights are used.
+        known: the file's own record, from which is what only the training could know; None where it has none.
+    """
+    made = make_record(cfg, {})
+    if known is None:
+        return dataclasses.replace(made, versions={})  # those of the training are not known
+    return dataclasses.replace(made, **{name: getattr(known, name) for name in _OF_TRAINING})
 
 
 def _regions(cfg: CfgNode) -> dict[str, list[str]]:

@@ -97,7 +97,7 @@ class Calibration:
             if not all(math.isfinite(number) for name in rates for rate in (*rates[name], scores) for number in rate):
                 raise ValueError("a number is not finite")
             numbers = [value for name, value in vars(found).items() if name.startswith("num_")]
-            if not all(isinstance(number, int) and number > 1 for number in numbers):
+            if not all(isinstance(number, int) and number > 0 for number in numbers) or found.num_identities < 2:
                 raise ValueError("it is of too few identities, cameras or pairs")
             pairs = [(float(rate), float(score)) for rate, score in found.thresholds]
             return cls(**(vars(found) | rates | {"scores": scores, "thresholds": pairs}))

@@ -7,6 +7,7 @@ all rows of vectors in it. Deleted text is overwritten (``secure_delete``).
 
 import hashlib
 import os
+import re
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,12 @@ FILE_NAME = "gallery.sqlite"
 APPLICATION, FORMAT = 0x4D475265, 1
 # Seconds that a process waits for another one's change or search.
 PATIENCE = 10.0
+# Names of the other files, by the column of the state; the derived ones are empty where there are none.
+_NAMES = {
+    "vectors": re.compile(r"vectors-[0-9a-f]+\.f32"),
+    "compact": re.compile(r"(compact-[0-9a-f]+\.f32)?"),
+    "directions": re.compile(r"(directions-[0-9a-f]+\.npy)?"),
+}
 
 _LOOK = "look at the free space and the permissions of its folder"
 
@@ -168,8 +175,25 @@ class Database:
         self._connection.execute(statement, values)
 
     def state(self) -> State:
+        """
+        Raises:
+            DataError: it is none that this package writes. A path in place of a file's name could let a gallery from
+                somebody else cut or overwrite any file.
+        """
         names = [field.name for field in fields(State)]
-        return State(*self._connection.execute(f"SELECT {', '.join(names)} FROM state").fetchone())
+        row = self._connection.execute(f"SELECT {', '.join(names)} FROM state").fetchone()
+        values = dict(zip(names, row or (), strict=False))
+        numbers = (values.get(name) for name in ("dimension", "next_id", "slots", "compact_at", "changes"))
+        if not (
+            all(isinstance(number, int) and number >= 0 for number in numbers)
+            and values["dimension"] > 0
+            and all(isinstance(values[name], str) and kind.fullmatch(values[name]) for name, kind in _NAMES.items())
+        ):
+            raise DataError(
+                f"'{os.path.join(self.folder, FILE_NAME)}' is damaged (its state names no files of an index): bring "
+                "the folder back from a backup, or build the index again"
+            )
+        return State(**values)
 
     def set(self, **values: Any) -> None:
         """Change the state."""

@@ -13,14 +13,15 @@ from types import TracebackType
 
 import numpy as np
 
-from mgre.errors import DataError, SetupError, first_names, nearest, printable
-from mgre.gallery import database
+from mgre.errors import DataError, SetupError, nearest, printable
+from mgre.gallery import database, reranking
 from mgre.gallery.database import FILE_NAME, PATIENCE, State, digest
 from mgre.gallery.entries import COLUMNS, Entry, Filter, describe, entry_of, where
 from mgre.gallery.reduction import normalise
-from mgre.gallery.reranking import Rerank, rerank
+from mgre.gallery.reranking import Rerank
 from mgre.gallery.search import Found, search
-from mgre.gallery.storage import Storage, View, check_vectors, new_name
+from mgre.gallery.storage import Storage, View, check_vectors, new_name, require_no_others
+from mgre.system.locks import lock_folder
 
 # In larger galleries no id is looked for that is similar to a wrong one.
 MOST_COMPARED_IDS = 20_000
@@ -78,19 +79,16 @@ class Gallery:
         """
         if dimension < 1 or not fingerprint:
             raise DataError("an index needs vectors with one number at least, and the model's fingerprint")
-        if os.path.exists(os.path.join(folder, FILE_NAME)):
-            _remove_empty(folder)
         try:
             os.makedirs(folder, exist_ok=True)
-            others = sorted(name for name in os.listdir(folder) if not name.startswith((".", "vectors-", FILE_NAME)))
+            with lock_folder(folder):  # else a second process could put its gallery in the place of this one
+                if os.path.exists(os.path.join(folder, FILE_NAME)):
+                    _begin_anew(folder, dimension, fingerprint, record)
+                else:
+                    require_no_others(folder)
+                    database.make(folder, dimension, fingerprint, record, new_name("vectors", ".f32"))
         except OSError as error:
             raise SetupError(f"index '{folder}' cannot be made ({error.strerror}): choose another folder") from error
-        if others:
-            raise DataError(
-                f"folder '{folder}' has other files ({printable(first_names(others))}): choose one that is empty, or "
-                "that does not exist"
-            )
-        database.make(folder, dimension, fingerprint, record, new_name("vectors", ".f32"))
         return cls(folder)
 
     def __enter__(self) -> "Gallery":
@@ -143,6 +141,7 @@ class Gallery:
         vectors = check_vectors(vectors, state.dimension)
         said = describe(len(vectors), ids=ids, cameras=cameras, times=times, metadata=metadata, paths=paths)
         with self.storage.changing() as state:
+            self._check_model(state, fingerprint)  # again: a gallery without entries may have been begun anew
             chosen, next_id = self._choose_ids(said.ids, state)
             self.storage.append(state, vectors)
             rows = (
@@ -228,7 +227,11 @@ class Gallery:
             # Rounding can give a vector and itself a cosine above 1. The order is not touched by that.
             found = [(slots, cosines.clip(-1, 1)) for slots, cosines in found]
             plain = [(slots, 1 - cosines) for slots, cosines in found]
-            ranked = plain if rerank is None else _rerank(queries, view, found, rerank)
+            ranked = (
+                plain
+                if rerank is None
+                else reranking.rerank(queries, view.vectors, [near for near, _ in found], rerank)
+            )
             matches = []
             for (slots, distances), (near, cosines) in zip(ranked, found, strict=True):
                 cosine_of = dict(zip(near.tolist(), cosines.tolist(), strict=True))
@@ -328,21 +331,15 @@ class Gallery:
             )
 
 
-def _rerank(queries: np.ndarray, view: View, found: Sequence[Found], options: Rerank) -> list[Found]:
-    return rerank(queries, view.vectors, [slots for slots, _ in found], options)
-
-
-def _remove_empty(folder: str) -> None:
-    """Remove the files of a gallery without entries.
+def _begin_anew(folder: str, dimension: int, fingerprint: str, record: str) -> None:
+    """Give a gallery without entries to another model.
 
     Raises:
         DataError: it has entries, or removed ones, whose ids must not be given again.
     """
-    with Gallery(folder) as gallery:
-        if gallery.state.slots:
+    with Gallery(folder) as gallery, gallery.storage.changing() as state:
+        if state.slots:
             raise DataError(f"'{folder}' is an index already: add to it with mgre index add, or choose another folder")
-        with gallery.storage.changing() as state:
-            names = [state.vectors, FILE_NAME]
-    for name in names:
-        if os.path.exists(path := os.path.join(folder, name)):
-            os.remove(path)
+        gallery.storage.database.set(
+            dimension=dimension, fingerprint=fingerprint, record=record, vectors=new_name("vectors", ".f32")
+        )

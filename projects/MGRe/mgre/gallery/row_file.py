@@ -6,6 +6,7 @@ Legend: W numbers of a row.
 import mmap
 import os
 from collections.abc import Iterable
+from typing import IO
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class RowFile:
         Raises:
             OSError: the disk is full, or the file cannot be written. What stood before ``start`` is as it was.
         """
-        with open(self.path, "r+b" if os.path.exists(self.path) else "x+b") as file:
+        with self._open("r+b" if os.path.lexists(self.path) else "x+b") as file:
             file.seek(start * self._row_bytes)
             for block in blocks:
                 file.write(np.ascontiguousarray(block, dtype="<f4").data)
@@ -51,7 +52,7 @@ class RowFile:
         Raises:
             OSError: the file cannot be written.
         """
-        with open(self.path, "r+b") as file:
+        with self._open("r+b") as file:
             for row in rows:
                 file.seek(row * self._row_bytes)
                 file.write(bytes(self._row_bytes))
@@ -65,7 +66,7 @@ class RowFile:
             OSError: the file cannot be written.
         """
         if os.path.exists(self.path) and os.path.getsize(self.path) > rows * self._row_bytes:
-            with open(self.path, "r+b") as file:
+            with self._open("r+b") as file:
                 file.truncate(rows * self._row_bytes)
                 os.fsync(file.fileno())
 
@@ -92,6 +93,10 @@ class RowFile:
         with open(self.path, "rb") as file:
             content = mmap.mmap(file.fileno(), rows * self._row_bytes, access=mmap.ACCESS_READ)
         return np.frombuffer(content, dtype="<f4").reshape(rows, self.width)
+
+    def _open(self, mode: str) -> IO[bytes]:
+        """Open the file for writing, but not through a link: a folder from somebody else may lead to any file."""
+        return open(self.path, mode, opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666))
 
 
 def parts_of(rows: int, width: int) -> Iterable[slice]:

@@ -14,15 +14,15 @@ the rows are erased, the vectors are copied to a new file without them.
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mgre.errors import DataError, SetupError
-from mgre.gallery.database import Database, State
+from mgre.errors import DataError, SetupError, first_names, printable
+from mgre.gallery.database import FILE_NAME, Database, State
 from mgre.gallery.reduction import find_directions, normalise, reduce_vectors, spread_numbers
 from mgre.gallery.row_file import RowFile, parts_of
 from mgre.system.files import sync_folder
@@ -121,13 +121,13 @@ class Storage:
 
         A full disk, or another process, only keeps it from being done.
         """
-        with self.database.reading() as state:
-            grown = state.slots >= max(LEAST_VECTORS, GROWTH * state.compact_at)
-            num_holes = self.database.one("SELECT count(*) FROM holes")
-        crowded = num_holes >= LEAST_ERASED and 2 * num_holes > state.slots
-        if not (grown or crowded):
-            return
         with suppress(SetupError):
+            with self.database.reading() as state:
+                grown = state.slots >= max(LEAST_VECTORS, GROWTH * state.compact_at)
+                num_holes = self.database.one("SELECT count(*) FROM holes")
+            crowded = num_holes >= LEAST_ERASED and 2 * num_holes > state.slots
+            if not (grown or crowded):
+                return
             with self.changing() as state:
                 if crowded:
                     self._copy_without_holes(state)
@@ -223,7 +223,7 @@ def check_vectors(vectors: object, dimension: int) -> np.ndarray:
     array = np.asarray(vectors)
     if array.ndim != 2 or array.shape[1] != dimension or not np.issubdtype(array.dtype, np.floating):
         raise DataError(
-            f"the vectors are an array {_shape(array.shape)} of {array.dtype}: (N, {dimension}) of float32 is needed"
+            f"the vectors are an array {array.shape} of {array.dtype}: (N, {dimension}) of float32 is needed"
         )
     array = array.astype(np.float32, copy=False)
     for part in parts_of(*array.shape):
@@ -238,5 +238,14 @@ def check_vectors(vectors: object, dimension: int) -> np.ndarray:
     return array
 
 
-def _shape(shape: Sequence[int]) -> str:
-    return f"({', '.join(map(str, shape))})"
+def require_no_others(folder: str) -> None:
+    """
+    Raises:
+        DataError: the folder has files that are none of a gallery.
+    """
+    others = sorted(name for name in os.listdir(folder) if not name.startswith((".", "vectors-", FILE_NAME)))
+    if others:
+        raise DataError(
+            f"folder '{folder}' has other files ({printable(first_names(others))}): choose one that is empty, or that "
+            "does not exist"
+        )

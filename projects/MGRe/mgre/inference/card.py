@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from mgre.errors import printable
+from mgre.evaluation.calibration import Calibration
 from mgre.record import ModelRecord
 
 # What is known of the terms of data sets, by the beginning of their names. The owner's own words count.
@@ -23,6 +25,9 @@ def model_card(record: ModelRecord, name: str) -> str:
     Args:
         record: of the model.
         name: of the model, such as its file's name.
+
+    Raises:
+        WeightsError: the record's calibration is damaged.
     """
     sections = [
         f"# Model card: {_plain(name)}",
@@ -35,7 +40,7 @@ def model_card(record: ModelRecord, name: str) -> str:
         "did.",
         _data(record),
         _figures(record),
-        _calibration(record),
+        _calibration(record, name),
         _preparation(record),
         "## Personal data\n\n"
         "The features of a person's image are personal data, as the image is: they single a person out, and in many "
@@ -83,19 +88,16 @@ def _figures(record: ModelRecord) -> str:
     return "## Figures\n\nOf the last evaluation in the training:\n\n" + _table(("figure", "value"), rows)
 
 
-def _calibration(record: ModelRecord) -> str:
-    if not record.calibration:
+def _calibration(record: ModelRecord, name: str) -> str:
+    found = Calibration.from_record(record, name)
+    if found is None:
         return (
             "## Calibration\n\nNone: what a score means is not known. `mgre calibrate` measures it on images with "
             "known identities."
         )
-    found = record.calibration
     facts = ("dataset", "num_identities", "num_cameras", "num_matches", "num_non_matches", "seen_in_training")
-    rows = [(name.removeprefix("num_").replace("_", " "), str(found[name])) for name in facts if name in found]
-    rows += [
-        (f"cosine at a false-match rate of {rate:g}", f"{score:.4f} or more")
-        for rate, score in found.get("thresholds", ())
-    ]
+    rows = [(fact.removeprefix("num_").replace("_", " "), str(getattr(found, fact))) for fact in facts]
+    rows += [(f"cosine at a false-match rate of {rate:g}", f"{score:.4f} or more") for rate, score in found.thresholds]
     return "## Calibration\n\n" + _table(("", ""), rows)
 
 
@@ -125,5 +127,6 @@ def _table(header: tuple[str, str], rows: Sequence[tuple[str, str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """``text`` on one line, without HTML: a record is what its file says."""
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """``text`` on one line, without HTML, links and commands to a terminal: a record is what its file says."""
+    text = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("[", "&#91;")

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import nn
 
-from mgre.config import load_config
+from mgre.config import leaves, load_config
 from mgre.config.loading import parse_config
 from mgre.engine.load_model import load_model
-from mgre.engine.training_record import make_record
+from mgre.engine.training_record import renew_record
 from mgre.errors import SetupError, WeightsError, shell_word
 from mgre.inference.model import Description, Model
 from mgre.modeling import MGRe
@@ -23,6 +24,12 @@ from mgre.record import ModelRecord
 from mgre.system.foreign_messages import is_out_of_memory
 from mgre.system.model_files import read_record
 from mgre.system.precision import amp_dtype
+
+# Keys that change the features and leave no trace in the weights.
+_WITHOUT_TRACE = (
+    *("MODEL.BACKBONE.LAST_STRIDE", "MODEL.HEADS.POOL_LAYER", "MODEL.HEADS.NECK_FEAT"),
+    *("MODEL.MGRE.BOXES", "MODEL.MGRE.SOURCE_BLOCKS", "MODEL.MGRE.REGIONS"),
+)
 
 
 class CheckpointModel(Model):
@@ -56,9 +63,7 @@ class CheckpointModel(Model):
                 f"--config-file path/to/config.yml (model {shell_word(path)})"
             )
         if record is None or config_file or overrides:
-            known = record or make_record(cfg, {})
-            fresh = make_record(cfg, known.figures)
-            record = ModelRecord(**{**vars(fresh), "calibration": known.calibration, "licence": known.licence})
+            record = renew_record(cfg, record)
         return cls(load_model(cfg), record, path, amp=amp)
 
     @functools.cached_property
@@ -66,12 +71,15 @@ class CheckpointModel(Model):
         digest = hashlib.sha256()
         state = self.network.state_dict()
         unused = only_for_training(self.network, state)
-        for name, tensor in sorted(state.items()):
+        # Buffers beside the weights: the statistics of the pixels, and the centres of the regions.
+        for name, tensor in sorted((state | dict(self.network.named_buffers())).items()):
             if name not in unused and not name.endswith("num_batches_tracked"):
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
         facts = (self.record.input_size, self.record.center_crop, self.record.interpolation, self.record.stage_weights)
-        digest.update(json.dumps(facts, sort_keys=True).encode())
+        values = dict(leaves(yaml.safe_load(self.record.config)))
+        keys = {name: values.get(name) for name in _WITHOUT_TRACE}
+        digest.update(json.dumps((facts, keys), sort_keys=True).encode())
         return digest.hexdigest()[:32]
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:

@@ -84,5 +84,5 @@ class ExportedFacts:
                 normalized=json.loads(entries["mgre.normalized"]),
                 boxes=tuple(json.loads(entries["mgre.boxes"])),
             )
-        except (ValueError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise WeightsError(f"the record in '{path}' is damaged ({error}): export the checkpoint again") from error

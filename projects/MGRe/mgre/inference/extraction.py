@@ -19,6 +19,7 @@ from mgre.inference.crops import Crop, Reading, read_crops, require_crops
 from mgre.inference.features_file import FeatureTable, require_known_suffix, say_what_is_there, write_features
 from mgre.inference.model import BATCH_SIZE, Model
 from mgre.inference.parts import Parts
+from mgre.inference.preparation import boxes_in_image
 
 # A part is written when it has so many images, or after so many seconds.
 _PART_SIZE, _PART_SECONDS = 2048, 30.0
@@ -81,7 +82,8 @@ def extract(
 
     Raises:
         ConfigError: there are no images, or the file's suffix is none of a features file.
-        DataError: the file is there already, finished parts are of another model, or no image could be read.
+        DataError: the file is there already, finished parts are of another model, no image could be read, or a feature
+            is NaN or infinite.
         SetupError: the file cannot be written, or a package is missing. Finished parts are kept.
     """
     require_crops(crops)
@@ -176,11 +178,27 @@ def _batches(
 
 
 def _apply(model: Model, pixels: np.ndarray, options: Options) -> dict[str, np.ndarray]:
+    """The arrays of a batch.
+
+    Raises:
+        DataError: a feature is NaN or infinite.
+    """
     if not options.regions:
-        return {"features": model.embed_flipped(pixels) if options.flip else model.embed_pixels(pixels)}
+        features = model.embed_flipped(pixels) if options.flip else model.embed_pixels(pixels)
+        _require_finite(features, model)
+        return {"features": features}
     found = model.describe_pixels(pixels)
-    boxes = {f"boxes/{name}": values for name, values in found.boxes.items()}
+    _require_finite(found.features, model)
+    boxes = {f"boxes/{name}": boxes_in_image(values, model.record) for name, values in found.boxes.items()}
     return {"features": found.features, **boxes, **{f"terms/{stage}": values for stage, values in found.terms.items()}}
+
+
+def _require_finite(features: np.ndarray, model: Model) -> None:
+    if not np.isfinite(features).all():
+        raise DataError(
+            f"model '{model.path}' gives features that are NaN or infinite: take an earlier checkpoint, or leave mixed "
+            "precision (--amp) out"
+        )
 
 
 def _keys(crops: Sequence[Crop]) -> list[str]:

@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 
 from mgre.errors import SetupError
-from mgre.inference.preparation import ImageLike, crop, prepare
+from mgre.inference.preparation import ImageLike, boxes_in_image, crop, prepare
 from mgre.record import ModelRecord
 from mgre.system.prefetching import prefetch
 
@@ -65,7 +65,8 @@ class Model(ABC):
         return (self.embed_pixels(pixels) + self.embed_pixels(np.ascontiguousarray(pixels[..., ::-1]))) / 2
 
     def describe_pixels(self, pixels: np.ndarray) -> Description:
-        """The :class:`Description` of one batch, see :meth:`embed_pixels`."""
+        """The :class:`Description` of one batch, see :meth:`embed_pixels`; its boxes are normalised by the size of the
+        ``pixels``, which may be the centre of the image."""
         raise SetupError(f"'{self.path}' gives features only, no boxes and no regions' vectors")
 
     @cached_property
@@ -131,7 +132,10 @@ class Model(ABC):
         parts = parts or [self.describe_pixels(self._blank)]  # of no images the arrays are empty, in their shapes
         return Description(
             features=np.concatenate([part.features for part in parts])[:count],
-            boxes={name: np.concatenate([part.boxes[name] for part in parts])[:count] for name in parts[0].boxes},
+            boxes={
+                name: boxes_in_image(np.concatenate([part.boxes[name] for part in parts])[:count], self.record)
+                for name in parts[0].boxes
+            },
             terms={stage: np.concatenate([part.terms[stage] for part in parts])[:count] for stage in parts[0].terms},
         )
 

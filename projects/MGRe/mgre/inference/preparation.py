@@ -88,7 +88,30 @@ def prepare(source: ImageLike, record: ModelRecord) -> np.ndarray:
     height, width = record.input_size
     image = image.resize((width, height), _RESAMPLING[record.interpolation])
     if record.center_crop is not None:
-        crop_height, crop_width = record.center_crop
-        left, top = round((width - crop_width) / 2), round((height - crop_height) / 2)
-        image = image.crop((left, top, left + crop_width, top + crop_height))
+        left, top, right, bottom = _center(record.input_size, record.center_crop)
+        image = image.crop((left, top, right, bottom))
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def boxes_in_image(boxes: np.ndarray, record: ModelRecord) -> np.ndarray:
+    """Boxes of a model in the whole image, of which :func:`prepare` may have cut out the centre.
+
+    Args:
+        boxes: (N, 4), (x_min, y_min, x_max, y_max), normalised by the width and height of what the model was given.
+        record: of the model.
+
+    Returns:
+        (N, 4), normalised by the whole image's width and height.
+    """
+    if record.center_crop is None:
+        return boxes
+    left, top, right, bottom = _center(record.input_size, record.center_crop)
+    size = np.array((*record.input_size[::-1], *record.input_size[::-1]))
+    moved = np.array((left, top, left, top)) + boxes * np.array((right - left, bottom - top) * 2)
+    return (moved / size).astype(boxes.dtype)
+
+
+def _center(size: tuple[int, int], cut: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Where the centre of ``cut`` (H, W) is in an image of ``size`` (H, W): left, top, right, bottom."""
+    top, left = (round((whole - part) / 2) for whole, part in zip(size, cut, strict=True))
+    return left, top, left + cut[1], top + cut[0]

@@ -9,6 +9,7 @@ import torch
 from mgre.errors import WeightsError
 from mgre.inference.exported import ExportedFacts
 from mgre.inference.exported_model import ExportedModel
+from mgre.system.onnx_session import first_line
 
 # The entry of the archive that holds the facts and the names of the outputs.
 FACTS = "mgre.json"
@@ -29,9 +30,8 @@ class TorchScriptModel(ExportedModel):
                 warnings.simplefilter("ignore", FutureWarning)  # torch.jit is deprecated
                 network = torch.jit.load(path, map_location=device, _extra_files=extra)
         except (RuntimeError, ValueError) as error:
-            reason = next(iter(str(error).splitlines()), "")
             raise WeightsError(
-                f"'{path}' is no TorchScript file that can be read ({reason}): export it again"
+                f"'{path}' is no TorchScript file that can be read ({first_line(error)}): export it again"
             ) from error
         content = json.loads(extra[FACTS] or "{}")
         names = content.pop("outputs", [])

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
 from mgre.errors import printable
 from mgre.evaluation.calibration import Calibration
@@ -76,7 +75,7 @@ def render(evaluation: Evaluation, subject: Subject) -> str:
         loader=folder, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["basename"] = lambda path: printable(os.path.basename(path))
-    environment.globals |= {"css_class": css_class, "isnan": np.isnan}
+    environment.globals["css_class"] = css_class
     pairs, scores = survey(evaluation.orders["plain"], cosine=subject.metric == "cosine")
     final = evaluation.final
     shown = rank_lists(evaluation, worst(evaluation, NUM_WORST), LENGTH)

@@ -1,8 +1,10 @@
-"""Files that one process at a time may write."""
+"""Files and folders that one process at a time may write."""
 
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 from mgre.errors import DataError
@@ -34,3 +36,22 @@ def open_locked(path: str) -> IO[bytes]:
         file.close()
         raise DataError(f"'{path}' is in use by another run: wait for its end, or choose another --output")
     return file
+
+
+@contextmanager
+def lock_folder(folder: str) -> Iterator[None]:
+    """Within the block no other process is in such a block with this folder; the others wait.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(descriptor)  # which unlocks it
