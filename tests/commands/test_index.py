@@ -130,6 +130,8 @@ def test_cameras_times_and_ids_by_option(write, capsys):
         (["build", "new", "empty.npz"], "there is nothing to build an index of"),
         (["build", "new", "none.npz"], "'none.npz' cannot be read"),
         (["build", "new", "a.npz", "a.npz"], "name one features file, or with --model"),
+        (["search", "people", "../a.JPG"], "'../a.JPG' is no features file: to take images, add --model"),
+        (["build", "new", "people"], "'people' is no features file: to take images, add --model"),
         (["build", "new", "a.npz", "--time", "noon"], None),
         (["add", "people", "other.npz"], "has vectors of model abc, and these are of other"),
         (["add", "people", "wide.npz"], r"are an array \(6, 9\)"),

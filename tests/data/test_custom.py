@@ -174,5 +174,7 @@ def test_a_folder_of_an_identity_must_be_that_of_the_name(clean_folder):
 def test_a_folder_of_an_identity_alone_does_not_say_the_camera(clean_folder, write_image, name):
     put_into_identity_folders(clean_folder)
     write_image(clean_folder / "query" / "0001" / name)
-    with pytest.raises(DataError, match=rf"query/0001/{name}' is not named .*describe the images in DATASETS.CUSTOM"):
+    with pytest.raises(
+        DataError, match=rf"query/0001/{name}' is not named .*describe the images in a CSV: DATASETS.CUSTOM"
+    ):
         read_folders(str(clean_folder))

@@ -31,7 +31,9 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
         help="the verdict's false-match rate: how many of the pairs of different people may pass for one person "
         "(default: %(default)s)",
     )
-    parser.add_argument("--picture", metavar="FILE", help="draw two images with their boxes and the regions' shares")
+    parser.add_argument(
+        "--picture", metavar="FILE", help="draw two images with their boxes and the regions' shares; replaces it"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(words)
     if len(args.images) < 2:

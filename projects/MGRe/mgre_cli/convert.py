@@ -15,7 +15,9 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="MODEL", help="a trained model")
     parser.add_argument("output", metavar="OUTPUT", help="the file to write, .safetensors or .pth")
-    parser.add_argument("--config-file", default="", help="of the training, for models that do not know theirs")
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help="of the training, for models that do not know theirs"
+    )
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config overrides in pairs")
     add_allow_imports(parser)
     parser.add_argument("--licence", metavar="TEXT", help="what may be done with the weights, for the record")

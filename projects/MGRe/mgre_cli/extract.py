@@ -31,7 +31,9 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--csv", metavar="FILE", help="instead, the images or boxes of a CSV")
     parser.add_argument("--video", metavar="FILE", help="the video that the CSV's boxes are in")
     parser.add_argument("--model", required=True, metavar="FILE", help="a trained model")
-    parser.add_argument("--config-file", default="", help="of the training, for models that do not know theirs")
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help="of the training, for models that do not know theirs"
+    )
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config overrides in pairs")
     add_allow_imports(parser)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""mgre: train, evaluate, and use a trained model. ``mgre COMMAND --help`` tells more.
+"""mgre: train, evaluate, and use a trained model. mgre COMMAND --help tells more.
 
 Each command is also a file in tools/.
 """

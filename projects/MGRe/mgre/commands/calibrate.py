@@ -139,7 +139,7 @@ def _plot(path: str, calibration: Calibration) -> None:
     ) as error:  # the model is calibrated without matplotlib too
         print(f"no plot: {error}", file=sys.stderr)
     else:
-        print(printable(path))
+        print(f"plot: {printable(path)}")
 
 
 def _draw(axes: "Axes", calibration: Calibration) -> None:

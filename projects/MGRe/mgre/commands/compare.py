@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> None:
         WeightsError: see :func:`mgre.load`.
     """
     check_rate(args.rate)
+    images = [to_image(path) for path in args.images]  # before the model: a wrong path is said at once
     model = load(args.model, config_file=args.config_file, overrides=imports_of_model(args), device=args.device)
-    images = [to_image(path) for path in args.images]
     for path, image in zip(args.images, images, strict=True):
         for doubt in doubts(image, model.record):
             _warn(f"image '{path}' {doubt}")
@@ -145,8 +145,8 @@ def _notes(calibration: Calibration | None, args: argparse.Namespace) -> list[st
     """What the rates are of, or how to get some."""
     if calibration is None:
         return [
-            f"not calibrated: what the cosine means, say labelled images of your cameras, mgre calibrate "
-            f"{shell_word(args.model)} --images path/to/crops"
+            f"not calibrated: to know what this cosine means, run mgre calibrate {shell_word(args.model)} "
+            "--images path/to/labelled, on labelled crops of your cameras"
         ]
     notes = []
     if args.rate < calibration.lowest_rate:

@@ -43,4 +43,8 @@ def report(outcome: Outcome, num_asked: int, output: str) -> int:
 
 def _note(names: Sequence[str], what: str) -> None:
     if names:
-        print(f"note: {len(names)} of the images are {what}; first '{printable(names[0])}'", file=sys.stderr)
+        print(f"note: {_images(len(names))} {what}; first '{printable(names[0])}'", file=sys.stderr)
+
+
+def _images(count: int) -> str:
+    return f"{count} images are" if count > 1 else "1 image is"

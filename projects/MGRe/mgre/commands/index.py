@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from mgre.gallery.checking import check as check_gallery
 from mgre.gallery.features_file import Features, read_features
 from mgre.gallery.pictures import draw_matches
 from mgre.inference.pictures import save_picture
+from mgre.reading.image_files import is_image_name
 from mgre.system.files import write_atomically
 
 FAILED = 1
@@ -102,11 +103,12 @@ def show(args: argparse.Namespace) -> None:
     print(
         f"{printable(args.index)}: {total} entries of {state.dimension} numbers, model {printable(state.fingerprint)}"
     )
-    rows = [
-        [entry.id, entry.camera, entry.time, entry.path, json.dumps(entry.metadata, ensure_ascii=False)]
-        for entry in entries
-    ]
+    rows = [[entry.id, entry.camera, entry.time, entry.path, _metadata_text(entry.metadata)] for entry in entries]
     print(_table(rows, ["id", "camera", "time", "path", "metadata"]))
+
+
+def _metadata_text(metadata: Mapping[str, object]) -> str:
+    return json.dumps(metadata, ensure_ascii=False) if metadata else ""
 
 
 def check(args: argparse.Namespace) -> int:
@@ -129,7 +131,7 @@ def _draw(answers: Sequence["Answer"], paths: Sequence[str | None], folder: str)
     for number, (answer, path) in enumerate(zip(answers, paths, strict=True), start=1):
         name = os.path.join(folder, f"query{number:0{width}}.png")
         save_picture(draw_matches(answer.query, path, answer.matches), name)
-    print(f"{len(answers)} pictures in {printable(folder)}")
+    print(f"{len(answers)} pictures in {printable(folder)}" if len(answers) > 1 else printable(name))
 
 
 _ACTIONS = {"build": build, "add": add, "remove": remove, "search": search, "list": show, "check": check}
@@ -226,6 +228,11 @@ def _read(args: argparse.Namespace) -> tuple[Features, int]:
         from mgre.commands.model_options import imports_of_model
 
         return embed(args.model, args.sources, overrides=imports_of_model(args))
+    images = [source for source in args.sources if is_image_name(os.path.basename(source)) or os.path.isdir(source)]
+    if images:
+        raise ConfigError(
+            f"'{images[0]}' is no features file: to take images, add --model with the model that the index was built by"
+        )
     if len(args.sources) > 1:
         raise ConfigError("name one features file, or with --model any number of images and folders")
     return read_features(args.sources[0]), 0

@@ -1,5 +1,6 @@
 """The end of every command: an exit status, and one line on stderr for an error that a user can mend."""
 
+import os
 import re
 import signal
 import sys
@@ -9,23 +10,42 @@ from mgre.errors import MGReError, printable
 
 # Before the message of an error that comes from another process.
 _ORIGIN = re.compile(r"\Amgre\.[\w.]+Error: ")
+# 128 + SIGPIPE, which Windows does not have.
+_READER_LEFT = 141
 
 
 def main(function: Callable[[], object]) -> int:
     """Run a command and return its exit status: the function's own if it returns one, else 0; 1 after an error.
 
-    The status of a training that a signal has stopped is 128 + the signal's number. An error that a user can mend is
+    The status of a training that a signal has stopped is 128 + the signal's number. So is that of a command whose
+    output nobody reads any more, as by ``mgre index list people | head``. An error that a user can mend is
     printed as one line on stderr, without a traceback.
     """
     try:
         status = function()
+        sys.stdout.flush()
     except MGReError as error:
         return _fail(str(error))
+    except BrokenPipeError:
+        if not _reader_has_left():
+            raise
+        return _READER_LEFT
     except Exception as error:
         status = _status_of_process(error)
         if status is None:
             raise
     return status if isinstance(status, int) else 0
+
+
+def _reader_has_left() -> bool:
+    """Whether what reads the standard output has ended; then the rest of the output goes nowhere."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        # Python writes what is left when it ends, and would complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _status_of_process(error: Exception) -> int | None:

@@ -99,7 +99,8 @@ def read_labelled_folder(folder: str) -> Iterator[Item]:
         if camera < 1:
             raise DataError(
                 f"Image '{path}' is not named <identity>_c<camera>..., cameras from 1, "
-                "like 0001_c1_000001.jpg; rename it, or describe the images in DATASETS.CUSTOM.CSV"
+                "like 0001_c1_000001.jpg; rename it, or describe the images in a CSV: DATASETS.CUSTOM.CSV, "
+                "or --images of mgre calibrate"
             )
         between = os.path.basename(os.path.dirname(path))
         if os.path.dirname(path) != folder and _WHOLE_NUMBER.fullmatch(between) and int(between) != identity:

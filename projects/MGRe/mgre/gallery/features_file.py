@@ -3,6 +3,7 @@
 Legend: N images, D numbers of a feature.
 """
 
+import os
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ def read_features(path: str) -> Features:
         DataError: the file cannot be read, is damaged, or lacks an array.
     """
     try:
+        if not zipfile.is_zipfile(path) and os.path.isfile(path):
+            raise ValueError("it is no .npz archive")
         # Arrays of objects are refused: they are pickles.
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):

@@ -71,9 +71,7 @@ def image_size(path: str) -> tuple[int, int]:
             turned = _orientation(image) >= 5
     except Exception as error:  # decoders raise many kinds of errors, and each means that this file is at fault
         reason = " ".join(str(error).split())
-        raise ImageError(
-            f"Image '{path}' cannot be read ({reason}); copy it again or remove it from the data set"
-        ) from error
+        raise ImageError(f"Image '{path}' cannot be read ({reason}); copy it again or leave it out") from error
     return (width, height) if turned else (height, width)
 
 

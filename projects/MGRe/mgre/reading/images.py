@@ -55,9 +55,7 @@ def load_image(path: str) -> Image.Image:
     except ImageError:
         raise
     except Exception as error:  # decoders raise many kinds of errors, and each means that this file is at fault
-        raise UnreadableImageError(
-            f"Image '{path}' {_fault(path, error)}; copy it again or remove it from the data set"
-        ) from error
+        raise UnreadableImageError(f"Image '{path}' {_fault(path, error)}; {_remedy(path)}") from error
 
 
 def has_more_than_8_bits(image: Image.Image) -> bool:
@@ -122,6 +120,14 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # the pixels may be good although the EXIF data are damaged
         return image
+
+
+def _remedy(path: str) -> str:
+    if not os.path.exists(path):
+        return "mend the path, copy it again, or leave it out"
+    if os.path.isdir(path):
+        return "name an image file"
+    return "copy it again or leave it out"
 
 
 def _fault(path: str, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""How far a long work is, on the standard error: a bar by tqdm, or lines where that is not installed."""
+"""How far a long work is, on the standard error: a bar by tqdm, or lines in a log or where tqdm is not installed."""
 
 import sys
 import time
@@ -16,6 +16,10 @@ def show_progress(total: int, unit: str) -> Iterator[Callable[[int], object]]:
         total: units.
         unit: such as "image".
     """
+    # A bar overwrites its line, which a log cannot.
+    if not sys.stderr.isatty():
+        yield _Lines(total, unit)
+        return
     try:
         from tqdm import tqdm
     except ImportError:
@@ -34,7 +38,7 @@ class _Lines:
     def __call__(self, count: int) -> None:
         self._done += count
         now = time.monotonic()
-        if now - self._said >= _SECONDS_BETWEEN_LINES or self._done == self._total:
+        if now - self._said >= _SECONDS_BETWEEN_LINES:
             rate = self._done / max(now - self._start, 1e-9)
             print(f"{self._done} of {self._total} {self._unit}s, {rate:.1f} a second", file=sys.stderr, flush=True)
             self._said = now

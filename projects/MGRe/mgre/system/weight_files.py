@@ -202,8 +202,8 @@ def _unsafe(path: str, is_archive: bool) -> WeightsError:
 
 def _damaged(path: str) -> DamagedFileError:
     return DamagedFileError(
-        f"weight file '{path}' is damaged or cut short ({os.path.getsize(path)} bytes): copy or download it again, "
-        "or use another checkpoint"
+        f"weight file '{path}' is damaged or cut short ({os.path.getsize(path)} bytes), or is none: copy or download "
+        "it again, or name another checkpoint"
     )
 
 

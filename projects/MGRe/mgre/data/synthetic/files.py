@@ -166,7 +166,7 @@ def _draw(folder: Path, spec: SyntheticSpec, progress: bool) -> None:
     annotations: list[dict[str, Any]] = []
     total = sum(spec.num_images.values())
     for file_name, identity, seed, camera in tqdm(
-        _plan(spec), total=total, desc="Drawing SyntheticPedestrians", unit="image", disable=not progress
+        _plan(spec), total=total, desc="Drawing SyntheticPedestrians", unit="image", disable=None if progress else True
     ):
         rng = spec.rng(_STREAM_IMAGE, *seed)
         image, keypoints = scene.draw_crop(rng, identity, cameras[camera], spec.size)
