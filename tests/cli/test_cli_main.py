@@ -30,8 +30,10 @@ def test_each_command_has_its_help_and_its_tool(name, capsys):
 
 
 def test_an_unknown_command_is_one_line(capsys):
-    assert main(["serach"]) == 2
-    assert capsys.readouterr().err == f"error: 'serach' is no command of mgre; there are {', '.join(COMMANDS)}\n"
+    assert main(["xtract"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: 'xtract' is no command of mgre (nearest: extract); there are {', '.join(COMMANDS)}\n"
+    )
 
 
 def test_the_version(capsys):

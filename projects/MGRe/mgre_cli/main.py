@@ -3,6 +3,7 @@
 Each command is also a file in tools/.
 """
 
+import difflib
 import importlib
 import sys
 
@@ -42,7 +43,9 @@ def main(words: list[str] | None = None) -> int:
         print(f"mgre {VERSION}")
         return 0
     if name not in COMMANDS:
-        print(f"error: '{name}' is no command of mgre; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        similar = difflib.get_close_matches(name, COMMANDS, n=1)
+        near = f" (nearest: {similar[0]})" if similar else ""
+        print(f"error: '{name}' is no command of mgre{near}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     sys.argv[0] = f"mgre {name}"  # argparse shows this name
     return importlib.import_module(f"mgre_cli.{COMMANDS[name][0]}").main(rest)

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -231,7 +232,10 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
         latest = self.trainer.storage.latest()
         earlier = (self.checkpointer.resumed or {}).get("record")
         # Until this process evaluates, the last evaluation is that of the training which it resumes.
-        figures = dict(ModelRecord.from_json(earlier, self.checkpointer.resumed_from).figures) if earlier else {}
+        figures: dict[str, float] = {}
+        if earlier:
+            with suppress(WeightsError):  # of a damaged record: this training's own takes its place
+                figures = dict(ModelRecord.from_json(earlier, self.checkpointer.resumed_from).figures)
         return figures | {name: latest[name][0] for name in RECORDED_FIGURES if name in latest}
 
 

@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from mgre.errors import SetupError
+from mgre.errors import SetupError, printable
 from mgre.inference.preparation import ImageLike, boxes_in_image, crop, prepare
 from mgre.record import ModelRecord
 from mgre.system.prefetching import prefetch
@@ -48,6 +48,10 @@ class Model(ABC):
     def __init__(self, record: ModelRecord, path: str) -> None:
         self.record = record
         self.path = path
+
+    def __repr__(self) -> str:
+        height, width = self.record.input_size
+        return f"<{self.record.architecture} of '{printable(self.path)}', for images of {height} x {width}>"
 
     @property
     @abstractmethod
