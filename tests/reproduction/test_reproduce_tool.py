@@ -122,7 +122,7 @@ def test_every_training_of_all_experiments_is_one_command_line(tool, capsys, tmp
         assert value_of("MODEL.WEIGHTS", evaluation) == f"{value_of('OUTPUT_DIR', training)}/model_final.pth"
         assert value_of("TEST.OCCLUSION.ENABLED", evaluation) == "True"
         assert value_of("SEED", evaluation) == value_of("SEED", training)
-    assert [line[1][:3] for line in followed if line not in occluded] == [("-m", "mgre_cli", "select-weights")]
+    assert [line[1][:3] for line in followed if line not in occluded] == [["-m", "mgre_cli", "select-weights"]]
 
 
 def test_each_job_names_what_a_config_may_import(tool, plan, capsys, tmp_path, monkeypatch):
