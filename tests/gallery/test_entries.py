@@ -29,13 +29,6 @@ def test_what_is_no_time(time):
     assert "\x1b" not in str(caught.value)
 
 
-@pytest.mark.parametrize("time", ["2026", "20261127"])
-def test_a_number_that_may_be_a_date_is_asked_about(time):
-    with pytest.raises(DataError, match=f"time '{time}' may be a date or seconds: .* like 2026-11-27, .* {time}.0"):
-        seconds_of(time)
-    assert seconds_of(f"{time}.0") == float(time)
-
-
 def test_what_is_not_known():
     said = describe(3, cameras=[1, "", None], times=[float("nan"), "", "5"], metadata=[{}, "", '{"ä": [1]}'])
     assert said.ids == [None] * 3

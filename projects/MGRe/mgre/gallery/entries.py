@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -12,7 +11,6 @@ from mgre.errors import DataError, printable
 
 # The longest id, in characters.
 LONGEST_ID = 500
-_YEAR_OR_DAY = re.compile(r"(19|20)\d\d(\d{4})?")
 # Of the table of entries: those of :func:`entry_of`.
 COLUMNS = "id, camera, time_text, metadata, path"
 
@@ -87,13 +85,8 @@ def seconds_of(time: str) -> float:
             time is compared as its seconds since 1970; one without a zone is taken for UTC.
 
     Raises:
-        DataError: it is neither, or a number that looks like a year or a day (2026, 20261127) and would be taken for
-            seconds.
+        DataError: it is neither.
     """
-    if _YEAR_OR_DAY.fullmatch(time):
-        raise DataError(
-            f"time '{time}' may be a date or seconds: write a date like 2026-11-27, and seconds like {time}.0"
-        )
     try:
         seconds = float(time)
     except ValueError:
