@@ -246,6 +246,10 @@ def test_an_error_of_the_model_itself_passes_and_the_model_stays_compiled(graphs
     assert len(graphs) == 1 and not [r for r in caplog.records if "torch.compile has failed" in r.message]
 
 
+@pytest.mark.skipif(
+    not hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"),
+    reason="this release of torch compiles the backward pass after the forward pass, where nothing can be answered",
+)
 def test_a_failure_of_the_backward_pass_is_a_warning_too(monkeypatch, caplog):
     compile_model = torch.compile
 

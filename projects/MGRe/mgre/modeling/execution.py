@@ -31,7 +31,9 @@ def prepare_execution(model: nn.Module, *, channels_last: bool, compilation: str
     # distributed model's graph at every parameter.
     torch._dynamo.config.optimize_ddp = False
     # The backward pass is compiled with the forward pass, where a failure can still be answered by going on without.
-    torch._functorch.config.force_non_lazy_backward_lowering = True
+    # Earlier releases, such as torch 2.9, have no such option: there a failure of the backward pass is an error.
+    if hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"):
+        torch._functorch.config.force_non_lazy_backward_lowering = True
     _settle_attributes(model)
     status = _Status()
     if isinstance(model, MGRe):
