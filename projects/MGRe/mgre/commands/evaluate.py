@@ -2,13 +2,13 @@
 
 import argparse
 
-import numpy as np
 from tabulate import tabulate
 
 from mgre.commands.model_options import imports_of_model
 from mgre.config.loading import IMPORTS, allow_imports_of, parse_config
 from mgre.errors import ConfigError, shell_word
 from mgre.export.crops import read
+from mgre.export.parity import unit
 from mgre.export.takers import Taker, embed_as, find_taker
 from mgre.inference.exported_model import ExportedModel
 from mgre.inference.loading import load
@@ -42,8 +42,7 @@ def run(args: argparse.Namespace) -> None:
     crops = read(cfg, name)
     rows = []
     for taker in takers:
-        features = embed_as(model, taker, crops.paths)
-        features = features / np.linalg.norm(features, axis=1, keepdims=True).clip(min=1e-12)
+        features = unit(embed_as(model, taker, crops.paths))
         figures = crops.figures(1 - features[: crops.num_queries] @ features[crops.num_queries :].T)
         what = (taker.name, taker.facts) if taker else ("mgre", f"Pillow, {model.record.interpolation}")
         rows.append([*what, figures["mAP"], figures["Rank-1"]])

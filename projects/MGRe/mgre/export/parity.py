@@ -114,11 +114,11 @@ def compare(
         pixels: (N, 3, H, W) uint8, of the ``crops``.
         regions: compare boxes and regions' vectors too.
     """
-    expected, found = (_unit(in_batches(model, pixels, max(BATCHES))) for model in (reference, exported))
+    expected, found = (unit(in_batches(model, pixels, max(BATCHES))) for model in (reference, exported))
     differences, cosines = {}, {}
     compared = pixels[:_NUM_COMPARED]
     for size in BATCHES:
-        part = _unit(in_batches(exported, compared, size))
+        part = unit(in_batches(exported, compared, size))
         differences[size] = float(np.abs(part - expected[: len(part)]).max())
         cosines[size] = float((part * expected[: len(part)]).sum(axis=1).min())
     q = crops.num_queries
@@ -158,7 +158,8 @@ def in_batches(model: Model, pixels: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([model.embed_pixels(pixels[start : start + size]) for start in range(0, len(pixels), size)])
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
+def unit(features: np.ndarray) -> np.ndarray:
+    """Features (N, D) scaled to norm 1, in their own precision."""
     return features / np.linalg.norm(features, axis=1, keepdims=True).clip(min=1e-12)
 
 
