@@ -5,8 +5,11 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -36,9 +39,9 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # variable is for the processes that tests start.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
-# glibc gives each large array back to the system when it is freed, and the next one's pages are cleared anew, which took
-# an eighth of the tests' time. These make a process keep them. They are read at its start, so they are for those that
-# this one starts, xdist's among them.
+# glibc gives each large array back to the system when it is freed, and the system clears the pages of the next one.
+# That took an eighth of the tests' time. These make a process keep its pages. It reads them at its start, so they are
+# for those that this one starts, xdist's among them.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(4 << 30))
 # A shell without job control lets what it starts in the background ignore Ctrl-C, and so would each process of a test.
@@ -181,6 +184,45 @@ def small_run(
     }
     yield [word for pair in options.items() for word in pair]
     gc.collect()  # a trainer and its hooks hold each other, and some 100 MB with them
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's wheel, built from a copy, because a build leaves its folders beside setup.py."""
+    repository = Path(__file__).parents[1]
+    source = tmp_path_factory.mktemp("wheel") / "source"
+    for name in ("projects", "configs"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(repository / name, source / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(repository / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "..", "."]
+    subprocess.run(command, cwd=source, check=True)
+    return next(source.parent.glob("mgre-*.whl"))
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The command ``mgre`` as pip installs it from the wheel, in a folder of its own, and the environment to run it in.
+
+    In that environment the wheel's package goes before the one that is tested elsewhere.
+    """
+    prefix = tmp_path_factory.mktemp("installed")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--ignore-installed",
+        "--prefix",
+        prefix,
+        wheel,
+    ]
+    subprocess.run(command, check=True)
+    packages = sysconfig.get_path("purelib", "posix_prefix", {"base": str(prefix)})
+    return prefix / "bin" / "mgre", os.environ | {"PYTHONPATH": packages}
 
 
 @pytest.fixture

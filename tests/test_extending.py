@@ -25,10 +25,11 @@ COMMANDS = [
 ]
 # More threads than cores only wait for each other.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-# Runs each command of a list in a process of its own, which has the imports already.
+# Runs each command of a list in a process of its own, which has the imports already, and says where they came from.
 RUN_COMMANDS = """
 import json, os, runpy, sys
 import mgre.engine.run
+print(mgre.__file__)
 for number, (tool, *words) in enumerate(json.load(sys.stdin)):
     process = os.fork()
     if not process:
@@ -77,13 +78,26 @@ def test_the_page_has_an_example_of_each_part():
     assert len(COMMANDS) == 6 and all(words[0] == "tools/train_net.py" for words in COMMANDS)
 
 
-def test_each_part_trains_two_steps_and_evaluates(own_folder):
+@pytest.mark.parametrize("is_installed", [False, True], ids=["tools", "installed"])
+def test_each_part_trains_two_steps_and_evaluates(own_folder, request, is_installed):
+    tool, environment = [str(TOOL)], ENVIRONMENT
+    if is_installed:
+        path, environment = request.getfixturevalue("installed")
+        tool = [str(path), "train"]
     *single, _ = COMMANDS
-    commands = [[str(TOOL), *words[1:], "OUTPUT_DIR", f"out{i}"] for i, words in enumerate(single)]
-    command = [sys.executable, "-c", RUN_COMMANDS]
-    subprocess.run(
-        command, cwd=own_folder, env=ENVIRONMENT, input=json.dumps(commands), text=True, timeout=300, check=True
+    commands = [[*tool, *words[1:], "OUTPUT_DIR", f"out{i}"] for i, words in enumerate(single)]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_COMMANDS],
+        cwd=own_folder,
+        env=environment,
+        input=json.dumps(commands),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=True,
     )
+    if is_installed:
+        assert done.stdout.startswith(environment["PYTHONPATH"])
     consoles = [(own_folder / f"{i}.txt").read_text() for i in range(len(single))]
     for i, console in enumerate(consoles):
         results = json.loads((own_folder / f"out{i}" / "results.json").read_text()), console

@@ -1,9 +1,7 @@
 """The wheel, in a folder of its own and outside the repository: package, configs and commands."""
 
 import ast
-import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,35 +11,18 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Built from a copy, because a build leaves its folders beside setup.py."""
-    source = tmp_path_factory.mktemp("source")
-    for name in ("projects", "configs"):
-        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        shutil.copytree(REPOSITORY / name, source / name, ignore=ignored)
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, source)
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "..", "."]
-    subprocess.run(command, cwd=source, check=True)
-    return next(source.parent.glob("mgre-*.whl"))
-
 
 @pytest.fixture
-def run_installed(wheel, tmp_path):
-    """Run ``mgre`` of the unpacked wheel in an empty folder."""
-    site, empty = tmp_path / "site", tmp_path / "empty"
+def run_installed(installed, tmp_path):
+    """Run ``mgre`` of the wheel in an empty folder."""
+    command, environment = installed
+    empty = tmp_path / "empty"
     empty.mkdir()
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
 
-    def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
-        env = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", **environment}
-        command = [sys.executable, "-m", "mgre_cli", *words]
-        return subprocess.run(command, cwd=empty, env=env, capture_output=True, text=True, check=False)
+    def run(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [command, *words], cwd=empty, env=environment, capture_output=True, text=True, check=False
+        )
 
     return run
 

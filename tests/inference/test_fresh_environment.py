@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ from mgre.record import ModelRecord
 from onnx import TensorProto, helper
 from PIL import Image
 
-REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("numpy", "pillow", "onnxruntime")
 
 
@@ -36,23 +34,13 @@ def write_model(path: Path) -> None:
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> Path:
+def environment(tmp_path: Path, wheel: Path) -> Path:
     """Its Python."""
-    source = tmp_path / "source"
-    for name in ("projects", "configs"):
-        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        shutil.copytree(REPOSITORY / name, source / name, ignore=ignored)
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, source)
-    pip = (sys.executable, "-m", "pip")
-    build = [*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "..", "."]
-    subprocess.run(build, cwd=source, check=True)
     folder = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
-    install = [*pip, "--python", str(python), "install", "-q"]
-    wheel = str(next(tmp_path.glob("mgre-*.whl")))
-    subprocess.run([*install, "--no-deps", wheel], check=True)
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q"]
+    subprocess.run([*install, "--no-deps", str(wheel)], check=True)
     got = subprocess.run([*install, "--retries", "0", *PACKAGES], capture_output=True, text=True, check=False)
     if got.returncode:
         pytest.skip(f"{', '.join(PACKAGES)} cannot be installed here: {got.stderr.strip().splitlines()[-1]}")
