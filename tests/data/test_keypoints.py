@@ -301,7 +301,7 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(SetupError, match=r"keypoints\.json' cannot be written \(No space left on device\); make room"):
+    with pytest.raises(SetupError, match=r"keypoints\.json' cannot be written \(No space left on device\): make room"):
         write_keypoints(str(path), {})
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["keypoints.json"]

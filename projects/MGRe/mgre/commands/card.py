@@ -3,10 +3,10 @@
 import argparse
 import os
 
-from mgre.errors import SetupError, WeightsError, printable
+from mgre.errors import WeightsError, printable
 from mgre.inference.card import model_card
 from mgre.inference.loading import EXPORTED_SUFFIXES, load
-from mgre.system.files import write_atomically
+from mgre.system.files import explain_unwritable, write_atomically
 from mgre.system.model_files import read_record
 
 
@@ -23,9 +23,10 @@ def run(args: argparse.Namespace) -> None:
     if not args.output:
         print(card, end="")
         return
-    try:
-        with write_atomically(args.output) as path, open(path, "w", encoding="utf-8") as file:
-            file.write(card)
-    except OSError as error:
-        raise SetupError(f"'{args.output}' cannot be written ({error.strerror}): name another file") from error
+    with (
+        explain_unwritable(f"'{args.output}'", "name another file"),
+        write_atomically(args.output) as path,
+        open(path, "w", encoding="utf-8") as file,
+    ):
+        file.write(card)
     print(printable(args.output))

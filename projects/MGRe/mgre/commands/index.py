@@ -19,7 +19,7 @@ from mgre.gallery.features_file import Features, read_features
 from mgre.gallery.pictures import draw_matches
 from mgre.inference.pictures import save_picture
 from mgre.reading.image_files import is_image_name
-from mgre.system.files import write_atomically
+from mgre.system.files import explain_unwritable, write_atomically
 
 FAILED = 1
 
@@ -81,13 +81,10 @@ def search(args: argparse.Namespace) -> int:
     if args.pictures:
         _draw(answers, queries.paths or [None] * len(found), args.pictures)
     if args.output:
-        try:
-            # A file name may have bytes that are no text.
-            text = _WRITERS[Path(args.output).suffix](answers).encode(errors="backslashreplace")
-            with write_atomically(args.output) as path:
-                Path(path).write_bytes(text)
-        except OSError as error:
-            raise SetupError(f"'{args.output}' cannot be written ({error.strerror}): name another file") from error
+        # A file name may have bytes that are no text.
+        text = _WRITERS[Path(args.output).suffix](answers).encode(errors="backslashreplace")
+        with explain_unwritable(f"'{args.output}'", "name another file"), write_atomically(args.output) as path:
+            Path(path).write_bytes(text)
         count = sum(len(answer.matches) for answer in answers)
         print(f"{len(answers)} queries, {count} results: {printable(args.output)}")
     else:

@@ -8,12 +8,13 @@ import numpy as np
 from PIL import Image
 
 from mgre.commands.evaluated import evaluate, folder_of, load_evaluated
-from mgre.errors import ConfigError, SetupError, printable
+from mgre.errors import ConfigError, printable
 from mgre.evaluation.evaluator import Evaluation
 from mgre.inference.model import Model
+from mgre.inference.pictures import save_picture
 from mgre.reporting.pictures import Boxes, draw_rank_list, fitting, stack
 from mgre.reporting.rank_lists import RankList, best, drawn, named, rank_lists, worst
-from mgre.system.files import make_output_dir, write_atomically
+from mgre.system.files import make_output_dir
 
 FOLDER, SHEET = "rank-lists", "sheet.png"
 DEFAULT_WORST = 10
@@ -92,9 +93,4 @@ def _file_name(text: str) -> str:
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    try:
-        with write_atomically(str(path)) as unfinished:
-            picture.save(unfinished, "PNG")
-    except OSError as error:
-        reason = f"'{path}' cannot be written ({error.strerror or error})"
-        raise SetupError(f"{reason}: make room, or name another folder with --output") from error
+    save_picture(picture, str(path), remedy="make room, or name another folder with --output")

@@ -23,8 +23,8 @@ from mgre.data.keypoints import (
     far_outside,
     untrust_outside,
 )
-from mgre.errors import DataError, SetupError
-from mgre.system.files import write_atomically
+from mgre.errors import DataError
+from mgre.system.files import explain_unwritable, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -153,14 +153,12 @@ def write_keypoints(
     skeleton = [(a + 1, b + 1) for a, b in COCO_SKELETON]  # COCO counts from 1 here
     category = {"id": 1, "name": "person", "keypoints": COCO_KEYPOINTS, "skeleton": skeleton}
     content = {"info": dict(info or {}), "images": images, "annotations": annotations, "categories": [category]}
-    try:
-        with write_atomically(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
-            file.write(json.dumps(content, allow_nan=False))
-    except OSError as error:
-        raise SetupError(
-            f"Key point file '{path}' cannot be written ({error.strerror}); make room, or name a file in a folder "
-            "you can write to"
-        ) from error
+    with (
+        explain_unwritable(f"Key point file '{path}'", "make room, or name a file in a folder you can write to"),
+        write_atomically(path) as unfinished,
+        open(unfinished, "w", encoding="utf-8") as file,
+    ):
+        file.write(json.dumps(content, allow_nan=False))
 
 
 def read_json(path: str, *, remedy: str = USE_ANOTHER) -> Any:

@@ -11,10 +11,10 @@ from torch import nn
 
 from mgre.engine.trainer import TestSets, Trainer
 from mgre.engine.training_record import config_text, renew_record
-from mgre.errors import SetupError
 from mgre.evaluation.evaluator import Evaluation
 from mgre.record import ModelRecord
 from mgre.reporting.report import Subject, write_report
+from mgre.system.files import explain_unwritable
 from mgre.system.model_files import read_record
 
 REPORT_FILE = "report.html"
@@ -59,10 +59,8 @@ def write_reports(cfg: CfgNode, evaluations: Sequence[Evaluation], path: Path) -
     paths = []
     for evaluation in evaluations:
         own = path if len(evaluations) == 1 else path.with_stem(f"{path.stem}-{evaluation.name}")
-        try:
+        with explain_unwritable(f"the report '{own}'", "choose another file"):
             write_report(own, evaluation, subject)
-        except OSError as error:
-            raise SetupError(f"the report '{own}' cannot be written ({error.strerror}): choose another file") from error
         paths.append(own)
     return paths
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx
 
-from mgre.errors import ConfigError, SetupError
+from mgre.errors import ConfigError
 from mgre.export.crops import Crops
 from mgre.export.network import ExportedNetwork, check_size
 from mgre.export.onnx_file import features_only, make_onnx, write_facts
@@ -24,7 +24,7 @@ from mgre.inference.flavours import Flavour
 from mgre.inference.loading import load
 from mgre.inference.preparation import prepare
 from mgre.record import ModelRecord
-from mgre.system.files import write_atomically
+from mgre.system.files import explain_unwritable, write_atomically
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,9 @@ def write(path: str, content: bytes) -> None:
     Raises:
         SetupError: it cannot be written.
     """
-    try:
-        with write_atomically(path) as unfinished, open(unfinished, "wb") as file:
-            file.write(content)
-    except OSError as error:
-        raise SetupError(f"'{path}' cannot be written ({error.strerror}): choose another --output") from error
+    with (
+        explain_unwritable(f"'{path}'", "choose another --output"),
+        write_atomically(path) as unfinished,
+        open(unfinished, "wb") as file,
+    ):
+        file.write(content)

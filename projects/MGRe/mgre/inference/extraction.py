@@ -8,18 +8,19 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 
-from mgre.errors import DataError, SetupError
+from mgre.errors import DataError
 from mgre.inference.crops import Crop, Reading, read_crops, require_crops
 from mgre.inference.features_file import FeatureTable, require_known_suffix, say_what_is_there, write_features
 from mgre.inference.model import BATCH_SIZE, Model
 from mgre.inference.parts import Parts
 from mgre.inference.preparation import boxes_in_image
+from mgre.system.files import explain_unwritable
 
 # A part is written when it has so many images, or after so many seconds.
 _PART_SIZE, _PART_SECONDS = 2048, 30.0
@@ -103,7 +104,11 @@ def extract(
     }
     keys = _keys(crops)
     outcome = Outcome()
-    with _raise_setup_errors(output), closing(Parts(f"{output}.unfinished", header, overwrite=overwrite)) as parts:
+    remedy = "make room there, or choose another --output; what is done is kept"
+    with (
+        explain_unwritable(f"'{output}'", remedy),
+        closing(Parts(f"{output}.unfinished", header, overwrite=overwrite)) as parts,
+    ):
         todo = [(crop, key) for crop, key in zip(crops, keys, strict=True) if key not in parts.done]
         progress(len(crops) - len(todo))
         start = time.perf_counter()
@@ -215,15 +220,3 @@ def _keys(crops: Sequence[Crop]) -> list[str]:
         text = repr((states[crop.path], crop.box, crop.frame))
         keys.append(hashlib.blake2b(text.encode(), digest_size=16).hexdigest())
     return keys
-
-
-@contextmanager
-def _raise_setup_errors(output: str) -> Iterator[None]:
-    """Raise an OSError of the block as a SetupError."""
-    try:
-        yield
-    except OSError as error:
-        raise SetupError(
-            f"'{output}' cannot be written ({error.strerror or error}): make room there, or choose another --output; "
-            "what is done is kept"
-        ) from error

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mgre.colors import COLORS
 from mgre.errors import SetupError
 from mgre.inference.similarity import CONSTANT, Share
-from mgre.system.files import write_atomically
+from mgre.system.files import explain_unwritable, write_atomically
 
 # Sizes in pixels.
 HEIGHT, MOST_WIDTH = 416, 312  # of a crop
@@ -61,8 +61,13 @@ def draw_pair(
     return sheet
 
 
-def save_picture(picture: Image.Image, path: str) -> None:
+def save_picture(picture: Image.Image, path: str, *, remedy: str = "make room, or name another file") -> None:
     """Write a picture, in the format of the path's suffix.
+
+    Args:
+        picture: the picture.
+        path: of the file; an existing one is replaced.
+        remedy: what to do where it cannot be written, for the message.
 
     Raises:
         SetupError: it cannot be written there, or the suffix is none of a picture.
@@ -71,11 +76,8 @@ def save_picture(picture: Image.Image, path: str) -> None:
     suffix = path[path.rfind(".") :].lower() if "." in path else ""
     if Image.EXTENSION.get(suffix) not in Image.SAVE:
         raise SetupError(f"picture '{path}' does not end like a picture; allowed: a name like pair.png or pair.jpg")
-    try:
-        with write_atomically(path) as unfinished:
-            picture.save(unfinished, format=Image.EXTENSION[suffix])
-    except OSError as error:
-        raise SetupError(f"picture '{path}' cannot be written ({error.strerror or error})") from error
+    with explain_unwritable(f"picture '{path}'", remedy), write_atomically(path) as unfinished:
+        picture.save(unfinished, format=Image.EXTENSION[suffix])
 
 
 def _fit(image: Image.Image) -> Image.Image:

@@ -15,7 +15,7 @@ batches are kept too, but the last digits may differ.
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -30,6 +30,7 @@ from mgre.errors import DataError, SetupError
 from mgre.pose.base import FoundKeypoints, PoseModel
 from mgre.pose.images import load_crop
 from mgre.pose.journal import Journal, Record
+from mgre.system.files import explain_unwritable
 from mgre.system.foreign_messages import is_out_of_memory
 from mgre.system.prefetching import prefetch
 
@@ -103,7 +104,7 @@ def open_journals(
             beside = os.path.dirname(os.path.realpath(image_set.output))
             folder = os.path.relpath(os.path.realpath(image_set.folder), beside)
             header = {"model": model.fingerprint, "folder": folder}
-            with _raise_setup_errors(image_set.output):
+            with _explain_unwritable(image_set.output):
                 journal = Journal(image_set.journal_path, header, overwrite=overwrite)
             stack.callback(journal.close)
             try:  # checked again, because another run may have finished since the sets were chosen
@@ -123,7 +124,7 @@ def open_journals(
                 open_journal(image_set)
         if overwrite:  # only now, because a run that cannot open all journals does not finish any set
             for image_set, journal in journals.items():
-                with _raise_setup_errors(image_set.output):
+                with _explain_unwritable(image_set.output):
                     journal.mark_overwriting()
         yield {image_set: journals[image_set] for image_set in image_sets if image_set in journals}
 
@@ -150,7 +151,7 @@ def extract_keypoints(
         SetupError: the output cannot be written, or the model runs out of memory. The journal is kept.
     """
     images = _images_of(image_set)
-    with _raise_setup_errors(image_set.output):
+    with _explain_unwritable(image_set.output):
         records = _valid_records(model, journal, images)
         todo = [image for name, image in images.items() if name not in records]
         batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
@@ -282,12 +283,5 @@ def _collect(records: dict[str, Record]) -> FoundKeypoints:
     return found
 
 
-@contextmanager
-def _raise_setup_errors(output: str) -> Iterator[None]:
-    """Raise an OSError of the block as a SetupError."""
-    try:
-        yield
-    except OSError as error:
-        raise SetupError(
-            f"'{output}' cannot be written ({error.strerror}): make room there, or choose another --output"
-        ) from error
+def _explain_unwritable(output: str) -> AbstractContextManager[None]:
+    return explain_unwritable(f"'{output}'", "make room there, or choose another --output")

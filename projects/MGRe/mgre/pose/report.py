@@ -10,11 +10,11 @@ from tabulate import tabulate
 from torchvision.transforms.functional import pil_to_tensor, resize
 
 from mgre.data.keypoints import COCO_KEYPOINTS, ImageKeypoints
-from mgre.errors import DataError, SetupError
+from mgre.errors import DataError
 from mgre.geometry import boxes_from_keypoints
 from mgre.reading.images import ImageError, load_image
 from mgre.regions import Region
-from mgre.system.files import write_atomically
+from mgre.system.files import explain_unwritable, write_atomically
 from mgre.visualization import contact_sheet, draw_regions, draw_skeleton
 
 # Images on a sheet, and the (H, W) in pixels into which each image is fitted.
@@ -135,11 +135,9 @@ def _save(sheet: Image.Image, path: str) -> None:
     marks = PngImagePlugin.PngInfo()
     for key, value in SHEET_MARK.items():
         marks.add_text(key, value)
-    try:
-        with write_atomically(path) as unfinished:
-            sheet.save(unfinished, format="PNG", pnginfo=marks)
-    except OSError as error:
-        raise SetupError(
-            f"the sheet '{path}' cannot be written ({error.strerror or error}), but the key points are there: make "
-            "room and give permission, and start the same command with --sheets"
-        ) from error
+    remedy = (
+        "the key points are there; make room and give permission, and start the same command with --sheets to have the "
+        "sheets too"
+    )
+    with explain_unwritable(f"the sheet '{path}'", remedy), write_atomically(path) as unfinished:
+        sheet.save(unfinished, format="PNG", pnginfo=marks)

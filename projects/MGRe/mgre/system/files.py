@@ -37,6 +37,19 @@ def write_atomically(path: str | Path) -> Iterator[str]:
             os.remove(unfinished)
 
 
+@contextmanager
+def explain_unwritable(what: str, remedy: str) -> Iterator[None]:
+    """Raise an OSError of the block as a SetupError, in one line with ``what`` was written and what to do.
+
+    Raises:
+        SetupError: the block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SetupError(f"{what} cannot be written ({error.strerror or error}): {remedy}") from error
+
+
 def make_output_dir(folder: str, name: str = "OUTPUT_DIR") -> None:
     """Make OUTPUT_DIR, or another folder for output.
 
