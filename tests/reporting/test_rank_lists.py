@@ -11,39 +11,39 @@ DISTANCES = [[0.1, 0.0, 0.2, 0.9, 0.3], [0.5, 0.4, 0.3, 0.2, 0.9], [0.2, 0.4, 0.
 LABELS = [1, 9, 2], [3, 1, 1, 2, 1], [0, 0, 0], [1, 0, 1, 1, 2]
 
 
-def names_of(entries):
-    return [(os.path.basename(entry.path), round(entry.distance, 3), entry.is_match) for entry in entries]
+def names_of(images):
+    return [(os.path.basename(image.path), round(image.distance, 3), image.is_match) for image in images]
 
 
 def test_a_list_is_the_hand_counted_one(make_evaluation):
     shown = rank_lists(make_evaluation(DISTANCES, *LABELS), [2, 0, 1], 2)
     assert [os.path.basename(one.path) for one in shown] == ["q2.png", "q0.png", "q1.png"]
     second, first, nobody = (one.orders["plain"] for one in shown)
-    assert names_of(first.entries) == [("g0.png", 0.1, False), ("g2.png", 0.2, True)]
+    assert names_of(first.images) == [("g0.png", 0.1, False), ("g2.png", 0.2, True)]
     assert first.precision == pytest.approx(100 * (1 / 2 + 2 / 3) / 2)
     assert first.first_rank == 2 and first.first_match is None
-    assert names_of(second.entries) == [("g0.png", 0.2, False), ("g3.png", 0.2, True)]
+    assert names_of(second.images) == [("g0.png", 0.2, False), ("g3.png", 0.2, True)]
     assert nobody.first_rank == 0 and np.isnan(nobody.precision) and nobody.first_match is None
     assert [one.num_matches for one in shown] == [1, 2, 0]
-    assert [one.camera for one in shown] == [1, 1, 1] and first.entries[0].camera == 2
+    assert [one.camera for one in shown] == [1, 1, 1] and first.images[0].camera == 2
 
 
 def test_a_first_match_after_the_list_is_given_too(make_evaluation):
     (shown,) = rank_lists(make_evaluation(DISTANCES, *LABELS), [0], 1)
     order = shown.orders["plain"]
-    assert names_of(order.entries) == [("g0.png", 0.1, False)]
+    assert names_of(order.images) == [("g0.png", 0.1, False)]
     assert names_of([order.first_match]) == [("g2.png", 0.2, True)]
     assert {os.path.basename(path) for path in shown.paths} == {"q0.png", "g0.png", "g2.png"}
 
 
 def test_a_list_of_all_images(make_evaluation):
     (shown,) = rank_lists(make_evaluation(DISTANCES, *LABELS), [0], 100)
-    assert len(shown.orders["plain"].entries) == 4
+    assert len(shown.orders["plain"].images) == 4
 
 
 def test_both_orders_are_given(make_evaluation):
     (shown,) = rank_lists(make_evaluation(DISTANCES, *LABELS, reranked=1 - np.array(DISTANCES)), [0], 1)
-    assert [names_of(order.entries)[0][0] for order in shown.orders.values()] == ["g0.png", "g3.png"]
+    assert [names_of(order.images)[0][0] for order in shown.orders.values()] == ["g0.png", "g3.png"]
 
 
 def test_worst_and_best_are_by_the_precision_of_the_final_order(make_evaluation):

@@ -8,13 +8,13 @@ from mgre.engine.safe_checkpointer import SafeCheckpointer, other_pixel_statisti
 from mgre.engine.trainer import Trainer
 from mgre.errors import WeightsError
 from mgre.modeling.fitting_keys import only_for_training
-from mgre.modeling.pretrained import Match
+from mgre.modeling.pretrained import StateFit
 
 
 class InferenceCheckpointer(SafeCheckpointer):
     """Refuses weights that leave a part of the model random or are of another one, where training only warns."""
 
-    def _check(self, found: Match, state: dict[str, torch.Tensor]) -> None:
+    def _check(self, found: StateFit, state: dict[str, torch.Tensor]) -> None:
         found = found.without(only_for_training(self.model, found.names))
         if wrong := found.missing + found.left_over:
             raise WeightsError(

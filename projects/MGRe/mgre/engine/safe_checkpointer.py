@@ -17,7 +17,7 @@ from mgre.modeling.fitting_keys import (
     fitting_head_keys,
     fitting_keys,
 )
-from mgre.modeling.pretrained import Match, match
+from mgre.modeling.pretrained import StateFit, match
 from mgre.system.weight_files import read_weights, unwrap
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class SafeCheckpointer(Checkpointer):
         self.model.load_state_dict(found.tensors, strict=False)
         logger.info("Loaded from %s into %s %s", self._path, type(self.model).__name__, found)
 
-    def _check(self, found: Match, state: dict[str, torch.Tensor]) -> None:
+    def _check(self, found: StateFit, state: dict[str, torch.Tensor]) -> None:
         """Stop or warn where the weights are not those of the model.
 
         Raises:

@@ -21,7 +21,7 @@ _NON_LOCAL = re.compile(r"NL_\d")
 
 
 @dataclass(frozen=True)
-class Match:
+class StateFit:
     """How a state dict fits a module. "Tensors" are parameters and statistics.
 
     Attributes:
@@ -54,7 +54,7 @@ class Match:
         """Whether most of the module's tensors are missing: the state is of another architecture."""
         return 2 * len(self.missing) > len(self.wanted)
 
-    def without(self, unused: Collection[str]) -> "Match":
+    def without(self, unused: Collection[str]) -> "StateFit":
         """The match without the tensors ``unused``, which may be missing or have another shape."""
         lists = {key: getattr(self, key) for key in ("wanted", "missing", "left_over", "not_built")}
         kept: dict[str, Any] = {key: [n for n in names if n not in unused] for key, names in lists.items()}
@@ -68,7 +68,7 @@ class Match:
         )
 
 
-def match(module: nn.Module, state: Mapping[str, torch.Tensor], *, source: str = "the weights") -> Match:
+def match(module: nn.Module, state: Mapping[str, torch.Tensor], *, source: str = "the weights") -> StateFit:
     """Find the tensors of ``state`` that fit ``module`` by name and shape.
 
     The names in the state may have a common prefix, such as ``module.`` or ``module.encoder.``. It is found as the
@@ -92,7 +92,7 @@ def match(module: nn.Module, state: Mapping[str, torch.Tensor], *, source: str =
     wanted = [n for n in own if not n.endswith("num_batches_tracked")]  # not in weight files before torch 0.4.1
     parts = {n.split(".")[0] for n in own}
     unused = [n for n in named if n not in fitting and not n.endswith("num_batches_tracked")]
-    return Match(
+    return StateFit(
         tensors=fitting,
         wanted=wanted,
         missing=[n for n in wanted if n not in fitting],

@@ -43,7 +43,7 @@ def draw_rank_list(
     """
     boxes = boxes or {}
     # A first match that comes after the list stands behind an empty place.
-    length = max(len(order.entries) + 2 * (order.first_match is not None) for order in shown.orders.values())
+    length = max(len(order.images) + 2 * (order.first_match is not None) for order in shown.orders.values())
     step = TILE[0] + 2 * FRAME + GAP
     row = TEXT + TILE[1] + 2 * FRAME + TEXT + GAP
     width = GAP + step + GAP + length * step
@@ -60,16 +60,16 @@ def draw_rank_list(
         write_line(draw, (GAP + step + GAP, top), text, INK, sheet.width)
         paste_tile(sheet, _tile(shown.path, boxes), (GAP, top + TEXT), QUERY)
         write_line(draw, (GAP + FRAME, top + TEXT + TILE[1] + 2 * FRAME + 2), "query", FAINT, sheet.width)
-        ranked = list(enumerate(order.entries, start=1))
+        ranked = list(enumerate(order.images, start=1))
         ranked += [(order.first_rank, order.first_match)] if order.first_match is not None else []
-        for rank, entry in ranked:
-            place = rank - 1 if rank <= len(order.entries) else len(order.entries) + 1
+        for rank, image in ranked:
+            place = rank - 1 if rank <= len(order.images) else len(order.images) + 1
             left = GAP + step + GAP + place * step
-            color = MATCH if entry.is_match else OTHER
-            paste_tile(sheet, _tile(entry.path, boxes), (left, top + TEXT), color)
+            color = MATCH if image.is_match else OTHER
+            paste_tile(sheet, _tile(image.path, boxes), (left, top + TEXT), color)
             at = left + FRAME, top + TEXT + TILE[1] + 2 * FRAME + 2
-            write_line(draw, at, f"{rank}  {'match' if entry.is_match else 'other'}", color, sheet.width)
-            distance = f"{entry.distance:.3f}"
+            write_line(draw, at, f"{rank}  {'match' if image.is_match else 'other'}", color, sheet.width)
+            distance = f"{image.distance:.3f}"
             right = left + step - GAP - FRAME - draw.textlength(distance, font=small_font())
             write_line(draw, (right, at[1]), distance, FAINT, sheet.width)
     return add_legend(sheet, regions) if regions else sheet

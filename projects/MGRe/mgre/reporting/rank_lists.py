@@ -14,7 +14,7 @@ from mgre.evaluation.evaluator import Evaluation
 
 
 @dataclass(frozen=True)
-class Entry:
+class RankedImage:
     """An image of a rank list.
 
     Attributes:
@@ -35,16 +35,16 @@ class Order:
     """The gallery in one order, for one query.
 
     Attributes:
-        entries: the first images, nearest first.
+        images: the first images, nearest first.
         precision: average precision in %; NaN where the query has no match.
         first_rank: of the first match, from 1; 0 where the query has no match.
-        first_match: the first match, where it comes after the ``entries``.
+        first_match: the first match, where it comes after the ``images``.
     """
 
-    entries: list[Entry]
+    images: list[RankedImage]
     precision: float
     first_rank: int
-    first_match: Entry | None
+    first_match: RankedImage | None
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class RankList:
     @property
     def paths(self) -> set[str]:
         """Of all images that are in it."""
-        entries = [entry for order in self.orders.values() for entry in (*order.entries, order.first_match) if entry]
-        return {self.path, *(entry.path for entry in entries)}
+        images = [image for order in self.orders.values() for image in (*order.images, order.first_match) if image]
+        return {self.path, *(image.path for image in images)}
 
 
 def rank_lists(evaluation: Evaluation, queries: Sequence[int], length: int) -> list[RankList]:
@@ -83,8 +83,8 @@ def rank_lists(evaluation: Evaluation, queries: Sequence[int], length: int) -> l
         for query, images, distances in ranked.sorted_galleries(queries):
             first_rank = int(ranked.figures.first_ranks[query])
             ranks = [*range(min(length, len(images))), *([first_rank - 1] if first_rank > length else [])]
-            entries = [
-                Entry(
+            shown = [
+                RankedImage(
                     evaluation.gallery_paths[images[rank]],
                     int(ranked.gallery_camids[images[rank]]) + 1,
                     float(distances[rank]),
@@ -93,8 +93,8 @@ def rank_lists(evaluation: Evaluation, queries: Sequence[int], length: int) -> l
                 for rank in ranks
             ]
             precision = 100 * float(ranked.figures.precisions[query])
-            first_match = entries.pop() if first_rank > length else None
-            orders[query][name] = Order(entries, precision, first_rank, first_match)
+            first_match = shown.pop() if first_rank > length else None
+            orders[query][name] = Order(shown, precision, first_rank, first_match)
     ranked = evaluation.final
     return [
         RankList(
