@@ -205,7 +205,13 @@ def test_images_by_a_model(write, write_image, monkeypatch, capsys, tmp_path):
         def embed(self, images):
             return np.array([[*image.size, 1] for image in images], dtype=np.float32).reshape(-1, 3)
 
-    monkeypatch.setattr(sys.modules["mgre.inference"], "load", lambda path, overrides: Model())
+    loaded = []
+
+    def load(path, **options):
+        loaded.append((path, options))
+        return Model()
+
+    monkeypatch.setattr(sys.modules["mgre.inference"], "load", load)
     for number, name in enumerate(("crops/a.jpg", "crops/more/bb.png", "one.jpg"), start=1):
         write_image(tmp_path / name, (10 * number, 40))
     (tmp_path / "crops/text.txt").touch()
@@ -224,6 +230,10 @@ def test_images_by_a_model(write, write_image, monkeypatch, capsys, tmp_path):
     assert main(["add", "people", "broken.jpg", "one.jpg", "--model", "m.pth"]) == 3
     shown = capsys.readouterr()
     assert "added 1 (ids 4 to 4), 4 in people" in shown.out and "left out: " in shown.err and "broken.jpg" in shown.err
+    assert loaded[-1] == ("m.pth", {"config_file": "", "overrides": [], "device": "auto"})
+    words = ["add", "people", "one.jpg", "--model", "m.pth", "--config-file", "mine.yml", "--device", "cpu"]
+    assert main(words) == 0
+    assert loaded[-1] == ("m.pth", {"config_file": "mine.yml", "overrides": [], "device": "cpu"})
 
 
 @pytest.mark.parametrize("kind", ["json", "csv"])

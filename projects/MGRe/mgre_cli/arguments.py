@@ -38,6 +38,15 @@ def add_allow_imports(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_model_use(parser: argparse.ArgumentParser) -> None:
+    """The options of a command that computes features: how its model is loaded, and where it computes."""
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help="of the model's training, for a checkpoint without a record"
+    )
+    add_allow_imports(parser)
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default): a GPU where there is one")
+
+
 def add_evaluated_model(parser: argparse.ArgumentParser) -> None:
     """The options of a command that evaluates a model: what to evaluate, and on which data set."""
     model = parser.add_mutually_exclusive_group(required=True)

@@ -16,7 +16,7 @@ Exit status: 0 all is well, 1 an error, 3 done but images that cannot be read we
 
 import argparse
 
-from mgre_cli.arguments import add_allow_imports
+from mgre_cli.arguments import add_model_use
 from mgre_cli.start import start
 
 
@@ -37,11 +37,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
         help="a folder of crops with names <identity>_c<camera>..., or a CSV with the columns path, identity, camera",
     )
     parser.add_argument("--output", metavar="FILE", help="write a calibrated copy, and leave the model as it is")
-    parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="of its training, for a checkpoint without a record"
-    )
-    add_allow_imports(parser)
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default): a GPU where there is one")
+    add_model_use(parser)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides for the data set, in pairs")
     return parser.parse_intermixed_args(words)
 

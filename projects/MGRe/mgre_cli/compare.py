@@ -11,7 +11,7 @@ all pairs. Of a model that mgre calibrate has calibrated, the error rates at the
 
 import argparse
 
-from mgre_cli.arguments import add_allow_imports
+from mgre_cli.arguments import add_model_use
 from mgre_cli.start import start
 
 
@@ -19,11 +19,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="crops of one person each, two or more")
     parser.add_argument("--model", required=True, metavar="FILE", help="a trained model")
-    parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="of its training, for a checkpoint without a record"
-    )
-    add_allow_imports(parser)
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default): a GPU where there is one")
+    add_model_use(parser)
     parser.add_argument(
         "--rate",
         type=float,

@@ -17,7 +17,7 @@ import argparse
 import io
 import sys
 
-from mgre_cli.arguments import add_allow_imports, positive
+from mgre_cli.arguments import add_model_use, positive
 from mgre_cli.start import start
 
 STOPPED = 130
@@ -31,16 +31,12 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--csv", metavar="FILE", help="instead, the images or boxes of a CSV")
     parser.add_argument("--video", metavar="FILE", help="the video that the CSV's boxes are in")
     parser.add_argument("--model", required=True, metavar="FILE", help="a trained model")
-    parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="of the training, for models that do not know theirs"
-    )
+    add_model_use(parser)
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config overrides in pairs")
-    add_allow_imports(parser)
     parser.add_argument(
         "--output", default="features.npz", metavar="FILE", help="to write, .npz or .parquet (default: %(default)s)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it is there")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: CUDA where there is a GPU (default)")
     parser.add_argument("--amp", action="store_true", help="mixed precision: faster on most GPUs, less exact")
     parser.add_argument("--batch-size", type=positive, default=64, help="images at a time (default: %(default)s)")
     instead = parser.add_mutually_exclusive_group()

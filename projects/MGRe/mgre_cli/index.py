@@ -16,7 +16,7 @@ out.
 
 import argparse
 
-from mgre_cli.arguments import add_allow_imports, positive
+from mgre_cli.arguments import add_model_use, positive
 from mgre_cli.start import start
 
 _SOURCE = "a features file (.npz) of mgre extract; or, with --model, images and folders of images"
@@ -69,7 +69,7 @@ def _add_index(action: argparse.ArgumentParser) -> None:
 def _add_sources(action: argparse.ArgumentParser, nargs: str) -> None:
     action.add_argument("sources", nargs=nargs, metavar="SOURCE", help=_SOURCE)
     action.add_argument("--model", default="", metavar="FILE", help="the model that embeds the images")
-    add_allow_imports(action)
+    add_model_use(action)
 
 
 def _add_filter(action: argparse.ArgumentParser) -> None:

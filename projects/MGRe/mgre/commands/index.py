@@ -17,6 +17,7 @@ from mgre.gallery import Filter, Gallery, Match, Rerank
 from mgre.gallery.checking import check as check_gallery
 from mgre.gallery.features_file import Features, read_features
 from mgre.gallery.pictures import draw_matches
+from mgre.inference.model import Model
 from mgre.inference.pictures import save_picture
 from mgre.reading.image_files import is_image_name
 from mgre.system.files import explain_unwritable, write_atomically
@@ -223,8 +224,10 @@ def _read(args: argparse.Namespace) -> tuple[Features, int]:
     """The features of ``args.sources``, and the exit status: :data:`SKIPPED` where images were left out."""
     if args.model:
         from mgre.commands.model_options import imports_of_model
+        from mgre.inference import load
 
-        return embed(args.model, args.sources, overrides=imports_of_model(args))
+        model = load(args.model, config_file=args.config_file, overrides=imports_of_model(args), device=args.device)
+        return embed(model, args.sources)
     images = [source for source in args.sources if is_image_name(os.path.basename(source)) or os.path.isdir(source)]
     if images:
         raise ConfigError(
@@ -278,31 +281,27 @@ def _dimension(vectors: np.ndarray) -> int:
     return vectors.shape[1]
 
 
-def embed(model: str, sources: Sequence[str], *, overrides: Sequence[str] = ()) -> tuple[Features, int]:
+def embed(model: Model, sources: Sequence[str]) -> tuple[Features, int]:
     """The features of images, and of all images in folders and below, by a trained model; and the exit status.
 
     Images that cannot be read are named and left out; the status is then :data:`SKIPPED`.
 
     Args:
-        model: the path of its file.
+        model: the trained model.
         sources: images and folders.
-        overrides: ``KEY VALUE`` pairs to the model's config.
 
     Raises:
-        WeightsError: the model cannot be loaded.
         DataError: an image or a folder is not there, or no image can be read.
     """
     from mgre.commands.readable import SKIPPED, readable
-    from mgre.inference import load
     from mgre.inference.crops import list_files
 
     paths = [crop.path for crop in list_files(sources)]
-    loaded = load(model, overrides=overrides)
     skipped: list[str] = []
-    vectors = loaded.embed(readable(paths, skipped))
+    vectors = model.embed(readable(paths, skipped))
     left_out = set(skipped)
     kept = [path for path in paths if path not in left_out]
     if not kept:
         raise DataError(f"none of the {len(paths)} images can be read: name others")
-    features = Features(vectors, loaded.fingerprint, loaded.record.to_json(), paths=kept)
+    features = Features(vectors, model.fingerprint, model.record.to_json(), paths=kept)
     return features, SKIPPED if skipped else 0
