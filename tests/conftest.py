@@ -4,12 +4,14 @@ import gc
 import importlib.util
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +27,8 @@ from mgre.config import add_mgre_config, load_config
 from mgre.engine.training_record import make_record
 from PIL import Image
 from torch import nn
+
+from tests import command_process
 
 WriteImage = Callable[..., Path]
 
@@ -44,6 +48,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # for those that this one starts, xdist's among them.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(4 << 30))
+# The fork server of this process, for run_script and for tests that start processes with multiprocessing.
+multiprocessing.set_forkserver_preload(command_process.PRELOADED)
 # A shell without job control lets what it starts in the background ignore Ctrl-C, and so would each process of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -57,6 +63,27 @@ def hide_gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture(scope="session")
+def run_script() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a script of tools/ or benchmarks/ in a process that has the imports already: ``run_script(path, *words)``.
+
+    It returns what ``subprocess.run`` of a new Python returns with ``capture_output`` and ``text``. The processes that
+    the script starts with torch's ``spawn`` are forked too. Where the start itself is tested, start a new Python.
+    """
+
+    def run(
+        *words: str | Path,
+        cwd: Path = Path(),
+        env: Mapping[str, str] = os.environ,
+        timeout: float = 300,
+    ) -> subprocess.CompletedProcess[str]:
+        with tempfile.TemporaryDirectory() as folder:
+            strings = [os.fspath(word) for word in words]
+            return command_process.run_script(strings, Path(folder), cwd=cwd, env=env, timeout=timeout)
+
+    return run
 
 
 def standing_person(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:

@@ -1,11 +1,13 @@
 """tools/train_net.py as a user calls it, in processes of its own: train, resume, evaluate, re-rank; and its options."""
 
+import functools
 import json
 import logging
 import re
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import mgre.engine.hooks
@@ -19,11 +21,24 @@ TOOL = "tools/train_net.py"
 BASE = "configs/MGRe/Base-MGRe.yml"
 
 
-def train_net(config: str | Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, TOOL, "--config-file", str(config), *arguments]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+Run = Callable[..., subprocess.CompletedProcess]
+
+
+def start_python(*words: str) -> subprocess.CompletedProcess:
+    """Run a script as a user's shell does; ``run_script`` leaves the start out."""
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300)
+
+
+def succeed(run: Run, config: str | Path, *arguments: str) -> subprocess.CompletedProcess:
+    finished = run(TOOL, "--config-file", str(config), *arguments)
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
     return finished
+
+
+@pytest.fixture
+def train_net(run_script) -> Run:
+    """Run the tool with a config and further words; it has to succeed."""
+    return functools.partial(succeed, run_script)
 
 
 def table(output: str) -> dict[str, float]:
@@ -36,9 +51,9 @@ def table(output: str) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_train_resume_evaluate_and_rerank(tiny_run, tmp_path):
+def test_train_resume_evaluate_and_rerank(train_net, tiny_run, tmp_path):
     out = tmp_path / "out"
-    one = train_net(BASE, *tiny_run)
+    one = succeed(start_python, BASE, *tiny_run)
     first = torch.load(out / "model_final.pth", weights_only=True)
     assert first["epoch"] == 0
     check_console(one.stdout, out)
@@ -173,7 +188,7 @@ DATALOADER: {{SAMPLER_TRAIN: NaiveIdentitySampler}}
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "depth", "dim"), [("Baseline", "18x", 512), ("MGN", "50x", 2048)])
-def test_a_plain_toolbox_config_runs_too(architecture, depth, dim, small_run, tmp_path):
+def test_a_plain_toolbox_config_runs_too(architecture, depth, dim, small_run, train_net, tmp_path):
     config = tmp_path / "plain.yml"
     config.write_text(PLAIN.format(architecture=architecture, dim=dim))
     options = [*small_run, "MODEL.BACKBONE.DEPTH", depth]
@@ -185,8 +200,8 @@ def test_a_plain_toolbox_config_runs_too(architecture, depth, dim, small_run, tm
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_evaluate_on_the_cpu(tiny_run, tmp_path):
-    finished = train_net(BASE, "--num-gpus", "2", *tiny_run)
+def test_two_processes_train_and_evaluate_on_the_cpu(train_net, tiny_run, tmp_path):
+    finished = succeed(start_python, BASE, "--num-gpus", "2", *tiny_run)
     assert table(finished.stdout)["mAP"] > 0
     # The same weights give the same figures in one process and in two: every image counts once.
     evaluate = (BASE, "--eval-only", *tiny_run, "MODEL.WEIGHTS", str(tmp_path / "out" / "model_final.pth"))
@@ -197,15 +212,14 @@ def test_two_processes_train_and_evaluate_on_the_cpu(tiny_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_mixed_precision_trains_on_the_cpu(tiny_run, tmp_path):
+def test_mixed_precision_trains_on_the_cpu(train_net, tiny_run):
     assert table(train_net(BASE, *tiny_run, "SOLVER.AMP.ENABLED", "True").stdout)["mAP"] > 0
 
 
 @pytest.mark.slow
-def test_an_error_in_another_process_is_one_line_too(tiny_run, tmp_path):
+def test_an_error_in_another_process_is_one_line_too(run_script, tiny_run, tmp_path):
     for image in (tmp_path / "own" / "bounding_box_train").glob("*.jpg"):
         image.write_bytes(b"")
-    command = [sys.executable, TOOL, "--config-file", BASE, "--num-gpus", "2", *tiny_run]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    finished = run_script(TOOL, "--config-file", BASE, "--num-gpus", "2", *tiny_run)
     assert finished.returncode == 1
     assert re.fullmatch(r"error: .*bounding_box_train.*", finished.stderr.strip().splitlines()[-1])

@@ -35,7 +35,6 @@ BASE = "configs/MGRe/Base-MGRe.yml"
 @pytest.fixture(autouse=True)
 def processes_start_quickly(monkeypatch):
     """Forked from a server that has imported everything, instead of importing it each."""
-    multiprocessing.set_forkserver_preload(["mgre.engine.run"])
     start = functools.partial(torch.multiprocessing.start_processes, start_method="forkserver")
     monkeypatch.setattr(torch.multiprocessing, "spawn", start)
 
@@ -186,22 +185,23 @@ def test_a_process_that_is_killed_ends_the_others(capfd):
 
 
 def train_and_signal(args: argparse.Namespace) -> None:
-    """Train; the process that launched this one gets SIGTERM in the third step."""
+    """Train; the process whose number is in the file "launcher" gets SIGTERM in the third step."""
+    launcher = int(Path(load_config(args.config_file, args.opts).OUTPUT_DIR, "launcher").read_text())
     trainer_class, run_step = engine.Trainer, engine.Trainer.run_step
 
     def run_step_and_signal(trainer) -> None:
         run_step(trainer)
         if trainer.iter == 2 and comm.get_rank() == 1:
-            os.kill(int(os.environ["LAUNCHER"]), signal.SIGTERM)
+            os.kill(launcher, signal.SIGTERM)
             time.sleep(1)  # until it has been passed on to both
 
     trainer_class.run_step = run_step_and_signal
     engine.run(args)
 
 
-def test_a_signal_to_the_launching_process_stops_all_and_they_resume(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setenv("LAUNCHER", str(os.getpid()))
-    multiprocessing.forkserver._forkserver._stop()  # the next one has the variable
+def test_a_signal_to_the_launching_process_stops_all_and_they_resume(tiny_run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "launcher").write_text(str(os.getpid()))
     options = (*tiny_run, "SOLVER.MAX_EPOCH", "3")
     assert launch(train_and_signal, *options) == 128 + 15
     stopped = torch.load(tmp_path / "out" / "model_interrupted.pth", weights_only=True)
