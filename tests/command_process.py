@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-# What the commands import.
-PRELOADED = ["mgre.engine.run", "mgre.commands.main", "mgre_cli.train"]
+# What the commands import, and the backbone of the fixture ``toy_run``.
+PRELOADED = ["mgre.engine.run", "mgre.commands.main", "mgre_cli.train", "tests.toy_backbone"]
 
 
 def run_script(

@@ -98,9 +98,9 @@ BASELINE = (
         (range(0), BASELINE, 4),
     ],
 )
-def test_two_processes_have_the_loss_and_gradients_of_one(tmp_path, tiny_run, without_keypoints, model, num_losses):
+def test_two_processes_have_the_loss_and_gradients_of_one(tmp_path, toy_run, without_keypoints, model, num_losses):
     options = [
-        *tiny_run,
+        *toy_run,
         *("MODEL.HEADS.NUM_CLASSES", "3", "OUTPUT_DIR", str(tmp_path), "MODEL.MGRE.LOCATION.REID_GRADIENT", "1.0"),
         *("MODEL.LOSSES.NAME", "('CrossEntropyLoss', 'TripletLoss', 'CircleLoss', 'Cosface')"),
         *model,
@@ -141,13 +141,13 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 @pytest.mark.parametrize("option", ["stop", "skip"])
-def test_two_processes_have_the_metrics_of_one(tiny_run, tmp_path, take_down_logs, option):
+def test_two_processes_have_the_metrics_of_one(toy_run, tmp_path, take_down_logs, option):
     own = tmp_path / "own"
     min((own / "bounding_box_test").glob("*.jpg")).unlink()  # 11 images, 6 and 5
     if option == "skip":  # in the share of each of the two processes
         for split in ("query", "bounding_box_test"):
             max((own / split).glob("0022*.jpg")).write_bytes(b"")
-    options = (*tiny_run, "TEST.RERANK.ENABLED", "True", "DATASETS.UNREADABLE_IMAGES", option)
+    options = (*toy_run, "TEST.RERANK.ENABLED", "True", "DATASETS.UNREADABLE_IMAGES", option)
     for num_processes in (1, 2):
         take_down_logs()
         assert launch(evaluate, *options, num_processes=num_processes) == 0
@@ -199,10 +199,10 @@ def train_and_signal(args: argparse.Namespace) -> None:
     engine.run(args)
 
 
-def test_a_signal_to_the_launching_process_stops_all_and_they_resume(tiny_run, tmp_path):
+def test_a_signal_to_the_launching_process_stops_all_and_they_resume(toy_run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "launcher").write_text(str(os.getpid()))
-    options = (*tiny_run, "SOLVER.MAX_EPOCH", "3")
+    options = (*toy_run, "SOLVER.MAX_EPOCH", "3")
     assert launch(train_and_signal, *options) == 128 + 15
     stopped = torch.load(tmp_path / "out" / "model_interrupted.pth", weights_only=True)
     assert stopped["iteration"] in (3, 4) and len(stopped["random_states"]) == 2
@@ -220,12 +220,12 @@ def as_torchrun_does(rank: int, port: int, options: list[str]) -> None:
     raise SystemExit(launch(engine.run, *options, num_processes=1))
 
 
-def test_processes_of_torchrun_join(tiny_run, tmp_path):
+def test_processes_of_torchrun_join(toy_run, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    ranks = [context.Process(target=as_torchrun_does, args=(rank, port, tiny_run)) for rank in range(2)]
+    ranks = [context.Process(target=as_torchrun_does, args=(rank, port, toy_run)) for rank in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:

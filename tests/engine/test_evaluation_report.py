@@ -19,10 +19,11 @@ from mgre.system.model_files import read_record, write_record
 def test_thresholds_are_left_out_where_the_features_are_others(
     save_model, small_config, tmp_path, monkeypatch, keys, is_calibrated
 ):
-    _, path = save_model()
+    toy = {"MODEL.MGRE.BACKBONE": "build_toy_backbone"}
+    _, path = save_model(**toy)
     write_record(path, dataclasses.replace(read_record(path), calibration={"dataset": "Own"}), path)
     subjects = []
     monkeypatch.setattr(evaluation_report, "write_report", lambda path, evaluation, subject: subjects.append(subject))
-    cfg = small_config(**keys, **{"MODEL.WEIGHTS": str(path)})
+    cfg = small_config(**toy, **keys, **{"MODEL.WEIGHTS": str(path)})
     evaluation_report.write_reports(cfg, [SimpleNamespace(name="Drawn")], tmp_path / "report.html")
     assert (subjects[0].record.calibration is not None) == is_calibrated

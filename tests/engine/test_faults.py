@@ -29,12 +29,12 @@ BASE = "configs/MGRe/Base-MGRe.yml"
 
 
 @pytest.fixture
-def train(tiny_run, tmp_path, take_down_logs, capsys):
+def train(toy_run, tmp_path, take_down_logs, capsys):
     """Train two steps an epoch into ``tmp_path / "out"``; the exit status, and what was on stdout and stderr."""
 
     def call(*overrides: str, flags: tuple[str, ...] = ()) -> tuple[int, str, str]:
         take_down_logs()
-        args = default_argument_parser().parse_args(["--config-file", BASE, *flags, *tiny_run, *overrides])
+        args = default_argument_parser().parse_args(["--config-file", BASE, *flags, *toy_run, *overrides])
         capsys.readouterr()
         status = main(lambda: run(args))
         return status, *capsys.readouterr()

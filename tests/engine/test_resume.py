@@ -24,11 +24,11 @@ BASE = "configs/MGRe/Base-MGRe.yml"
 
 
 @pytest.fixture
-def train(tiny_run, tmp_path, take_down_logs):
-    """Run train_net's ``run`` with the tiny run's overrides, three epochs of two steps, into ``tmp_path / name``."""
+def train(toy_run, tmp_path, take_down_logs):
+    """Run train_net's ``run`` with the toy run's overrides, three epochs of two steps, into ``tmp_path / name``."""
 
     def call(name: str, *overrides: str, flags: tuple[str, ...] = ()) -> dict:
-        options = [*tiny_run, "SOLVER.MAX_EPOCH", "3", "OUTPUT_DIR", str(tmp_path / name), *overrides]
+        options = [*toy_run, "SOLVER.MAX_EPOCH", "3", "OUTPUT_DIR", str(tmp_path / name), *overrides]
         take_down_logs()
         return run(default_argument_parser().parse_args(["--config-file", BASE, *flags, *options]))
 
@@ -259,7 +259,7 @@ def test_a_warm_up_goes_on_with_another_length_of_epochs(train, stop_after, monk
     assert {step: rates[step] for step in range(4, 12)} == {step: expected[step] for step in range(4, 12)}
 
 
-def test_a_toolbox_loader_goes_on_but_not_with_the_same_batches(tiny_run, tmp_path, stop_after, capsys):
+def test_a_toolbox_loader_goes_on_but_not_with_the_same_batches(toy_run, tmp_path, stop_after, capsys):
     class ToolboxTrainer(Trainer):
         @classmethod
         def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
@@ -267,7 +267,7 @@ def test_a_toolbox_loader_goes_on_but_not_with_the_same_batches(tiny_run, tmp_pa
             transforms = build_transforms(cfg, is_train=True)
             return build_reid_train_loader(cfg, train_set=CommDataset(items, transforms), transforms=transforms)
 
-    options = [*tiny_run, "SOLVER.MAX_EPOCH", "2", "MODEL.MGRE.LOCATION.LOSS_WEIGHT", "0"]
+    options = [*toy_run, "SOLVER.MAX_EPOCH", "2", "MODEL.MGRE.LOCATION.LOSS_WEIGHT", "0"]
     cfg = setup(default_argument_parser().parse_args(["--config-file", BASE, *options]))
     stop_after(2)
     trainer = ToolboxTrainer(cfg)
