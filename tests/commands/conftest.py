@@ -12,8 +12,7 @@ from mgre.engine.training_record import make_record
 QUICKSTART = "configs/MGRe/quickstart.yml"
 SMALL = {
     "MODEL.DEVICE": "cpu",
-    "MODEL.MGRE.BACKBONE": "build_osnet_backbone",
-    "MODEL.BACKBONE.DEPTH": "x0_25",
+    "MODEL.MGRE.BACKBONE": "build_toy_backbone",
     "MODEL.HEADS.EMBEDDING_DIM": "16",
     "MODEL.MGRE.LOCATION.CONV_CHANNELS": "8",
     "MODEL.MGRE.LOCATION.HIDDEN_DIM": "16",
@@ -57,5 +56,5 @@ def drawn(drawn_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.fixture
 def model(save_model):
-    """The path of a checkpoint of 0.2 M parameters, which is quickly read and written."""
-    return str(save_model(**{"MODEL.MGRE.BACKBONE": "build_osnet_backbone", "MODEL.BACKBONE.DEPTH": "x0_25"})[1])
+    """The path of a small checkpoint, which is quickly read and written."""
+    return str(save_model(**{"MODEL.MGRE.BACKBONE": "build_toy_backbone"})[1])

@@ -69,7 +69,7 @@ def test_the_validation_set_of_the_training_set_is_the_default(save_model, make_
     folder = make_market_folder(tmp_path / "own", train_ids=range(1, 7))
     for path in list((folder / "bounding_box_train").glob("*_c1s1_*")):
         Image.open(path).save(path.with_name(path.name.replace("000001", "000009")))
-    small = {"MODEL.MGRE.BACKBONE": "build_osnet_backbone", "MODEL.BACKBONE.DEPTH": "x0_25"}
+    small = {"MODEL.MGRE.BACKBONE": "build_toy_backbone"}
     model = str(save_model(**small, **{"DATASETS.NAMES": "('CustomReID',)"})[1])
     words = ["DATASETS.CUSTOM.ROOT", str(folder), "DATASETS.VALIDATION.NUM_IDS", "4"]
     assert main([model, *words, "--device", "cpu"]) == 0

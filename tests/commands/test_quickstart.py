@@ -13,8 +13,8 @@ from PIL import Image
 CONFIG = "configs/MGRe/quickstart.yml"
 
 
-def test_its_tables_are_of_the_model_that_it_leaves(tiny_run, tmp_path, load_tool, take_down_logs, capsys):
-    args = load_tool("quickstart").parse_args(tiny_run)
+def test_its_tables_are_of_the_model_that_it_leaves(toy_run, tmp_path, load_tool, take_down_logs, capsys):
+    args = load_tool("quickstart").parse_args(toy_run)
     assert main(lambda: quickstart.run(args)) == 0
     printed = capsys.readouterr().out
     out = tmp_path / "out"
@@ -30,7 +30,7 @@ def test_its_tables_are_of_the_model_that_it_leaves(tiny_run, tmp_path, load_too
     weights = ["MODEL.WEIGHTS", str(out / "model_final.pth")]
     for row, enabled in (("plain", "False"), ("re-ranked", "True")):
         take_down_logs()
-        words = ["--config-file", CONFIG, "--eval-only", *tiny_run, *weights, "TEST.RERANK.ENABLED", enabled]
+        words = ["--config-file", CONFIG, "--eval-only", *toy_run, *weights, "TEST.RERANK.ENABLED", enabled]
         found = engine.run(default_argument_parser().parse_args(words))
         assert rows[row][:2] == [f"{found[metric]:.1f}" for metric in ("mAP", "Rank-1")]
 

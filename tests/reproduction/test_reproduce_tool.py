@@ -5,10 +5,11 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import pytest
 from mgre.commands.main import main
@@ -49,6 +50,23 @@ def finish(tmp_path):
     return leave
 
 
+@pytest.fixture
+def one_new_python(monkeypatch, run_script):
+    """Let the first job be a new Python, as all jobs are, and those after it have the imports already."""
+    call, started = jobs_module._call, []
+
+    def call_quickly(command: list[str], output: IO[str]) -> int:
+        started.append(command)
+        if len(started) == 1:
+            return call(command, output)
+        assert command[:4] == [sys.executable, "-m", "mgre_cli", "train"]
+        finished = run_script("tools/train_net.py", *command[4:])
+        output.write(finished.stdout + finished.stderr)
+        return finished.returncode
+
+    monkeypatch.setattr(jobs_module, "_call", call_quickly)
+
+
 def call(tool, *words: str) -> int:
     return main(lambda: run(tool.parse_args(list(words))))
 
@@ -75,7 +93,8 @@ def read_table(path: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.slow
-def test_trains_once_and_picks_up_what_is_there(tool, plan, finish, tmp_path, capsys):
+def test_trains_once_and_picks_up_what_is_there(tool, plan, finish, one_new_python, tmp_path, capsys):
+    plan += ["MODEL.MGRE.BACKBONE", "build_osnet_backbone", "MODEL.BACKBONE.DEPTH", "x0_25"]
     lines = command_lines(tool, capsys, "table7", *plan)
     stem = tmp_path / "runs" / "reproduce-quick"
     names = ["baseline", "baseline-joint", "without-joint", "cut-gradient", "mgre"]
@@ -292,30 +311,31 @@ def test_a_failed_job_is_told_and_leaves_the_others(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_job_save_its_state(tmp_path, number):
+def test_a_signal_lets_the_job_save_its_state(run_script, tmp_path, number):
     slow = tmp_path / "slow.py"
     slow.write_text(
-        "import pathlib, signal, sys, time\nfolder = pathlib.Path(sys.argv[1])\n"
+        "import os, pathlib, signal, sys, time\nfolder = pathlib.Path(sys.argv[1])\n"
         "def save(number, frame):\n"
         "    time.sleep(1.5)\n    (folder / 'saved').write_text(str(number))\n    sys.exit(9)\n"
         "for n in (signal.SIGINT, signal.SIGTERM): signal.signal(n, save)\n"
-        "(folder / 'started').touch()\ntime.sleep(60)\n"
+        "(folder / 'unnamed').write_text(str(os.getppid()))\n"
+        "(folder / 'unnamed').rename(folder / 'started')\ntime.sleep(60)\n"
     )
-    driver = (
+    driver = tmp_path / "driver.py"
+    driver.write_text(
         "from pathlib import Path; from mgre.reproduction.jobs import Job, run_jobs;"
         f"run_jobs([Job('slow', ({str(slow)!r}, {str(tmp_path)!r}), Path({str(tmp_path)!r}))])"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", driver], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    for _ in range(600):
-        if (tmp_path / "started").exists():
-            break
-        time.sleep(0.1)
-    os.kill(process.pid, number)
-    _, told = process.communicate(timeout=60)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(run_script, driver)
+        for _ in range(600):
+            if (tmp_path / "started").exists():
+                break
+            time.sleep(0.1)
+        os.kill(int((tmp_path / "started").read_text()), number)
+        finished = running.result(timeout=60)
     assert (tmp_path / "saved").read_text() == str(int(number))
-    assert process.returncode == 128 + number and "the same command goes on" in told
+    assert finished.returncode == 128 + number and "the same command goes on" in finished.stderr
 
 
 def test_a_plan_needs_no_gpu(tool, capsys, tmp_path):
