@@ -179,6 +179,31 @@ def take_down_logs() -> Iterator[Callable[[], None]]:
 
 
 @pytest.fixture
+def quick_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill large tensors with repeats of 4096 random numbers, where any weights will do: drawing all takes as long as
+    the rest of a model's construction."""
+    size = 4096
+
+    def repeating(name: str) -> Callable[..., torch.Tensor]:
+        draw = getattr(torch.Tensor, name)
+
+        def fill(tensor: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+            if tensor.numel() <= size or not tensor.is_contiguous():
+                return draw(tensor, *args, **kwargs)
+            flat = tensor.view(-1)
+            repeats, rest = divmod(len(flat), size)
+            numbers = draw(flat.new_empty(size), *args, **kwargs)
+            flat[: repeats * size].view(repeats, size).copy_(numbers)
+            flat[repeats * size :].copy_(numbers[:rest])
+            return tensor
+
+        return fill
+
+    for name in ("normal_", "uniform_"):
+        monkeypatch.setattr(torch.Tensor, name, repeating(name))
+
+
+@pytest.fixture
 def small_run(
     tmp_path: Path, make_market_folder: Callable[..., Path], write_keypoints: Callable[..., Path]
 ) -> Iterator[list[str]]:

@@ -177,6 +177,7 @@ def test_every_backbone_of_the_toolbox_is_known_here():
     assert {n for n, b in BACKBONE_REGISTRY._obj_map.items() if b.__module__.startswith("fastreid.")} == set(DEPTHS)
 
 
+@pytest.mark.usefixtures("quick_random_weights")
 @pytest.mark.parametrize("name", DEPTHS)
 def test_every_backbone_loads_a_wrapped_file(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -19,6 +19,8 @@ from mgre.engine.safe_checkpointer import SafeCheckpointer
 from mgre.errors import WeightsError
 from torch import nn
 
+pytestmark = pytest.mark.usefixtures("quick_random_weights")
+
 State = dict[str, torch.Tensor]
 IMAGES = torch.rand(2, 3, 64, 32, generator=torch.Generator().manual_seed(0)) * 255
 

@@ -9,6 +9,8 @@ from mgre.reproduction import cost
 from mgre.reproduction.cost import TABLE8, Contender, CostRow, analyse, build_contender, count_parameters
 from torch import nn
 
+pytestmark = pytest.mark.usefixtures("quick_random_weights")
+
 MARKET = "configs/MGRe/market.yml"
 PEERS = {
     "Baseline + ResNet-101": 6.50,
