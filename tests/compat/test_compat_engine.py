@@ -1,4 +1,5 @@
 import copy
+import functools
 import json
 import os
 
@@ -35,10 +36,9 @@ def training_config(output_dir: str) -> CfgNode:
 
 @pytest.fixture
 def market_root(monkeypatch, tmp_path, make_market_folder) -> str:
-    """Two training and two test identities where the toolbox looks for Market-1501, here and in spawned processes."""
+    """Two training and two test identities where the toolbox looks for Market-1501."""
     make_market_folder(tmp_path / "data" / "Market-1501-v15.09.15")
     monkeypatch.setattr(build, "_root", str(tmp_path / "data"))
-    monkeypatch.setenv("FASTREID_DATASETS", str(tmp_path / "data"))
     return str(tmp_path / "data")
 
 
@@ -46,7 +46,7 @@ def market_root(monkeypatch, tmp_path, make_market_folder) -> str:
 def test_trains_evaluates_and_resumes_on_the_cpu(tmp_path, market_root, mixed_precision):
     cfg = training_config(str(tmp_path))  # which the toolbox's default_setup makes
     cfg.SOLVER.AMP.ENABLED = mixed_precision
-    cfg.SOLVER.MAX_EPOCH = 4  # of one step; the toolbox's printer needs three
+    cfg.SOLVER.MAX_EPOCH = cfg.TEST.EVAL_PERIOD = 4  # of one step; the toolbox's printer needs three
     trainer = DefaultTrainer(cfg)
     conv_types = set()
     trainer.model.backbone.conv1.conv.register_forward_hook(
@@ -75,7 +75,8 @@ def test_trains_evaluates_and_resumes_on_the_cpu(tmp_path, market_root, mixed_pr
 # -- Several processes ----------------------------------------------------------------------------
 
 
-def train_distributed(output_dir: str) -> None:
+def train_distributed(output_dir: str, market_root: str) -> None:
+    build._root = market_root
     cfg = training_config(output_dir)
     cfg.SOLVER.MAX_EPOCH = 4
     trainer = DefaultTrainer(cfg)
@@ -87,7 +88,10 @@ def train_distributed(output_dir: str) -> None:
 def test_two_processes_train_one_model_on_the_cpu(tmp_path, market_root, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    launch(train_distributed, 2, dist_url="auto", args=(str(tmp_path),))
+    # Forked from a server that has imported everything, instead of importing it each.
+    start = functools.partial(torch.multiprocessing.start_processes, start_method="forkserver")
+    monkeypatch.setattr(torch.multiprocessing, "spawn", start)
+    launch(train_distributed, 2, dist_url="auto", args=(str(tmp_path), market_root))
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
     assert first["world_size"] == second["world_size"] == 2
     for name, value in first["state"].items():
