@@ -194,6 +194,12 @@ def test_a_plain_toolbox_config_runs_too(architecture, depth, dim, small_run, tr
     options = [*small_run, "MODEL.BACKBONE.DEPTH", depth]
     if architecture == "MGN":
         options += ["MODEL.HEADS.EMBEDDING_DIM", "16", "INPUT.SIZE_TRAIN", "(96, 32)", "INPUT.SIZE_TEST", "(96, 32)"]
+        options += [
+            "SOLVER.OPT",
+            "SGD",
+            "TEST.EVAL_PERIOD",
+            "2",
+        ]  # few, small checkpoints of its 70 M weights
     finished = train_net(config, *options)
     assert 0 < table(finished.stdout)["mAP"] <= 100
     assert "IoU" not in finished.stdout

@@ -202,7 +202,7 @@ def train_and_signal(args: argparse.Namespace) -> None:
 def test_a_signal_to_the_launching_process_stops_all_and_they_resume(toy_run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "launcher").write_text(str(os.getpid()))
-    options = (*toy_run, "SOLVER.MAX_EPOCH", "3")
+    options = (*toy_run, "SOLVER.MAX_EPOCH", "3", "TEST.EVAL_PERIOD", "3")
     assert launch(train_and_signal, *options) == 128 + 15
     stopped = torch.load(tmp_path / "out" / "model_interrupted.pth", weights_only=True)
     assert stopped["iteration"] in (3, 4) and len(stopped["random_states"]) == 2

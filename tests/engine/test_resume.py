@@ -21,6 +21,8 @@ from torch.utils.data import DataLoader
 pytestmark = pytest.mark.slow
 
 BASE = "configs/MGRe/Base-MGRe.yml"
+# One evaluation at the end of three epochs, where evaluations and what they save are not the point.
+EVALUATED_ONCE = ("TEST.EVAL_PERIOD", "3")
 
 
 @pytest.fixture
@@ -131,7 +133,7 @@ def test_deterministic_kernels_are_asked_for_while_a_training_runs(train, monkey
     monkeypatch.setattr(Trainer, "run_step", noted)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     for name, expected in (("True", (True, False)), ("False", (False, True))):
-        train(name, "DETERMINISTIC", name, "CUDNN_BENCHMARK", "True")
+        train(name, *EVALUATED_ONCE, "DETERMINISTIC", name, "CUDNN_BENCHMARK", "True")
         assert seen == [expected] * 6
         assert not torch.are_deterministic_algorithms_enabled() and CUBLAS_VARIABLE not in os.environ
         seen.clear()
@@ -159,13 +161,13 @@ def test_deterministic_trainings_on_the_gpu_end_in_the_same_bits(train, stop_aft
 def test_the_other_signal_and_the_message(train, stop_after, tmp_path, capsys):
     stop_after(2, signal.SIGINT)
     with pytest.raises(SystemExit) as stopped:
-        train("cut")
+        train("cut", *EVALUATED_ONCE)
     assert stopped.value.code == 128 + 2
     output = capsys.readouterr().out
     assert "Stopped by SIGINT after step 3 of 6" in output and "--resume goes on from there" in output
     assert "Traceback" not in output
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    train("cut", flags=("--resume",))
+    train("cut", *EVALUATED_ONCE, flags=("--resume",))
     assert "3 of 6 steps are done (1 of 3 epochs)" in capsys.readouterr().out
     lines = [json.loads(line) for line in (tmp_path / "cut" / "metrics.json").read_text().splitlines()]
     assert [line["iteration"] for line in lines if "total_loss" in line] == [1, 3, 5]  # each epoch's last step, once
@@ -249,13 +251,13 @@ def test_a_warm_up_goes_on_with_another_length_of_epochs(train, stop_after, monk
         rates[trainer.iter] = trainer.optimizer.param_groups[0]["lr"]
 
     monkeypatch.setattr(Trainer, "before_step", note_rate)
-    train("straight", *warmup, "SOLVER.IMS_PER_BATCH", "4")
+    train("straight", *EVALUATED_ONCE, *warmup, "SOLVER.IMS_PER_BATCH", "4")
     expected = dict(rates)
     stop_after(2)
     with pytest.raises(SystemExit):
-        train("cut", *warmup)
+        train("cut", *EVALUATED_ONCE, *warmup)
     rates.clear()
-    train("cut", *warmup, "SOLVER.IMS_PER_BATCH", "4", flags=("--resume",))
+    train("cut", *EVALUATED_ONCE, *warmup, "SOLVER.IMS_PER_BATCH", "4", flags=("--resume",))
     assert {step: rates[step] for step in range(4, 12)} == {step: expected[step] for step in range(4, 12)}
 
 
@@ -311,19 +313,19 @@ def test_results_stay_while_nothing_replaces_them(train, tmp_path):
 def test_another_length_of_epochs_goes_on_at_an_epochs_start(train, stop_after, capsys):
     stop_after(2)
     with pytest.raises(SystemExit):
-        train("cut")
-    train("cut", "SOLVER.IMS_PER_BATCH", "4", flags=("--resume",))
+        train("cut", *EVALUATED_ONCE)
+    train("cut", *EVALUATED_ONCE, "SOLVER.IMS_PER_BATCH", "4", flags=("--resume",))
     output = capsys.readouterr().out
     assert "of epochs of 2 steps, this training's have 4" in output
     assert "4 of 12 steps are done (1 of 3 epochs)" in output
 
 
 def test_a_forgotten_resume_is_told(train, capsys):
-    train("one")
+    train("one", *EVALUATED_ONCE)
     assert "checkpoints of an earlier training" not in capsys.readouterr().out
-    train("one")
+    train("one", *EVALUATED_ONCE)
     assert "add --resume; to keep it, choose another OUTPUT_DIR" in capsys.readouterr().out
-    train("one", flags=("--resume",))
+    train("one", *EVALUATED_ONCE, flags=("--resume",))
     assert "checkpoints of an earlier training" not in capsys.readouterr().out
 
 

@@ -275,7 +275,7 @@ def test_a_sheet_has_a_row_for_each_model_and_shows_its_maps_over_the_image(batc
 
 
 @pytest.fixture
-def figure4_cfgs(small_run, tmp_path):
+def figure4_cfgs(small_run, quick_random_weights, tmp_path):
     """Configs of an untrained MGRe and an untrained Baseline on three test identities, with their checkpoints."""
 
     def load(name, *overrides):

@@ -4,6 +4,8 @@ import shlex
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,19 +57,32 @@ def test_which_of_several_was_taken_is_logged(tmp_path, caplog):
     assert "w.pth holds teacher, student: the weights of 'teacher' are taken" in caplog.text
 
 
-def run_command(error: pytest.ExceptionInfo) -> None:
-    """Run the command that a message gives, in a shell."""
+def code_of_command(error: pytest.ExceptionInfo) -> str:
+    """The code of the command that a message gives, as a shell hands it to Python."""
     command = re.search(r"python -c .*(?=, and load)", str(error.value)).group()
     words = shlex.split(command)
-    assert words[:2] == ["python", "-c"]
-    subprocess.run(f"{shlex.quote(sys.executable)} -c {shlex.quote(words[2])}", shell=True, check=True)
+    assert words[:2] == ["python", "-c"] and len(words) == 3
+    return words[2]
+
+
+@pytest.fixture
+def run_command(run_script: Callable[..., subprocess.CompletedProcess], tmp_path: Path) -> Callable[..., None]:
+    """Run the command that a message gives, without importing torch anew."""
+
+    def run(error: pytest.ExceptionInfo) -> None:
+        script = tmp_path / "command.py"
+        script.write_text(code_of_command(error))
+        finished = run_script(script)
+        assert finished.returncode == 0, finished.stderr
+
+    return run
 
 
 def test_several_state_dicts_of_unknown_keys_are_listed_with_a_command(tmp_path):
     path = saved(tmp_path / "two 'dicts'.pth", {"gen": {"a": weights()}, "dis": weights(2), "epoch": 1})
     with pytest.raises(WeightsError, match=r"holds several state dicts, under gen\.a, dis: take the one out") as error:
         read_state_dict(str(path))
-    run_command(error)
+    subprocess.run(f"{shlex.quote(sys.executable)} -c {shlex.quote(code_of_command(error))}", shell=True, check=True)
     assert_read(tmp_path / "two 'dicts'_weights.pth", weights())
 
 
@@ -124,7 +139,7 @@ def test_a_number_of_numpy_1(tmp_path):
     assert_read(tmp_path / "w.pth", weights())
 
 
-def test_a_whole_module_names_its_class_and_a_command(tmp_path):
+def test_a_whole_module_names_its_class_and_a_command(run_command, tmp_path):
     path = saved(tmp_path / "whole.pth", nn.Linear(3, 2))
     with pytest.raises(WeightsError, match=r"objects besides tensors \(.*torch.nn.modules.linear.Linear.*\)") as error:
         read_state_dict(str(path))
@@ -132,7 +147,7 @@ def test_a_whole_module_names_its_class_and_a_command(tmp_path):
     assert read_state_dict(str(tmp_path / "whole_weights.pth")).keys() == {"weight", "bias"}
 
 
-def test_torchscript_is_told_from_a_damaged_file(tmp_path):
+def test_torchscript_is_told_from_a_damaged_file(run_command, tmp_path):
     torch.jit.script(nn.Linear(3, 2)).save(tmp_path / "traced.pt")
     with pytest.raises(WeightsError, match="is a TorchScript model") as error:
         read_state_dict(str(tmp_path / "traced.pt"))
