@@ -6,6 +6,7 @@ no log of a test, which a child of the pytest process itself might inherit.
 """
 
 import functools
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -14,8 +15,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-# What the commands import, and the backbone of the fixture ``toy_run``.
-PRELOADED = ["mgre.engine.run", "mgre.commands.main", "mgre_cli.train", "tests.toy_backbone"]
+# What the commands import.
+PRELOADED = ["mgre.engine.run", "mgre.commands.main", "mgre_cli.train"]
 
 
 def run_script(
@@ -28,7 +29,8 @@ def run_script(
         folder: for the files that take what the script prints.
     """
     streams = folder / "stdout", folder / "stderr"
-    arguments = (words, os.fspath(cwd), dict(env), *map(os.fspath, streams))
+    # Absolute, because the server's working directory is that of the test which has started it.
+    arguments = (words, os.path.abspath(cwd), dict(env), *map(os.path.abspath, streams))
     process = multiprocessing.get_context("forkserver").Process(target=_become, args=arguments)
     process.start()
     process.join(timeout)
@@ -50,6 +52,7 @@ def _become(words: list[str], cwd: str, env: dict[str, str], *streams: str) -> N
     os.environ.update(env)
     sys.argv = words
     sys.path.insert(0, os.path.dirname(os.path.abspath(words[0])))
+    importlib.import_module("tests.toy_backbone")  # registers the backbone of the fixture ``toy_run``
     processes_start_quickly()
     runpy.run_path(words[0], run_name="__main__")
 

@@ -33,6 +33,21 @@ def test_a_script_ends_as_in_a_new_python(run_script, tmp_path, end):
     assert "OF_THIS_TEST" in finished.stdout and "from a process of its own" in finished.stdout
 
 
+def test_paths_are_those_of_the_test_where_it_has_changed_the_folder(run_script, tmp_path, monkeypatch):
+    (tmp_path / "script.py").write_text("import os; print(os.getcwd())")
+    monkeypatch.chdir(tmp_path)
+    assert run_script("script.py").stdout == f"{tmp_path}\n"
+
+
+def test_the_toy_backbone_is_known_there(run_script, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from fastreid.modeling.backbones.build import BACKBONE_REGISTRY\n"
+        "print(BACKBONE_REGISTRY.get('build_toy_backbone').__name__)"
+    )
+    assert run_script(script).stdout == "build_toy_backbone\n"
+
+
 def test_torch_is_there_before_the_script_asks_for_it(run_script, tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import sys; print('torch' in sys.modules, 'pytest' in sys.modules)")

@@ -27,6 +27,8 @@ from mgre.reporting.rank_lists import rank_lists
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests import toy_backbone  # noqa: F401  (registers itself in the other processes, too)
+
 pytestmark = pytest.mark.slow
 
 BASE = "configs/MGRe/Base-MGRe.yml"
@@ -184,6 +186,11 @@ def test_a_process_that_is_killed_ends_the_others(capfd):
     assert "process 1 terminated with signal SIGKILL" in capfd.readouterr().err.strip().splitlines()[-1]
 
 
+def train(args: argparse.Namespace) -> None:
+    """``engine.run``, with the backbone that this module imports."""
+    engine.run(args)
+
+
 def train_and_signal(args: argparse.Namespace) -> None:
     """Train; the process whose number is in the file "launcher" gets SIGTERM in the third step."""
     launcher = int(Path(load_config(args.config_file, args.opts).OUTPUT_DIR, "launcher").read_text())
@@ -206,7 +213,7 @@ def test_a_signal_to_the_launching_process_stops_all_and_they_resume(toy_run, tm
     assert launch(train_and_signal, *options) == 128 + 15
     stopped = torch.load(tmp_path / "out" / "model_interrupted.pth", weights_only=True)
     assert stopped["iteration"] in (3, 4) and len(stopped["random_states"]) == 2
-    assert launch(engine.run, *options, flags=("--resume",)) == 0
+    assert launch(train, *options, flags=("--resume",)) == 0
     final = torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)
     assert (final["iteration"], final["optimizer"]["state"][0]["step"]) == (6, 6)
 
