@@ -11,14 +11,15 @@ from mgre.commands.main import main
 from mgre.engine.run import run
 
 BASE = "configs/MGRe/Base-MGRe.yml"
+RESNET = ("MODEL.MGRE.BACKBONE", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x")
 
 
 @pytest.fixture
-def fails_with(capsys, small_run):
-    """Run train_net with the small run's overrides and more; the one line it ends with."""
+def fails_with(capsys, tiny_run):
+    """Run train_net with the tiny run's overrides and more; the one line it ends with."""
 
     def call(*arguments: str, config: str = BASE, flags: tuple[str, ...] = ()) -> str:
-        args = default_argument_parser().parse_args(["--config-file", config, *flags, *small_run, *arguments])
+        args = default_argument_parser().parse_args(["--config-file", config, *flags, *tiny_run, *arguments])
         capsys.readouterr()
         status = main(lambda: run(args))
         errors = capsys.readouterr().err.strip().splitlines()
@@ -175,8 +176,8 @@ def test_an_output_folder_that_cannot_be_written(fails_with, tmp_path):
 
 
 @pytest.fixture
-def trained(small_run, tmp_path, take_down_logs) -> Path:
-    assert main(lambda: run(default_argument_parser().parse_args(["--config-file", BASE, *small_run]))) == 0
+def trained(tiny_run, tmp_path, take_down_logs) -> Path:
+    assert main(lambda: run(default_argument_parser().parse_args(["--config-file", BASE, *tiny_run]))) == 0
     take_down_logs()  # they write to the streams of this fixture, which end with it
     return tmp_path / "out" / "model_final.pth"
 
@@ -191,7 +192,7 @@ def test_weights_that_do_not_exist(fails_with, tmp_path):
 
 
 def test_weights_of_another_architecture(fails_with, trained):
-    line = fails_with("MODEL.WEIGHTS", str(trained), "MODEL.BACKBONE.DEPTH", "34x", flags=("--eval-only",))
+    line = fails_with("MODEL.WEIGHTS", str(trained), "MODEL.BACKBONE.DEPTH", "x0_5", flags=("--eval-only",))
     assert "another architecture" in line and "backbone." in line
 
 
@@ -209,13 +210,17 @@ def test_a_checkpoint_cut_short(fails_with, trained):
 
 def test_pretrained_weights_that_do_not_fit(fails_with, tmp_path):
     torch.save({"state_dict": {"fc.weight": torch.zeros(3, 3)}}, tmp_path / "other.pth")
-    line = fails_with("MODEL.BACKBONE.PRETRAIN", "True", "MODEL.BACKBONE.PRETRAIN_PATH", str(tmp_path / "other.pth"))
+    line = fails_with(
+        *RESNET, "MODEL.BACKBONE.PRETRAIN", "True", "MODEL.BACKBONE.PRETRAIN_PATH", str(tmp_path / "other.pth")
+    )
     assert "other.pth" in line
 
 
 def test_pretrained_weights_that_are_no_weights(fails_with, tmp_path):
     np.save(tmp_path / "other.npy", np.zeros(3))
-    line = fails_with("MODEL.BACKBONE.PRETRAIN", "True", "MODEL.BACKBONE.PRETRAIN_PATH", str(tmp_path / "other.npy"))
+    line = fails_with(
+        *RESNET, "MODEL.BACKBONE.PRETRAIN", "True", "MODEL.BACKBONE.PRETRAIN_PATH", str(tmp_path / "other.npy")
+    )
     assert "other.npy" in line
 
 
@@ -230,4 +235,4 @@ def test_evaluating_with_fewer_stages(fails_with, trained):
 
 
 def test_a_depth_the_backbone_does_not_have(fails_with):
-    assert "MODEL.BACKBONE.DEPTH is '152x'" in fails_with("MODEL.BACKBONE.DEPTH", "152x")
+    assert "MODEL.BACKBONE.DEPTH is '152x'" in fails_with(*RESNET, "MODEL.BACKBONE.DEPTH", "152x")

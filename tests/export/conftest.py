@@ -1,5 +1,7 @@
-"""A small trained model and its exported files, made once: an export takes seconds."""
+"""A small trained model and its exported files, made once for all processes: an export takes seconds."""
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -7,6 +9,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from fastreid.modeling import build_model
+from filelock import FileLock
 from mgre.config import load_config
 from mgre.engine.training_record import make_record
 from mgre_cli.export import main
@@ -49,7 +52,15 @@ def save_checkpoint() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """An MGRe with one stage, exported by the command for Ultralytics, with boxes."""
-    folder = tmp_path_factory.mktemp("exported")
-    checkpoint = write_checkpoint(folder / "small.pth", "Base-MGRe", **{"MODEL.MGRE.STAGES": "(3,)"})
-    assert main([str(checkpoint), "--regions", "--input", "unit-rgb"]) == 0
+    base = tmp_path_factory.getbasetemp()
+    # The folder of one of xdist's processes is in that of all, where the first makes the files for all.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    checkpoint, made = folder / "small.pth", folder / "made"
+    with FileLock(f"{folder}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that has failed
+            folder.mkdir()
+            write_checkpoint(checkpoint, "Base-MGRe", **{"MODEL.MGRE.STAGES": "(3,)"})
+            assert main([str(checkpoint), "--regions", "--input", "unit-rgb"]) == 0
+            made.touch()
     return Exported(checkpoint, folder / "small.onnx")

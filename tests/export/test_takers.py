@@ -71,10 +71,20 @@ np.save(sys.argv[3], np.stack(features))
 """
 
 
-@pytest.mark.parametrize(("name", "code"), [("boxmot", BOXMOT), ("ultralytics", ULTRALYTICS)])
+def needs(name):
+    """A mark, which is looked at before the fixtures, of which one exports a model."""
+    reason = f"{name} is not installed, which is licensed under the AGPL: pip install {name}"
+    return pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        pytest.param("boxmot", BOXMOT, marks=needs("boxmot")),
+        pytest.param("ultralytics", ULTRALYTICS, marks=needs("ultralytics")),
+    ],
+)
 def test_the_runtime_itself_gives_pytorchs_features(exported, tmp_path, name, code):
-    if importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed, which is licensed under the AGPL: pip install {name}")
     taker = TAKERS[name]
     path = tmp_path / "person.onnx"
     assert main([str(exported.checkpoint), "--input", taker.flavours[0], "--output", str(path)]) == 0

@@ -12,6 +12,14 @@ from mgre.modeling.final_feature import final_feature
 from mgre.reading.images import load_image
 from mgre.system.model_files import write_record
 
+# A backbone of 0.2 M parameters and a small location module, which are quickly built and saved.
+TINY = {
+    "MODEL.MGRE.BACKBONE": "build_osnet_backbone",
+    "MODEL.BACKBONE.DEPTH": "x0_25",
+    "MODEL.MGRE.LOCATION.CONV_CHANNELS": "8",
+    "MODEL.MGRE.LOCATION.HIDDEN_DIM": "16",
+}
+
 
 def evaluated(model, cfg, paths):
     """The features by the toolbox's transforms, a batch of all images."""
@@ -44,7 +52,7 @@ def test_a_center_crop_is_the_toolboxes(save_model, small_config, write_crops):
 @pytest.mark.parametrize("stages", ["()", "(1,)", "(3,)", "(2, 3)", "(1, 2, 3)"])
 @pytest.mark.parametrize("neck", [{}, {"MODEL.HEADS.EMBEDDING_DIM": "0"}, {"MODEL.HEADS.WITH_BNNECK": "False"}])
 def test_the_terms_add_up_to_the_feature(save_model, write_crops, stages, neck):
-    _, path = save_model(**{"MODEL.MGRE.STAGES": stages}, **neck)
+    _, path = save_model(**TINY, **{"MODEL.MGRE.STAGES": stages}, **neck)
     model = mgre.load(path, device="cpu")
     crops = write_crops(3)
     found = model.describe(crops, batch_size=2)
@@ -59,7 +67,7 @@ def test_the_terms_add_up_to_the_feature(save_model, write_crops, stages, neck):
 
 
 def test_a_term_depends_on_its_own_region_alone(save_model, write_crops):
-    _, path = save_model()
+    _, path = save_model(**TINY)
     model = mgre.load(path, device="cpu")
     before = model.describe(write_crops(2)).terms
     with torch.no_grad():  # the weights of the second region of stage 1
@@ -72,7 +80,7 @@ def test_a_term_depends_on_its_own_region_alone(save_model, write_crops):
 
 
 def test_flip_is_the_mean_of_both(save_model, write_crops):
-    model = mgre.load(save_model()[1], device="cpu")
+    model = mgre.load(save_model(**TINY)[1], device="cpu")
     crops = [load_image(str(path)) for path in write_crops(2)]
     mirrored = [crop.transpose(0) for crop in crops]
     expected = (model.embed(crops) + model.embed(mirrored)) / 2
@@ -107,7 +115,7 @@ def test_a_checkpoint_without_a_record_takes_a_config(save_model, write_crops):
 
 
 def test_the_fingerprint_is_of_what_inference_uses(save_model):
-    model, path = save_model()
+    model, path = save_model(**TINY)
     first = mgre.load(path, device="cpu")
     model.heads.embeddings["stage1"].weight.data += 1  # the classifier
     content = torch.load(path)
@@ -122,7 +130,7 @@ def test_the_fingerprint_is_of_what_inference_uses(save_model):
     "override", [("MODEL.PIXEL_MEAN", "[1.0, 2.0, 3.0]"), ("MODEL.HEADS.POOL_LAYER", "GlobalMaxPool"), ("SEED", "7")]
 )
 def test_features_that_an_override_changes_have_another_fingerprint(save_model, write_crops, override):
-    _, path = save_model()
+    _, path = save_model(**TINY)
     first, second = (mgre.load(path, overrides=words, device="cpu") for words in ((), override))
     is_same = np.allclose(first.embed(write_crops(1)), second.embed(write_crops(1)))
     assert is_same == (override[0] == "SEED") == (first.fingerprint == second.fingerprint)

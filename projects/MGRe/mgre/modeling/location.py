@@ -9,6 +9,7 @@ from fastreid.layers import get_norm
 from torch import nn
 from torchvision.ops import box_convert
 
+from mgre.modeling.autocast import without_autocast
 from mgre.regions import Region
 
 # Sizes from 1/64 of the image's side to twice its side: the exponential does not overflow, and no region needs more.
@@ -68,7 +69,7 @@ class LocationModule(nn.Module):
         convolution, relu, norm, pool, flatten, *hidden = self.features
         pooled = flatten(pool(norm(relu(convolution(_within_autocast_range(features))))))
         # The 10 bits of float16's mantissa are too coarse for the place of a box.
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features.device):
             values = _finite(pooled).to(self.predictor.weight.dtype)
             for layer in (*hidden, self.predictor):
                 values = layer(values)
@@ -110,8 +111,10 @@ class _MaxPool(nn.Module):
         (height, width), (rows, columns) = features.shape[-2:], self.size
         if height % rows or width % columns:
             if torch.are_deterministic_algorithms_enabled() or torch.compiler.is_exporting():
-                pooled = torch.cat([features[:, :, w].amax(2, keepdim=True) for w in _windows(height, rows)], dim=2)
-                return torch.cat([pooled[..., w].amax(3, keepdim=True) for w in _windows(width, columns)], dim=3)
+                for dim, windows in ((2, _windows(height, rows)), (3, _windows(width, columns))):
+                    parts = [features.narrow(dim, start, length).amax(dim, keepdim=True) for start, length in windows]
+                    features = torch.cat(parts, dim=dim)
+                return features
             return F.adaptive_max_pool2d(features, self.size)
         return F.max_pool2d(features, (height // rows, width // columns))
 
@@ -119,9 +122,10 @@ class _MaxPool(nn.Module):
         return f"size={self.size}"
 
 
-def _windows(cells: int, number: int) -> list[slice]:
-    """The windows of adaptive pooling along an axis of ``cells``, which may overlap."""
-    return [slice(i * cells // number, -(-(i + 1) * cells // number)) for i in range(number)]
+def _windows(cells: int, number: int) -> list[tuple[int, int]]:
+    """Start and length of the windows of adaptive pooling along an axis of ``cells``, which may overlap."""
+    starts = [i * cells // number for i in range(number)]
+    return [(start, -(-(i + 1) * cells // number) - start) for i, start in enumerate(starts)]
 
 
 def _finite(values: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:

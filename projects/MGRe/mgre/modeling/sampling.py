@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mgre.modeling.autocast import without_autocast
 from mgre.modeling.separable import mix_columns, mix_rows
 from mgre.regions import Region
 
@@ -34,7 +35,7 @@ def sample_boxes(features: torch.Tensor, boxes: torch.Tensor, sizes: Sequence[tu
     across = _kernel(_positions(x_min, x_max, widths), features.shape[3])
     # Eq. (5): its kernel is a product of a factor down and a factor across, so the sums over rows and columns separate.
     # Autocast would make infinities of features beyond the range of float16.
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features.device):
         rows = mix_rows(features, down).split(heights, dim=1)
         return [mix_columns(*pair) for pair in zip(rows, across.split(widths, dim=1), strict=True)]
 
@@ -49,8 +50,9 @@ def _positions(low: torch.Tensor, high: torch.Tensor, counts: Sequence[int]) -> 
     options: dict[str, Any] = {"device": low.device, "dtype": low.dtype}
     # (n + 0.5) / N for n = 0 ... N - 1, the centres of N cells.
     centers = [torch.linspace(0.5 / count, 1 - 0.5 / count, count, **options) for count in counts]
-    # Slices: a list of indices would be copied to the GPU, and the host would wait.
-    return torch.cat([low[:, r : r + 1] + c * extent[:, r : r + 1] for r, c in enumerate(centers)], dim=1)
+    # Views of one box each: a list of indices would be copied to the GPU, and the host would wait.
+    parts = zip(low.split(1, dim=1), centers, extent.split(1, dim=1), strict=True)
+    return torch.cat([start + c * length for start, c, length in parts], dim=1)
 
 
 def _kernel(positions: torch.Tensor, cells: int) -> torch.Tensor:

@@ -57,5 +57,5 @@ def mix_columns(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         (B, C, N, M), channels-last in memory.
     """
     if weights.dim() == 3:
-        weights = weights[:, None]
+        weights = weights.unsqueeze(1)
     return torch.matmul(weights.to(rows.dtype), rows).permute(0, 3, 1, 2)
