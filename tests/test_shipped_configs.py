@@ -32,6 +32,7 @@ PAPER_SETS = {"market": 12936, "duke": 16522, "cuhk03-detected": 7365, "cuhk03-l
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_random_weights")
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_trains_two_steps_and_evaluates(config, small_run, tiny_run, tmp_path, monkeypatch):
     # Three files of 150 MB and more for each config, which nobody would read.

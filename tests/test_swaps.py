@@ -7,7 +7,7 @@ from fastreid.solver import build_optimizer
 from fastreid.utils.events import EventStorage
 from mgre.config.checks import POOL_LAYERS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_random_weights")]
 
 DEPTH, BACKBONE = "MODEL.BACKBONE.DEPTH", "MODEL.MGRE.BACKBONE"
 TIMM = {BACKBONE: "build_timm_backbone"}

@@ -84,6 +84,7 @@ def silent_call(words: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_random_weights")  # until those of the file are loaded
 @pytest.mark.parametrize("kind", ["onnx", "hrnet"])
 def test_killed_and_started_again(extract, tmp_path, crops, write_pose_onnx, hrnet_weights, kind):
     num_images = {"onnx": 60, "hrnet": 4}[kind]
