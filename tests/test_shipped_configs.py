@@ -25,7 +25,7 @@ WIDE = ("INPUT.SIZE_TRAIN", "(32, 64)", "INPUT.SIZE_TEST", "(32, 64)")
 EXTRA = {"mgn": ["MODEL.BACKBONE.DEPTH", "50x", *SIZES], "market-part": PART, "market-quick": WIDE}
 CONFIGS = sorted(Path("configs").glob("**/*.yml"))
 # These set keys of the backbone, or run it in another way, and keep ResNet-18 or 50. The others take over what they say
-# of it from one of these, and train with the smallest backbone.
+# of it from one of these, and train with one of four convolutions.
 RESNETS = {"Base-MGRe", "quickstart", "quickstart-baseline", "market-quick", "luperson", "cion", "mgn"}
 # Training images of the sets the paper uses, published counts (MSMT17: list_train.txt, which the toolbox trains on).
 PAPER_SETS = {"market": 12936, "duke": 16522, "cuhk03-detected": 7365, "cuhk03-labeled": 7368, "msmt17": 30248}
@@ -34,11 +34,11 @@ PAPER_SETS = {"market": 12936, "duke": 16522, "cuhk03-detected": 7365, "cuhk03-l
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_random_weights")
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_trains_two_steps_and_evaluates(config, small_run, tiny_run, tmp_path, monkeypatch):
+def test_trains_two_steps_and_evaluates(config, small_run, toy_run, tmp_path, monkeypatch):
     # Three files of 150 MB and more for each config, which nobody would read.
     saved = []
     monkeypatch.setattr(TrainingCheckpointer, "save", lambda checkpointer, name, **kwargs: saved.append(name))
-    run = small_run if config.stem in RESNETS else tiny_run
+    run = small_run if config.stem in RESNETS else toy_run
     cfg = load_config(str(config), [*run, *EXTRA.get(config.stem, [])])
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
@@ -110,8 +110,8 @@ def test_warm_up_takes_the_same_epochs_of_any_data_set(name):
     assert cfg.SOLVER.WARMUP_ITERS == 0  # the config itself stays
 
 
-def test_a_training_warms_up_over_its_epochs(tiny_run, tmp_path):
-    options = [*tiny_run, "SOLVER.WARMUP_EPOCHS", "2", "SOLVER.MAX_EPOCH", "4", "TEST.EVAL_PERIOD", "4"]
+def test_a_training_warms_up_over_its_epochs(toy_run, tmp_path):
+    options = [*toy_run, "SOLVER.WARMUP_EPOCHS", "2", "SOLVER.MAX_EPOCH", "4", "TEST.EVAL_PERIOD", "4"]
     trainer = Trainer(load_config("configs/MGRe/custom.yml", options))
     trainer.train()
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.json").read_text().splitlines()]

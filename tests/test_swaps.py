@@ -25,11 +25,11 @@ BACKBONES = {
     "timm-resnet152": TIMM | {"MODEL.TIMM.NAME": "resnet152"},
     "timm-convnext": TIMM | {"MODEL.TIMM.NAME": "convnext_atto"},
     "last-stride-2": {"MODEL.BACKBONE.LAST_STRIDE": "2"},
+    "syncbn": {"MODEL.BACKBONE.NORM": "SyncBN", "MODEL.HEADS.NORM": "SyncBN"},
 }
-# Parts that any backbone may have, so it is the smallest one.
+# Parts that any backbone may have, so it is one of four convolutions.
 SMALL = {
-    BACKBONE: "build_osnet_backbone",
-    DEPTH: "x0_25",
+    BACKBONE: "build_toy_backbone",
     "MODEL.MGRE.LOCATION.CONV_CHANNELS": "8",
     "MODEL.MGRE.LOCATION.HIDDEN_DIM": "16",
 }
@@ -42,7 +42,6 @@ PARTS = {
     "loss-circle": {LOSSES: "('CrossEntropyLoss', 'CircleLoss')"},
     "loss-cosface": {LOSSES: "('Cosface',)"},
     "loss-all": {LOSSES: "('CrossEntropyLoss', 'TripletLoss', 'CircleLoss', 'Cosface')"},
-    "syncbn": {"MODEL.BACKBONE.NORM": "SyncBN", "MODEL.HEADS.NORM": "SyncBN"},
     "no-stages": {"MODEL.MGRE.STAGES": "()"},
     **{f"stages{s}": {"MODEL.MGRE.STAGES": s} for s in ("(1,)", "(2,)", "(3,)", "(1, 2)", "(1, 3)", "(2, 3)")},
     "no-guidance": {"MODEL.MGRE.GUIDANCE": "False"},
