@@ -5,20 +5,22 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-# Writes what a training leaves: a weight, which may be another in each process, and what a signal makes of it.
+# Leaves what a training leaves: a checkpoint, which may be another in each process, and what a signal makes of it. The
+# files are made before, so that no process has to import torch.
 TRAINING = """
-import pathlib, signal, sys, time, torch
-out, resumed, weight = pathlib.Path(sys.argv[1]), "--resume" in sys.argv, float(sys.argv[2])
+import pathlib, shutil, signal, sys, time
+out, final, interrupted, resumed = *map(pathlib.Path, sys.argv[1:4]), "--resume" in sys.argv
 out.mkdir(exist_ok=True)
 def stop(number, frame):
-    torch.save({"iteration": 7}, out / "model_interrupted.pth")
+    shutil.copy(interrupted, out / "model_interrupted.pth")
     sys.exit(128 + number)
 signal.signal(signal.SIGTERM, stop)
 (out / "last_checkpoint").touch()
 if out.name == "cut" and not resumed:
     time.sleep(60)
-torch.save({"model": {"weight": torch.tensor([weight, float("nan")])}, "epoch": 3}, out / "model_final.pth")
+shutil.copy(final, out / "model_final.pth")
 """
 
 
@@ -32,9 +34,14 @@ def run(tool, tmp_path, monkeypatch):
     """Run it with the weight of each training; the exit status and the report."""
 
     def call(**weights: float) -> tuple[int, dict]:
+        interrupted = tmp_path / "interrupted.pth"
+        torch.save({"iteration": 7}, interrupted)
+
         def start(folder, name, words, *flags):
             assert words[:2] == ["MODEL.DEVICE", "cpu"] and "DETERMINISTIC" in words
-            return subprocess.Popen([sys.executable, "-c", TRAINING, str(folder / name), str(weights[name]), *flags])
+            final = tmp_path / f"{name}.pth"
+            torch.save({"model": {"weight": torch.tensor([weights[name], float("nan")])}, "epoch": 3}, final)
+            return subprocess.Popen([sys.executable, "-c", TRAINING, folder / name, final, interrupted, *flags])
 
         monkeypatch.setattr(tool, "start_training", start)
         status = tool.run(tool.parse_args(["--device", "cpu", "--output", str(tmp_path / "out")]))
@@ -43,7 +50,6 @@ def run(tool, tmp_path, monkeypatch):
     return call
 
 
-@pytest.mark.slow
 def test_the_same_bits(run, tmp_path, capsys):
     status, report = run(straight=0.1, again=0.1, cut=0.1)
     assert (status, report["again"], report["cut"], report["entries"], report["cut_after_step"]) == (0, [], [], 2, 7)
@@ -51,7 +57,6 @@ def test_the_same_bits(run, tmp_path, capsys):
     assert not (tmp_path / "out" / "straight").exists()
 
 
-@pytest.mark.slow
 def test_a_difference_in_the_last_bit_is_seen(run, tmp_path, capsys):
     status, report = run(straight=0.1, again=0.1, cut=0.1 + 1e-8)
     assert (status, report["again"], report["cut"]) == (1, [], ["/model/weight"])

@@ -1,16 +1,13 @@
 """The small version of the gallery's part of ``make torture``."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
 
 @pytest.mark.slow
-def test_killed_twice_nothing_is_lost():
-    command = [sys.executable, "benchmarks/index_kills.py", "--kills", "2"]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=600)
+def test_killed_twice_nothing_is_lost(run_script):
+    finished = run_script("benchmarks/index_kills.py", "--kills", "2", timeout=600)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert len(re.findall(r"^kill \d: .* all well$", finished.stdout, flags=re.MULTILINE)) == 2
     assert finished.stdout.endswith("faults: none\n")

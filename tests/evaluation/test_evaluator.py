@@ -29,11 +29,11 @@ HOST_READS = ("cpu", "item", "tolist", "numpy", "nonzero", "__bool__", "__int__"
 
 
 @pytest.fixture
-def load(small_run):
-    """The small run's config, with overrides: 6 query and 6 gallery images."""
+def load(toy_run):
+    """The toy run's config, with overrides: 6 query and 6 gallery images."""
 
     def load_small(*overrides):
-        return load_config("configs/MGRe/Base-MGRe.yml", [*small_run, *overrides])
+        return load_config("configs/MGRe/Base-MGRe.yml", [*toy_run, *overrides])
 
     return load_small
 
@@ -122,7 +122,7 @@ def test_features_metrics_and_iou_are_those_of_two_passes(load, build, overrides
 def test_a_baseline_is_evaluated_too(load, build):
     cfg = load(
         *("MODEL.META_ARCHITECTURE", "Baseline", "MODEL.BACKBONE.NAME", "build_resnet_backbone"),
-        *("MODEL.HEADS.NAME", "EmbeddingHead", "MODEL.BACKBONE.FEAT_DIM", "512"),
+        *("MODEL.HEADS.NAME", "EmbeddingHead", "MODEL.BACKBONE.FEAT_DIM", "512", "MODEL.BACKBONE.DEPTH", "18x"),
     )
     model = build(cfg)
     _, results = run(cfg, model)
@@ -144,11 +144,11 @@ def test_several_test_sets_and_their_loaders_are_kept(load, build, tmp_path, mak
     assert all(test_sets[name] is kept[name] for name in kept)
 
 
-def test_a_training_makes_its_test_loader_once_and_logs_each_evaluation(tiny_run, tmp_path, monkeypatch):
+def test_a_training_makes_its_test_loader_once_and_logs_each_evaluation(toy_run, tmp_path, monkeypatch):
     made = []
     build = trainer_module.build_test_loader
     monkeypatch.setattr(trainer_module, "build_test_loader", lambda *args: made.append(args) or build(*args))
-    trainer = Trainer(load_config("configs/MGRe/Base-MGRe.yml", [*tiny_run, "SOLVER.MAX_EPOCH", "3"]))
+    trainer = Trainer(load_config("configs/MGRe/Base-MGRe.yml", [*toy_run, "SOLVER.MAX_EPOCH", "3"]))
     results = trainer.train()
     assert len(made) == 1
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.json").read_text().splitlines()]

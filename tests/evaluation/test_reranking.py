@@ -51,7 +51,7 @@ def toolbox_on(monkeypatch, neighbours: np.ndarray, features: torch.Tensor, k1: 
         (120, 20, 6, 50),
         (120, 20, 1, 60),
         (2000, 20, 6, 100),
-        (5000, 20, 6, 100),
+        (4200, 20, 6, 100),  # more than two blocks of the search, and than its sample
     ],
 )
 def test_equals_the_toolbox_on_the_same_neighbours(monkeypatch, num_images, k1, k2, copies):

@@ -1,6 +1,5 @@
 import csv
 import functools
-import subprocess
 import sys
 from pathlib import Path
 
@@ -201,8 +200,8 @@ def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def select(small_run, tmp_path, write_image, capsys):
-    """Run the tool on a fresh model, with the training images of the small run twice; what it printed."""
+def select(toy_run, run_script, tmp_path, write_image, capsys):
+    """Run the tool on a fresh model, with the training images of the toy run twice; what it printed."""
     for path in list((tmp_path / "own" / "bounding_box_train").glob("*.jpg")):
         write_image(path.with_name(path.name.replace("000001", "000002")))
 
@@ -210,7 +209,7 @@ def select(small_run, tmp_path, write_image, capsys):
         *words: str, overrides: tuple[str, ...] = (), config: str = "Base-MGRe", status: int = 0, alone: bool = False
     ):
         path = f"configs/MGRe/{config}.yml"
-        options = [*small_run, "DATASETS.VALIDATION.NUM_IDS", "5", "DATASETS.NAMES", "('CustomReIDVal',)", *overrides]
+        options = [*toy_run, "DATASETS.VALIDATION.NUM_IDS", "5", "DATASETS.NAMES", "('CustomReIDVal',)", *overrides]
         weights = tmp_path / "model.pth"
         if status == 0:
             torch.manual_seed(0)
@@ -219,7 +218,9 @@ def select(small_run, tmp_path, write_image, capsys):
             options += ["MODEL.WEIGHTS", str(weights)]
         arguments = ["--config-file", path, *words, *options]
         if alone:
-            return subprocess.run([sys.executable, TOOL, *arguments], capture_output=True, text=True, check=True)
+            done = run_script(TOOL, *arguments)
+            assert done.returncode == 0, done.stderr
+            return done
         capsys.readouterr()
         found = main(lambda: run(parse_args(arguments)))
         printed = capsys.readouterr()
@@ -235,7 +236,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_the_tool_writes_a_config_that_is_no_worse(select, small_run, tmp_path):
+def test_the_tool_writes_a_config_that_is_no_worse(select, toy_run, tmp_path):
     printed = select("--step", "0.25")
     out = tmp_path / "out"
     named = {row["name"]: row for row in read(out / "stage_weights.csv")}
@@ -250,7 +251,7 @@ def test_the_tool_writes_a_config_that_is_no_worse(select, small_run, tmp_path):
     assert Image.open(out / "stage_weights_curves.png").width == 720
 
     # The config it wrote, evaluated by the toolbox, gives the mAP that it says; and so do points of the curves.
-    options = [*small_run, "DATASETS.VALIDATION.NUM_IDS", "5", "MODEL.WEIGHTS", str(tmp_path / "model.pth")]
+    options = [*toy_run, "DATASETS.VALIDATION.NUM_IDS", "5", "MODEL.WEIGHTS", str(tmp_path / "model.pth")]
     cfg = load_config(str(out / "stage_weights.yml"), options)
     assert list(cfg.MODEL.MGRE.STAGE_WEIGHTS) == [float(named["chosen"][f"lambda_{i}"]) for i in range(1, 5)]
     loader, num_query = build_test_loader(cfg, "CustomReIDVal")

@@ -5,6 +5,9 @@ from fastreid.modeling import build_model
 from fastreid.modeling.backbones import build_backbone
 from mgre.modeling.fitting_keys import fitting_head_keys, fitting_keys
 
+# Names and shapes are compared, so any weights will do.
+pytestmark = pytest.mark.usefixtures("quick_random_weights")
+
 
 @pytest.fixture
 def baseline(small_config):

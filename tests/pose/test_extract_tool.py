@@ -1,9 +1,9 @@
 """tools/extract_keypoints.py as a user calls it."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -75,7 +75,16 @@ def test_a_folder_of_crops(extract, tmp_path, crops, write_pose_onnx):
     assert (crops / "keypoints.json").read_bytes() == before
 
 
+def silent_call(words: list[str]) -> None:
+    """The tool in a process of its own, which the process of the tests does not print."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nothing, stream)
+    sys.exit(extract_keypoints.call(parse_args(words)))
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_random_weights")  # until those of the file are loaded
 @pytest.mark.parametrize("kind", ["onnx", "hrnet"])
 def test_killed_and_started_again(extract, tmp_path, crops, write_pose_onnx, hrnet_weights, kind):
     num_images = {"onnx": 60, "hrnet": 4}[kind]
@@ -84,13 +93,14 @@ def test_killed_and_started_again(extract, tmp_path, crops, write_pose_onnx, hrn
     weights = {"onnx": write_pose_onnx(tmp_path / "pose.onnx"), "hrnet": hrnet_weights}[kind]
     options = ["--images", crops, "--model", kind, "--weights", weights, "--batch-size", "1"]
     journal = tmp_path / "killed.json.unfinished"
-    command = [sys.executable, TOOL, *map(str, options), "--output", str(tmp_path / "killed.json")]
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, **streams) as process:
-        while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
-            time.sleep(0.001)
-            assert process.poll() is None
-        process.kill()
+    words = [*map(str, options), "--output", str(tmp_path / "killed.json")]
+    process = multiprocessing.get_context("forkserver").Process(target=silent_call, args=(words,))
+    process.start()
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
+        time.sleep(0.001)
+        assert process.exitcode is None
+    process.kill()
+    process.join()
     assert not (tmp_path / "killed.json").exists()
     done = extract(*options, "--output", tmp_path / "killed.json")
     assert f" 0/{num_images}" not in done.err  # what was done stays done
@@ -425,14 +435,13 @@ def test_a_set_to_test_on_needs_no_file(extract, two_sets):
     assert f"warning: '{folders[1] / 'keypoints.json'}' does not exist; images to test on need none" in checked
 
 
-def test_names_that_are_no_text(tmp_path, crops, write_pose_onnx):
+def test_names_that_are_no_text(run_script, tmp_path, crops, write_pose_onnx):
     """As bytes of another encoding; from the command line, as the streams there are stricter than a test's."""
     folder = os.fsencode(tmp_path) + b"/caf\xe9"
     os.rename(crops, folder)
     os.rename(folder + b"/0000.png", folder + b"/\xe9.png")
-    command = [sys.executable, TOOL, "--images", folder, "--model", "onnx"]
-    command += ["--weights", write_pose_onnx(tmp_path / "pose.onnx")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    weights = write_pose_onnx(tmp_path / "pose.onnx")
+    done = run_script(TOOL, "--images", os.fsdecode(folder), "--model", "onnx", "--weights", weights)
     assert done.returncode == 3 and "Traceback" not in done.stderr
     assert "1 images were skipped" in done.stderr and "'\\udce9.png' has a name that is not UTF-8" in done.stderr
     assert "caf\\udce9/keypoints.json" in done.stdout

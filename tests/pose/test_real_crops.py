@@ -39,6 +39,7 @@ def extract(capsys):
 # -- each kind of model, from the command to the sheets -------------------------------------------
 
 
+@pytest.mark.usefixtures("quick_random_weights")  # until those of the file are loaded
 @pytest.mark.parametrize("kind", ["rtmpose", "onnx", "hrnet"])
 def test_each_kind_of_model_runs_end_to_end(extract, tmp_path, write_pose_onnx, hrnet_weights, kind):
     if kind == "rtmpose":

@@ -1,7 +1,8 @@
 """Finds the config under which a weight file fits, by trying."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import torch
 from fastreid.config import CfgNode
@@ -9,6 +10,7 @@ from fastreid.modeling import build_model
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from fastreid.modeling.heads.embedding_head import EmbeddingHead
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from mgre.modeling.losses import LOSS_MODULES
 from mgre.modeling.pretrained import match
@@ -29,6 +31,21 @@ PIXEL_STATISTICS = ("pixel_mean", "pixel_std")
 _LEARNED_POOLING = "GeneralizedMeanPoolingP"
 
 
+class _NoFilling(TorchFunctionMode):
+    """Within it the functions of ``torch.nn.init`` leave tensors as they are.
+
+    On "meta" there are no numbers to draw, but torch goes through all steps of a drawing in Python, which takes several
+    times as long as all else that makes a model.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == nn.init.__name__ and "tensor" in (kwargs or {}):
+            return kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def fitting_keys(cfg: CfgNode, state: Mapping[str, torch.Tensor]) -> str | None:
     """Overrides of the command line under which ``state`` has all tensors of the config's backbone, and no others of
     its parts, such as "MODEL.BACKBONE.WITH_IBN False". Empty if none are needed, None if no overrides are found."""
@@ -40,7 +57,7 @@ def fitting_keys(cfg: CfgNode, state: Mapping[str, torch.Tensor]) -> str | None:
         other.MODEL.BACKBONE.PRETRAIN = False
         other.MODEL.BACKBONE.update(changes)
         try:
-            with torch.device("meta"):  # names and shapes, without memory and random numbers
+            with torch.device("meta"), _NoFilling():  # names and shapes, without memory and numbers
                 found = match(BACKBONE_REGISTRY.get(name)(other), state)
         except Exception:  # this backbone has no such depth or part, or cannot be built so
             continue
@@ -80,7 +97,7 @@ def fits_with(cfg: CfgNode, words: Sequence[str], state: Mapping[str, torch.Tens
     other.MODEL.BACKBONE.PRETRAIN = False
     other.MODEL.DEVICE = "meta"
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoFilling():
             model = build_model(other)
             found = match(model, state)
             return found.without({*only_for_training(model, found.names), *PIXEL_STATISTICS}).is_exact
