@@ -76,7 +76,7 @@ setup(
         "openvino": [*EXPORT, "openvino>=2024.6", "nncf>=2.14"],
         "dev": [
             *EXPORT,
-            *("pyarrow>=16", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.6"),
+            *("filelock>=3.12", "pyarrow>=16", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.6"),
             "mypy>=2.4,<2.5",  # each minor version finds other faults
             # The site of docs/.
             *("mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"),

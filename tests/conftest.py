@@ -54,6 +54,17 @@ multiprocessing.set_forkserver_preload(command_process.PRELOADED)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests that have a time limit of their own, the longest: else one process waits for the other's."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports have made out of every collection of garbage: a walk through it takes 0.2 s each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def hide_gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only tests marked ``gpu`` see CUDA devices. All others run on a machine with a GPU as they do without one."""

@@ -33,6 +33,11 @@ def write_model(path: Path) -> None:
     onnx.save(model, path)
 
 
+def without_pythonpath() -> dict[str, str]:
+    """The environment without PYTHONPATH and the like: what is found there is no part of a virtual environment."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
 @pytest.fixture
 def environment(tmp_path: Path, wheel: Path) -> Path:
     """Its Python."""
@@ -40,8 +45,9 @@ def environment(tmp_path: Path, wheel: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q"]
-    subprocess.run([*install, "--no-deps", str(wheel)], check=True)
-    got = subprocess.run([*install, "--retries", "0", *PACKAGES], capture_output=True, text=True, check=False)
+    subprocess.run([*install, "--no-deps", str(wheel)], env=without_pythonpath(), check=True)
+    packages = [*install, "--retries", "0", *PACKAGES]
+    got = subprocess.run(packages, env=without_pythonpath(), capture_output=True, text=True, check=False)
     if got.returncode:
         pytest.skip(f"{', '.join(PACKAGES)} cannot be installed here: {got.stderr.strip().splitlines()[-1]}")
     return python
@@ -53,7 +59,7 @@ def test_compare_and_extract_need_numpy_pillow_and_onnxruntime_alone(environment
     rng = np.random.default_rng(0)
     for name in "ab":
         Image.fromarray(rng.integers(0, 256, (16, 8, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    plain = without_pythonpath()
     for words, said in (
         (["compare", "a.png", "b.png"], "cosine|score"),
         (["extract", "a.png", "b.png"], "2 of 2 images, .* a second: features.npz"),

@@ -1,6 +1,7 @@
 """The one decoder: every mode of Pillow against the same picture with 8 bits, and files that are no images."""
 
 import numpy as np
+import PIL
 import pytest
 from fastreid.data.data_utils import read_image
 from mgre.data.unreadable import check_headers
@@ -104,7 +105,11 @@ def test_other_modes_are_those_of_pillow(tmp_path, mode):
     image = Image.fromarray(colours).convert(mode)
     path = save(tmp_path / "a.tif", image)
     with Image.open(path) as stored:
-        assert np.array_equal(decoded(path), np.asarray(stored.convert("RGB")))
+        try:
+            expected = np.asarray(stored.convert("RGB"))
+        except OSError as error:  # YCbCr with Pillow 12, the last for Python 3.10
+            pytest.skip(f"Pillow {PIL.__version__} cannot read what it has written: {error}")
+    assert np.array_equal(decoded(path), expected)
 
 
 def test_transparent_pixels_show_black_whatever_colour_is_hidden_there(tmp_path):
