@@ -68,3 +68,17 @@ def test_every_import_is_a_requirement():
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for module in (name.split(".")[0] for name in names):
                 assert module in own or packages.get(module, module) in required, f"{path} imports {module}"
+
+
+def test_installing_is_said_alike_everywhere():
+    """The README's extras are those of setup.py, its toolbox is that of Makefile and Dockerfiles, and its lines for
+    containers stand at the top of these."""
+    readme, setup, makefile = (Path(name).read_text() for name in ("README.md", "setup.py", "Makefile"))
+    extras = [name for group in re.findall(r"'\.\[(.+?)\]'", readme) for name in group.split(",")]
+    assert {"cpu", "gpu"} <= {*extras} <= {*re.findall(r'^        "([\w-]+)": ', setup, flags=re.MULTILINE)}
+    toolbox = re.search(r"--no-deps (fastreid==\S+ '\S+')", readme)[1]
+    assert toolbox in makefile
+    for path in Path("docker").iterdir():
+        text = path.read_text()
+        assert toolbox in text
+        assert text.splitlines()[0].partition(": ")[2] in readme.splitlines()
