@@ -27,6 +27,7 @@ def run_script(
     Args:
         words: the script's path and its arguments.
         folder: for the files that take what the script prints.
+        env: the environment. Python and the libraries have read theirs, such as PYTHONPATH, when the server started.
     """
     streams = folder / "stdout", folder / "stderr"
     # Absolute, because the server's working directory is that of the test which has started it.
@@ -51,9 +52,12 @@ def _become(words: list[str], cwd: str, env: dict[str, str], *streams: str) -> N
     os.environ.clear()
     os.environ.update(env)
     sys.argv = words
-    sys.path.insert(0, os.path.dirname(os.path.abspath(words[0])))
     importlib.import_module("tests.toy_backbone")  # registers the backbone of the fixture ``toy_run``
     processes_start_quickly()
+    # As a new Python has it: the script's folder, and not that of the tests.
+    root = str(Path(__file__).parents[1])
+    sys.path[:] = [entry for entry in sys.path if entry and os.path.abspath(entry) != root]
+    sys.path.insert(0, os.path.dirname(os.path.abspath(words[0])))
     runpy.run_path(words[0], run_name="__main__")
 
 

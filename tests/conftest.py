@@ -55,7 +55,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the tests that have a time limit of their own, the longest: else one process waits for the other's."""
+    """Run the tests with a time limit of their own first. They are the longest, and the process that does not run the
+    last one would have nothing to do meanwhile."""
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
 
 
@@ -191,9 +192,9 @@ def take_down_logs() -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def quick_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill large tensors with repeats of 4096 random numbers, where any weights will do: drawing all takes as long as
+    """Fill large tensors with repeats of 4093 random numbers, where any weights will do: drawing all takes as long as
     the rest of a model's construction."""
-    size = 4096
+    size = 4093  # a prime: with a power of two most rows of a layer would be equal, and so would its channels
 
     def repeating(name: str) -> Callable[..., torch.Tensor]:
         draw = getattr(torch.Tensor, name)
@@ -265,10 +266,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """The command ``mgre`` as pip installs it from the wheel, in a folder of its own, and the environment to run it in.
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The command ``mgre`` as pip installs it from the wheel, in a folder of its own, and its PYTHONPATH.
 
-    In that environment the wheel's package goes before the one that is tested elsewhere.
+    That path goes before the package which is tested elsewhere.
     """
     prefix = tmp_path_factory.mktemp("installed")
     command = [
@@ -285,7 +286,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     ]
     subprocess.run(command, check=True)
     packages = sysconfig.get_path("purelib", "posix_prefix", {"base": str(prefix)})
-    return prefix / "bin" / "mgre", os.environ | {"PYTHONPATH": packages}
+    return prefix / "bin" / "mgre", packages
 
 
 @pytest.fixture
@@ -328,7 +329,10 @@ def tiny_run(small_run: list[str]) -> list[str]:
 
 @pytest.fixture
 def toy_run(tiny_run: list[str]) -> list[str]:
-    """``tiny_run`` in half of its time, with a backbone of four convolutions that a new Python does not know."""
+    """``tiny_run`` in half of its time, with a backbone of four convolutions.
+
+    That backbone is registered in the tests' processes and in those of ``run_script``. A new Python cannot build it.
+    """
     return [*tiny_run, "MODEL.MGRE.BACKBONE", "build_toy_backbone"]
 
 

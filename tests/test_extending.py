@@ -82,8 +82,8 @@ def test_the_page_has_an_example_of_each_part():
 def test_each_part_trains_two_steps_and_evaluates(own_folder, request, is_installed):
     tool, environment = [str(TOOL)], ENVIRONMENT
     if is_installed:
-        path, environment = request.getfixturevalue("installed")
-        tool = [str(path), "train"]
+        path, packages = request.getfixturevalue("installed")
+        tool, environment = [str(path), "train"], ENVIRONMENT | {"PYTHONPATH": packages}
     *single, _ = COMMANDS
     commands = [[*tool, *words[1:], "OUTPUT_DIR", f"out{i}"] for i, words in enumerate(single)]
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """The wheel, in a folder of its own and outside the repository: package, configs and commands."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -15,11 +16,12 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def run_installed(installed, tmp_path):
     """Run ``mgre`` of the wheel in an empty folder."""
-    command, environment = installed
+    command, packages = installed
     empty = tmp_path / "empty"
     empty.mkdir()
 
     def run(*words: str) -> subprocess.CompletedProcess:
+        environment = os.environ | {"PYTHONPATH": packages}
         return subprocess.run(
             [command, *words], cwd=empty, env=environment, capture_output=True, text=True, check=False
         )

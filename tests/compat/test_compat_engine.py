@@ -76,6 +76,8 @@ def test_trains_evaluates_and_resumes_on_the_cpu(tmp_path, market_root, mixed_pr
 
 
 def train_distributed(output_dir: str, market_root: str) -> None:
+    # The fork server has the environment of the test that has started it.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     build._root = market_root
     cfg = training_config(output_dir)
     cfg.SOLVER.MAX_EPOCH = 4

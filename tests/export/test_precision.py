@@ -62,6 +62,9 @@ def test_eight_bits_keep_places_in_float32(model):
     found, expected = run(quantised), run(model)
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
     assert np.abs(found - expected).max() > 0  # the numbers are coarser indeed
+    kernels = [w for w in quantised.graph.initializer if w.data_type == TensorProto.INT8 and len(w.dims) == 4]
+    largest = max(np.abs(numpy_helper.to_array(kernel).astype(int)).max() for kernel in kernels)
+    assert 32 < largest <= 64  # 7 of the bits, see to_int8
 
 
 def test_a_folder_without_crops(tmp_path, write_image):

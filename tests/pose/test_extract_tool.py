@@ -77,6 +77,8 @@ def test_a_folder_of_crops(extract, tmp_path, crops, write_pose_onnx):
 
 def silent_call(words: list[str]) -> None:
     """The tool in a process of its own, which the process of the tests does not print."""
+    # The fork server has the environment of the test that has started it.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     nothing = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nothing, stream)

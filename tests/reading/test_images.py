@@ -107,7 +107,9 @@ def test_other_modes_are_those_of_pillow(tmp_path, mode):
     with Image.open(path) as stored:
         try:
             expected = np.asarray(stored.convert("RGB"))
-        except OSError as error:  # YCbCr with Pillow 12, the last for Python 3.10
+        except OSError as error:
+            if mode != "YCbCr":  # which Pillow 12, the last for Python 3.10, writes and cannot read
+                raise
             pytest.skip(f"Pillow {PIL.__version__} cannot read what it has written: {error}")
     assert np.array_equal(decoded(path), expected)
 

@@ -225,9 +225,12 @@ def _read(args: argparse.Namespace) -> tuple[Features, int]:
     if args.model:
         from mgre.commands.model_options import imports_of_model
         from mgre.inference import load
+        from mgre.inference.crops import list_files
+
+        paths = [crop.path for crop in list_files(args.sources)]  # before the model, which takes seconds to load
 
         model = load(args.model, config_file=args.config_file, overrides=imports_of_model(args), device=args.device)
-        return embed(model, args.sources)
+        return embed(model, paths)
     images = [source for source in args.sources if is_image_name(os.path.basename(source)) or os.path.isdir(source)]
     if images:
         raise ConfigError(
@@ -281,22 +284,20 @@ def _dimension(vectors: np.ndarray) -> int:
     return vectors.shape[1]
 
 
-def embed(model: Model, sources: Sequence[str]) -> tuple[Features, int]:
-    """The features of images, and of all images in folders and below, by a trained model; and the exit status.
+def embed(model: Model, paths: Sequence[str]) -> tuple[Features, int]:
+    """The features of images by a trained model, and the exit status.
 
     Images that cannot be read are named and left out; the status is then :data:`SKIPPED`.
 
     Args:
         model: the trained model.
-        sources: images and folders.
+        paths: of the images.
 
     Raises:
-        DataError: an image or a folder is not there, or no image can be read.
+        DataError: no image can be read.
     """
     from mgre.commands.readable import SKIPPED, readable
-    from mgre.inference.crops import list_files
 
-    paths = [crop.path for crop in list_files(sources)]
     skipped: list[str] = []
     vectors = model.embed(readable(paths, skipped))
     left_out = set(skipped)

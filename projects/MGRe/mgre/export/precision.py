@@ -47,7 +47,7 @@ def to_int8(model: ModelProto, pixels: np.ndarray, flavour: Flavour) -> ModelPro
     """A copy of ``model`` whose convolutions have eight bits, by onnxruntime's static quantisation (QDQ).
 
     The convolutions of location modules and heads keep float32: they are few, and their values are the result.
-    Weights use 7 of the eight bits, with which every CPU gives the same features.
+    Weights use 7 of the eight bits, so that the 16-bit sums of CPUs without VNNI do not saturate.
 
     Args:
         pixels: (N, 3, H, W) uint8, images of people, from which the maps' ranges are found.

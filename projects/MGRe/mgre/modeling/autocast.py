@@ -1,4 +1,4 @@
-"""Parts of the network that compute in the precision of their weights."""
+"""Autocast off for a part of the network."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -6,9 +6,9 @@ import torch
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Within the block autocast is off.
+    """Turn autocast off for the block; do nothing while the model is exported.
 
-    A model is exported without autocast, and a block would be a graph of its own in the exported one, each step of
-    which takes longer with it.
+    A model is exported without autocast anyway. There torch would make a graph of its own of the block, which takes
+    longer and adds nodes to the exported file.
     """
     return nullcontext() if torch.compiler.is_exporting() else torch.autocast(device.type, enabled=False)

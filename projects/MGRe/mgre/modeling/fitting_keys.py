@@ -32,7 +32,8 @@ _LEARNED_POOLING = "GeneralizedMeanPoolingP"
 
 
 class _NoFilling(TorchFunctionMode):
-    """Within it the functions of ``torch.nn.init`` leave tensors as they are.
+    """Within it ``uniform_``, ``normal_``, ``constant_`` and ``kaiming_uniform_`` of ``torch.nn.init``, which alone can
+    be overridden like this, leave tensors as they are.
 
     On "meta" there are no numbers to draw, but torch goes through all steps of a drawing in Python, which takes several
     times as long as all else that makes a model.

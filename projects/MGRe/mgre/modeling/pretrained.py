@@ -55,7 +55,7 @@ class StateFit:
         return 2 * len(self.missing) > len(self.wanted)
 
     def without(self, unused: Collection[str]) -> "StateFit":
-        """The match without the tensors ``unused``, which may be missing or have another shape."""
+        """The fit without the tensors ``unused``, which may be missing or have another shape."""
         lists = {key: getattr(self, key) for key in ("wanted", "missing", "left_over", "not_built")}
         kept: dict[str, Any] = {key: [n for n in names if n not in unused] for key, names in lists.items()}
         return replace(self, **kept)
