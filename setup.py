@@ -77,6 +77,7 @@ setup(
         "dev": [
             *EXPORT,
             *("filelock>=3.12", "pyarrow>=16", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.6"),
+            "setuptools>=70.1",  # the first that builds a wheel alone, as a test does
             "mypy>=2.4,<2.5",  # each minor version finds other faults
             # The site of docs/.
             *("mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"),

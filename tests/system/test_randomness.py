@@ -13,13 +13,14 @@ from mgre.system.randomness import CUBLAS_VARIABLE, deterministic
 def switches() -> tuple:
     import torch._inductor.config as inductor
 
+    is_on = torch.are_deterministic_algorithms_enabled()
     return (
-        torch.are_deterministic_algorithms_enabled(),
+        is_on,
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cudnn.benchmark,
         torch.backends.cudnn.deterministic,
         os.environ.get(CUBLAS_VARIABLE),
-        inductor.deterministic,
+        getattr(inductor, "deterministic", is_on),  # torch 2.9 has no switch of its own for compiled code
         torch.utils.deterministic.fill_uninitialized_memory,
     )
 
