@@ -272,19 +272,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     That path goes before the package which is tested elsewhere.
     """
     prefix = tmp_path_factory.mktemp("installed")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--ignore-installed",
-        "--prefix",
-        prefix,
-        wheel,
-    ]
-    subprocess.run(command, check=True)
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--ignore-installed"]
+    subprocess.run([*install, "--prefix", prefix, wheel], check=True)
     packages = sysconfig.get_path("purelib", "posix_prefix", {"base": str(prefix)})
     return prefix / "bin" / "mgre", packages
 

@@ -228,7 +228,6 @@ def _read(args: argparse.Namespace) -> tuple[Features, int]:
         from mgre.inference.crops import list_files
 
         paths = [crop.path for crop in list_files(args.sources)]  # before the model, which takes seconds to load
-
         model = load(args.model, config_file=args.config_file, overrides=imports_of_model(args), device=args.device)
         return embed(model, paths)
     images = [source for source in args.sources if is_image_name(os.path.basename(source)) or os.path.isdir(source)]
