@@ -18,6 +18,7 @@ from fastreid.data.transforms import ToTensor, build_transforms, functional
 from fastreid.data.transforms import build as transforms_build
 from mgre.compat import loading
 from mgre.data.batches import Collate
+from mgre.data.loaders import end_workers
 from mgre.errors import ConfigError, DataError
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -118,6 +119,19 @@ def test_an_iteration_that_was_left_early_takes_no_batches_of_the_next(cuda_load
         assert next(batches, None) is None
 
     assert within(60, iterate) is None
+
+
+def test_workers_end_though_an_iteration_was_left_early(cuda_loader_on_the_cpu):
+    loader = cuda_loader_on_the_cpu(dataset=Processes(), num_workers=2, batch_size=1)
+
+    def iterate() -> list[int]:
+        worker = int(next(iter(loader))["process"])
+        end_workers([loader])
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+        return [int(batch["index"]) for batch in loader]
+
+    assert within(60, iterate) == list(range(8))
 
 
 def test_packed_batches_arrive_unpacked(monkeypatch, cuda_loader_on_the_cpu):

@@ -1,5 +1,6 @@
 import itertools
 import logging
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from mgre.data import datasets
 from mgre.data.datasets import build_dataset, list_images, reading_once
 from mgre.data.epoch_sampler import epoch_sampler
 from mgre.data.keypoint_lookup import uses_keypoints
-from mgre.data.loaders import build_test_loader, build_train_loader
+from mgre.data.loaders import build_test_loader, build_train_loader, end_workers
 from mgre.data.torch_dataset import KeypointDataset
 from mgre.errors import ConfigError, DataError
 from PIL import Image
@@ -296,3 +297,19 @@ def test_first_process_of_a_machine_reads_first(mgre_cfg, monkeypatch, local_ran
     with pytest.raises(DataError):
         build_dataset(mgre_cfg, "DukeMTMC")
     assert sorted(events) == ["read", "wait"]  # a failure leaves no process waiting
+
+
+def test_workers_end_in_the_middle_of_an_iteration_and_the_next_one_starts_others(mgre_cfg):
+    mgre_cfg.MODEL.META_ARCHITECTURE = "Baseline"
+    mgre_cfg.DATALOADER.NUM_WORKERS = 2
+    loaders = [build_train_loader(mgre_cfg), build_test_loader(mgre_cfg, "Market1501")[0]]
+    before = set(multiprocessing.active_children())
+    iterators = [iter(loader) for loader in loaders]
+    for iterator in iterators:
+        next(iterator)
+    assert len(set(multiprocessing.active_children()) - before) == 4
+    end_workers(loaders)
+    assert set(multiprocessing.active_children()) <= before
+    assert sum(len(batch["targets"]) for batch in loaders[1]) == 8
+    end_workers(loaders)
+    assert set(multiprocessing.active_children()) <= before

@@ -44,13 +44,16 @@ class _DataLoader(data_utils.DataLoaderX):
         self.iter = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        # The workers are those of the last iteration. Its thread, if that was left early, must not take their batches.
+        self.end_iteration()  # the workers are those of the last one, whose thread must not take their batches
+        return super().__iter__()
+
+    def end_iteration(self) -> None:
+        """End the thread of an iteration that was left early."""
         if self.iter is not None:
             self.iter.exit_event.set()
             while self.iter.is_alive():
                 with suppress(queue.Empty):
                     self.iter.queue.get(timeout=0.1)
-        return super().__iter__()
 
     def preload(self) -> None:
         super().preload()

@@ -1,11 +1,13 @@
 """Loaders for training and test, from the config, through the toolbox's."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from fastreid.config import CfgNode
 from fastreid.data import build_reid_test_loader, build_reid_train_loader
+from fastreid.data.data_utils import DataLoaderX
 from fastreid.data.datasets.bases import ImageDataset
 from fastreid.utils import comm
 from torch.utils.data import DataLoader
@@ -105,6 +107,21 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader[Any],
     # own, an evaluation does not change the process's generator, whether or not it starts workers.
     loader.generator = torch.Generator()
     return loader, num_query
+
+
+def end_workers(loaders: Iterable[DataLoader[Any]]) -> None:
+    """End the processes that load for these loaders. The next iteration over one starts new ones.
+
+    A loader's workers also end when it is deleted, but 5 s late for each where the garbage collector deletes it, with a
+    trainer or with the frames of an error: Python has closed the queues before torch tells the workers to end.
+    """
+    for loader in loaders:
+        if isinstance(loader, DataLoaderX):
+            loader.end_iteration()
+        iterator = getattr(loader, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()  # noqa: SLF001 (torch has no public way)
+            loader._iterator = None  # noqa: SLF001
 
 
 def _check_validation_is_unseen(cfg: CfgNode) -> None:

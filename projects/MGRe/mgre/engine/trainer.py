@@ -19,6 +19,7 @@ from torch import nn
 
 from mgre.data import build_test_loader, build_train_loader
 from mgre.data.epoch_sampler import epoch_sampler
+from mgre.data.loaders import end_workers
 from mgre.data.torch_dataset import name_dead_workers
 from mgre.engine.checkpointing import (
     BEFORE_EVALUATION,
@@ -172,7 +173,12 @@ class Trainer(DefaultTrainer):
         Returns:
             Results by name, or where there are several test sets, by test set and name.
         """
-        test_sets = {} if test_sets is None else test_sets
+        if test_sets is None:
+            test_sets = {}
+            try:
+                return cls.test(cfg, model, test_sets)
+            finally:
+                end_workers(loader for loader, _ in test_sets.values())
         # Each process has batch norm statistics of its own. Checkpoints hold process 0's: all evaluate with these.
         if comm.get_world_size() > 1:
             for buffer in model.buffers():
@@ -324,8 +330,9 @@ class Trainer(DefaultTrainer):
         try:
             with deterministic(self.cfg.DETERMINISTIC):
                 return super().train()
-        finally:  # where the last evaluation fails, no hook comes after it
-            self._stop_on_signal.restore_handlers()
+        finally:
+            self._stop_on_signal.restore_handlers()  # where the last evaluation fails, no hook comes after it
+            end_workers([self.data_loader, *(loader for loader, _ in self._test_sets.values())])
 
     def _complete_final_checkpoint(self) -> None:
         """Save ``model_final`` from the state that was resumed, where that is of another file.
