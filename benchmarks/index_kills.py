@@ -13,7 +13,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -144,10 +144,27 @@ def verify(folder: Path, log: Path, before: Known) -> list[str]:
             faults.append("an id was given again")
     content = b"".join(path.read_bytes() for path in folder.iterdir())
     new = known.removed.keys() - before.removed.keys()
-    left = [id for id in new if vector(known.removed[id]).tobytes()[:64] in content]
+    left = count_present([vector(known.removed[id]).tobytes()[:64] for id in new], content)
     if left:
-        faults.append(f"the vectors of {len(left)} removed entries are still on the disk")
+        faults.append(f"the vectors of {left} removed entries are still on the disk")
     return faults
+
+
+def count_present(patterns: Sequence[bytes], content: bytes) -> int:
+    """The number of patterns, of at least 8 bytes, that are somewhere in ``content``.
+
+    To look for thousands one by one takes longer than all else here. So the first 8 bytes of all are looked for first.
+    """
+    if not patterns:
+        return 0
+    starts = np.sort([np.frombuffer(pattern, np.uint64, 1)[0] for pattern in patterns])
+    present = set()
+    for offset in range(min(8, len(content))):
+        words = np.frombuffer(content, np.uint64, (len(content) - offset) // 8, offset)
+        nearest = starts[np.searchsorted(starts, words).clip(max=len(starts) - 1)]
+        present.update(words[words == nearest].tolist())
+    candidates = (pattern for pattern in patterns if int.from_bytes(pattern[:8], sys.byteorder) in present)
+    return sum(pattern in content for pattern in candidates)
 
 
 def torture(folder: Path, *, kills: int, seed: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 
@@ -28,3 +29,13 @@ def test_what_is_lost_would_be_seen(load_benchmark, tmp_path):
         "1 entries lost, 0 that nobody added",
         "vectors have changed",
     ]
+
+
+def test_patterns_are_found_at_any_offset(load_benchmark):
+    count_present = load_benchmark("index_kills").count_present
+    rng = np.random.default_rng(0)
+    content = rng.bytes(1003)
+    patterns = [content[start : start + 16] for start in (*range(300, 309), 0, 1003 - 16)]
+    others = [pattern[:8] + rng.bytes(8) for pattern in patterns]  # they only begin as something that is there
+    assert count_present([*patterns, *others, rng.bytes(16)], content) == 11
+    assert count_present(patterns, b"") == count_present([], content) == 0
