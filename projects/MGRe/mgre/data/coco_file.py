@@ -3,14 +3,12 @@
 Points are (x, y, score): x to the right, y down, in pixels of the crop; sizes are (H, W).
 """
 
-import gc
 import json
 import logging
 import math
 import os
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from mgre.data.keypoints import (
 )
 from mgre.errors import DataError
 from mgre.system.files import explain_unwritable, write_atomically
+from mgre.system.garbage import no_garbage_collection
 
 logger = logging.getLogger(__name__)
 
@@ -71,19 +70,6 @@ def trust_inside(keypoints: Mapping[str, ImageKeypoints], path: str, min_score: 
         )
     inside = untrust_outside(points, sizes)
     return {name: ImageKeypoints(inside[i], k.size) for i, (name, k) in enumerate(keypoints.items())}
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """The garbage collector would look again and again at the millions of numbers of a large file, which takes as long
-    as reading them."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def read_people(path: str, *, remedy: str = USE_ANOTHER) -> tuple[list[str], list[tuple[str, float, ImageKeypoints]]]:

@@ -8,7 +8,7 @@ import numpy as np
 from fastreid.config import CfgNode
 from fastreid.data.datasets.bases import ImageDataset
 
-from mgre.data.coco_file import best_people, no_garbage_collection, read_people, trust_inside
+from mgre.data.coco_file import best_people, read_people, trust_inside
 from mgre.data.datasets import dataset_folder
 from mgre.data.findings import Finding
 from mgre.data.keypoint_checks import check_entries, check_places, require_sound
@@ -22,6 +22,7 @@ from mgre.data.keypoints import (
 )
 from mgre.data.torch_dataset import Item
 from mgre.errors import DataError
+from mgre.system.garbage import no_garbage_collection
 
 logger = logging.getLogger(__name__)
 

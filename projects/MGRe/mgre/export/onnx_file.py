@@ -16,6 +16,7 @@ import torch
 from mgre.errors import ConfigError, SetupError, printable
 from mgre.export.network import ExportedNetwork
 from mgre.inference.exported import BATCH, INPUT, OUTPUT, ExportedFacts
+from mgre.system.garbage import no_garbage_collection
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -27,6 +28,7 @@ OPSET = 18
 IR_VERSION = 10
 
 
+@no_garbage_collection()
 def make_onnx(network: ExportedNetwork, size: tuple[int, int]) -> "ModelProto":
     """The network as an ONNX model of a dynamic batch.
 
