@@ -9,9 +9,9 @@ import functools
 import importlib
 import multiprocessing
 import os
-import runpy
 import subprocess
 import sys
+import types
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,7 +58,11 @@ def _become(words: list[str], cwd: str, env: dict[str, str], *streams: str) -> N
     root = str(Path(__file__).parents[1])
     sys.path[:] = [entry for entry in sys.path if entry and os.path.abspath(entry) != root]
     sys.path.insert(0, os.path.dirname(os.path.abspath(words[0])))
-    runpy.run_path(words[0], run_name="__main__")
+    module = types.ModuleType("__main__")
+    module.__file__ = words[0]
+    # multiprocessing knows the script by the second name.
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    exec(compile(Path(words[0]).read_bytes(), words[0], "exec"), module.__dict__)
 
 
 def processes_start_quickly() -> None:

@@ -1,8 +1,6 @@
 """benchmarks/evaluation.py at tiny size."""
 
 import csv
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -95,9 +93,8 @@ def test_a_wrong_size_is_told(tool, capsys, size):
 
 
 @pytest.mark.slow
-def test_from_the_command_line(tmp_path):
+def test_from_the_command_line(tmp_path, run_script):
     options = ["--sizes", "20x90", "--dim", "16", "--repeats", "1", "--tasks", "metrics"]
-    command = [sys.executable, TOOL, *options, "--output", str(tmp_path / "result")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
-    assert "| 20 x 90" in done.stdout
+    done = run_script(TOOL, *options, "--output", tmp_path / "result", timeout=200)
+    assert done.returncode == 0 and "| 20 x 90" in done.stdout, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"result.md", "result.csv", "result.png"}

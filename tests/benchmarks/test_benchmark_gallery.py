@@ -1,18 +1,16 @@
 """benchmarks/gallery.py at tiny size."""
 
 import csv
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 
 @pytest.mark.slow
-def test_both_sides_find_the_same(tmp_path):
-    command = [sys.executable, "benchmarks/gallery.py", "--sizes", "3000", "--dim", "512", "--repeats", "2"]
-    command += ["--output", str(tmp_path / "out"), "--folder", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True)
+def test_both_sides_find_the_same(tmp_path, run_script):
+    options = ["--sizes", "3000", "--dim", "512", "--repeats", "2", "--output", tmp_path / "out", "--folder", tmp_path]
+    done = run_script("benchmarks/gallery.py", *options)
+    assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]  # the gallery is gone
     with (tmp_path / "out.csv").open() as file:
         ours, faiss = csv.DictReader(file)
