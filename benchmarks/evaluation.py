@@ -324,10 +324,7 @@ def measure_all(args: argparse.Namespace, compiled: str) -> list[Row]:
 
 
 def _in_a_process(function: Callable[..., _T], *args: object) -> _T:
-    context = multiprocessing.get_context("forkserver")
-    # What takes longer to import than most measurements take.
-    context.set_forkserver_preload(["mgre.commands.main", "mgre.evaluation.ranking", "mgre.evaluation.reranking"])
-    with ProcessPoolExecutor(1, context) as process:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *args).result()
 
 

@@ -216,9 +216,7 @@ def _forget_peak() -> None:
 
 
 def _in_a_process(function: Callable[..., _T], *args: object) -> _T:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mgre.gallery", "faiss"])  # to import them takes longer than a small measurement
-    with ProcessPoolExecutor(1, context) as process:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *args).result()
 
 

@@ -60,9 +60,10 @@ def _become(words: list[str], cwd: str, env: dict[str, str], *streams: str) -> N
     sys.path.insert(0, os.path.dirname(os.path.abspath(words[0])))
     module = types.ModuleType("__main__")
     module.__file__ = words[0]
-    # multiprocessing knows the script by the second name.
+    # The script's own child processes name its classes by __mp_main__. multiprocessing has made that alias of __main__
+    # when it was imported, which is long ago here.
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
-    exec(compile(Path(words[0]).read_bytes(), words[0], "exec"), module.__dict__)
+    exec(compile(Path(words[0]).read_bytes(), words[0], "exec", dont_inherit=True), module.__dict__)
 
 
 def processes_start_quickly() -> None:

@@ -48,6 +48,19 @@ def test_the_toy_backbone_is_known_there(run_script, tmp_path):
     assert run_script(script).stdout == "build_toy_backbone\n"
 
 
+def test_a_scripts_own_class_comes_back_from_its_processes(run_script, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "class Own:\n    pass\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(type(pool.apply(Own)) is Own)"
+    )
+    finished = run_script(script)
+    assert finished.stdout == "True\n", finished.stderr
+
+
 def test_torch_is_there_before_the_script_asks_for_it(run_script, tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import sys; print('torch' in sys.modules, 'pytest' in sys.modules)")

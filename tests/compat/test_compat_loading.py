@@ -1,7 +1,9 @@
 import inspect
+import multiprocessing
 import os
 import random
 import threading
+import time
 import warnings
 from collections import Counter
 from contextlib import nullcontext
@@ -18,7 +20,6 @@ from fastreid.data.transforms import ToTensor, build_transforms, functional
 from fastreid.data.transforms import build as transforms_build
 from mgre.compat import loading
 from mgre.data.batches import Collate
-from mgre.data.loaders import end_workers
 from mgre.errors import ConfigError, DataError
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -77,8 +78,11 @@ def test_loader_with_cuda_gives_batches_on_the_gpu(image_items):
 class Processes(Dataset):
     """Who loads: the process's id."""
 
+    def __init__(self, length: int = 8) -> None:
+        self.length = length
+
     def __len__(self) -> int:
-        return 8
+        return self.length
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {"index": torch.tensor(index), "process": torch.tensor(os.getpid())}
@@ -121,17 +125,44 @@ def test_an_iteration_that_was_left_early_takes_no_batches_of_the_next(cuda_load
     assert within(60, iterate) is None
 
 
-def test_workers_end_though_an_iteration_was_left_early(cuda_loader_on_the_cpu):
-    loader = cuda_loader_on_the_cpu(dataset=Processes(), num_workers=2, batch_size=1)
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_workers_end_though_an_iteration_was_left_early(cuda_loader_on_the_cpu, num_workers):
+    # More batches than the loader's thread may hold, so that it is still at work.
+    loader = cuda_loader_on_the_cpu(dataset=Processes(100), num_workers=num_workers, batch_size=1)
 
     def iterate() -> list[int]:
-        worker = int(next(iter(loader))["process"])
-        end_workers([loader])
-        with pytest.raises(ProcessLookupError):
-            os.kill(worker, 0)
+        worker, thread = int(next(iter(loader))["process"]), loader.iter
+        assert thread.is_alive()
+        loader.end_workers()
+        assert not thread.is_alive()
+        if num_workers:
+            with pytest.raises(ProcessLookupError):
+                os.kill(worker, 0)
+        assert next(loader, None) is None
         return [int(batch["index"]) for batch in loader]
 
-    assert within(60, iterate) == list(range(8))
+    assert within(60, iterate) == list(range(100))
+
+
+def test_a_worker_that_never_comes_back_is_ended_too(monkeypatch, cuda_loader_on_the_cpu):
+    class Stuck(Processes):
+        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+            if index:
+                time.sleep(1000)
+            return super().__getitem__(index)
+
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
+    monkeypatch.setattr(loading, "PATIENCE", 0.2)
+    loader = cuda_loader_on_the_cpu(dataset=Stuck(), num_workers=1, batch_size=1)
+    before = set(multiprocessing.active_children())
+
+    def leave() -> None:
+        iter(loader)  # has the first batch
+        assert len(set(multiprocessing.active_children()) - before) == 1
+        loader.end_workers()
+        assert set(multiprocessing.active_children()) <= before
+
+    assert within(60, leave) is None
 
 
 def test_packed_batches_arrive_unpacked(monkeypatch, cuda_loader_on_the_cpu):

@@ -223,7 +223,7 @@ def test_unreadable_images_are_skipped_with_a_count(train, tmp_path, workers, op
     status, _, err = train(*options, *weights, flags=("--eval-only",))
     assert status == (0 if option == "skip" else 1)
     assert bool(re.search(r"^error: Image '\S+query", err, flags=re.MULTILINE)) == (option == "stop")
-    # The workers have ended with the training and with the evaluation, whether or not this has failed.
+    # The workers have ended with the training and with the evaluation, whether or not the evaluation has failed.
     assert set(multiprocessing.active_children()) <= processes
 
 

@@ -2,10 +2,12 @@
 
 import functools
 import inspect
+import math
 import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -23,15 +25,35 @@ from torch.utils.data import DataLoader
 from mgre.compat.patching import Overlay, adapt
 from mgre.errors import ConfigError, DataError
 
+# Seconds that the thread of an iteration has to end, as many as torch gives a worker.
+PATIENCE = 5.0
 
-class _HostLoader(DataLoader[Any]):
+
+class _LastingWorkers:
+    """What a loader has whose workers are still there at the next iteration."""
+
+    _iterator: Any
+
+    def end_workers(self) -> None:
+        """End the workers. The next ``iter`` of the loader starts new ones; an iterator from before is at its end.
+
+        Each worker that is left to the garbage collector ends 5 s late, and the collector waits for it. It may close
+        the queues of the workers before torch tells these to end. A trainer is such garbage, and so are the frames of
+        an error.
+        """
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            iterator._shutdown_workers()
+
+
+class _HostLoader(_LastingWorkers, DataLoader[Any]):
     """A plain loader, whose batches arrive unpacked."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # torch names its own iterator's class
         return map(_unpacked, super().__iter__())
 
 
-class _DataLoader(data_utils.DataLoaderX):
+class _DataLoader(_LastingWorkers, data_utils.DataLoaderX):
     batch: Any
 
     def __new__(cls, local_rank: int, **kwargs: Any) -> DataLoader[Any]:  # type: ignore[misc]  # or a plain one
@@ -44,16 +66,26 @@ class _DataLoader(data_utils.DataLoaderX):
         self.iter = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self.end_iteration()  # the workers are those of the last one, whose thread must not take their batches
+        # Both iterations have the same workers. The thread of the last one must not take the batches of this one.
+        self._end_iteration()
         return super().__iter__()
 
-    def end_iteration(self) -> None:
-        """End the thread of an iteration that was left early."""
-        if self.iter is not None:
-            self.iter.exit_event.set()
-            while self.iter.is_alive():
-                with suppress(queue.Empty):
-                    self.iter.queue.get(timeout=0.1)
+    def end_workers(self) -> None:
+        # The thread may wait for a worker that never comes back, as from a network folder that is gone. It goes on when
+        # torch has ended the worker.
+        self._end_iteration(PATIENCE)
+        self.batch = None
+        super().end_workers()
+
+    def _end_iteration(self, seconds: float = math.inf) -> None:
+        """End the thread of an iteration that was left early; wait for it no longer than ``seconds``."""
+        if self.iter is None:
+            return
+        self.iter.exit_event.set()
+        end = time.monotonic() + seconds
+        while self.iter.is_alive() and time.monotonic() < end:
+            with suppress(queue.Empty):
+                self.iter.queue.get(timeout=0.1)
 
     def preload(self) -> None:
         super().preload()

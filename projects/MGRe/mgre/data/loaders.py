@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from fastreid.config import CfgNode
 from fastreid.data import build_reid_test_loader, build_reid_train_loader
-from fastreid.data.data_utils import DataLoaderX
 from fastreid.data.datasets.bases import ImageDataset
 from fastreid.utils import comm
 from torch.utils.data import DataLoader
@@ -109,19 +108,19 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader[Any],
     return loader, num_query
 
 
-def end_workers(loaders: Iterable[DataLoader[Any]]) -> None:
-    """End the processes that load for these loaders. The next iteration over one starts new ones.
+def end_workers(loaders: Iterable[Any]) -> None:
+    """End the processes that load for these loaders, as far as they are the toolbox's; see :mod:`mgre.compat.loading`.
 
-    A loader's workers also end when it is deleted, but 5 s late for each where the garbage collector deletes it, with a
-    trainer or with the frames of an error: Python has closed the queues before torch tells the workers to end.
+    The next ``iter`` of a loader starts new ones.
     """
     for loader in loaders:
-        if isinstance(loader, DataLoaderX):
-            loader.end_iteration()
-        iterator = getattr(loader, "_iterator", None)
-        if iterator is not None:
-            iterator._shutdown_workers()  # noqa: SLF001 (torch has no public way)
-            loader._iterator = None  # noqa: SLF001
+        end = getattr(loader, "end_workers", None)
+        if end is None:
+            continue
+        try:
+            end()
+        except RuntimeError:  # torch raises it in whatever runs when a worker was killed, which is no harm here
+            logger.debug("A worker was killed before it was ended", exc_info=True)
 
 
 def _check_validation_is_unseen(cfg: CfgNode) -> None:

@@ -9,6 +9,7 @@ import torch
 from fastreid.config import CfgNode
 from torch import nn
 
+from mgre.data.loaders import end_workers
 from mgre.engine.trainer import TestSets, Trainer
 from mgre.engine.training_record import config_text, renew_record
 from mgre.evaluation.evaluator import Evaluation
@@ -31,7 +32,10 @@ def evaluate_and_keep(cfg: CfgNode, model: nn.Module) -> tuple[dict[str, Any], l
     test_sets: TestSets = {name: Trainer.build_evaluator(cfg, name) for name in cfg.DATASETS.TESTS}
     for _, evaluator in test_sets.values():
         evaluator.keeps = True
-    results = Trainer.test(cfg, model, test_sets)
+    try:
+        results = Trainer.test(cfg, model, test_sets)
+    finally:
+        end_workers(loader for loader, _ in test_sets.values())
     kept = [evaluator.evaluation for _, evaluator in test_sets.values()]
     return results, [evaluation for evaluation in kept if evaluation is not None]
 

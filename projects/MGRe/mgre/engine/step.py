@@ -14,6 +14,7 @@ from fastreid.utils.events import get_event_storage
 from fastreid.utils.params import ContiguousParams
 from torch import nn
 
+from mgre.data.loaders import end_workers
 from mgre.errors import LossError, printable
 from mgre.system.collectives import gather_numbers
 from mgre.system.randomness import raw_random_states
@@ -93,6 +94,10 @@ class TrainingStep(SimpleTrainer):
             self.param_wrapper.assert_buffer_is_valid()
         if comm.is_main_process():
             write_metrics(numbers, losses, scalars)
+
+    def end_workers(self) -> None:
+        """End the processes that load; a further step would start new ones."""
+        self._data_loader_iter.end()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self._device, dtype=self._amp_dtype) if self._amp_dtype else nullcontext()
@@ -176,6 +181,11 @@ class Batches:
         if isinstance(batch, dict):
             self.paths = batch.get("img_paths", ())
         return batch
+
+    def end(self) -> None:
+        """End this iteration over the loader, and the loader's workers. The next batch begins another iteration."""
+        self._iterator = None
+        end_workers([self.loader])
 
 
 class StateBeforeStep:

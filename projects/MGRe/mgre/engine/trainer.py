@@ -173,22 +173,21 @@ class Trainer(DefaultTrainer):
         Returns:
             Results by name, or where there are several test sets, by test set and name.
         """
-        if test_sets is None:
-            test_sets = {}
-            try:
-                return cls.test(cfg, model, test_sets)
-            finally:
-                end_workers(loader for loader, _ in test_sets.values())
+        kept = {} if test_sets is None else test_sets
         # Each process has batch norm statistics of its own. Checkpoints hold process 0's: all evaluate with these.
         if comm.get_world_size() > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
         results = OrderedDict()
-        with name_dead_workers(), deterministic(cfg.DETERMINISTIC):
-            for name in cfg.DATASETS.TESTS:
-                if name not in test_sets:
-                    test_sets[name] = cls.build_evaluator(cfg, name)
-                results[name] = evaluate(cfg, model, *test_sets[name], name)
+        try:
+            with name_dead_workers(), deterministic(cfg.DETERMINISTIC):
+                for name in cfg.DATASETS.TESTS:
+                    if name not in kept:
+                        kept[name] = cls.build_evaluator(cfg, name)
+                    results[name] = evaluate(cfg, model, *kept[name], name)
+        finally:
+            if test_sets is None:
+                end_workers(loader for loader, _ in kept.values())
         return results if len(results) > 1 else next(iter(results.values()))
 
     def evaluate(self) -> dict[str, Any]:
@@ -323,16 +322,17 @@ class Trainer(DefaultTrainer):
             logger.debug("A hook failed after training had failed", exc_info=True)
 
     def train(self) -> dict[str, Any] | None:
-        if self.start_epoch >= self.max_epoch:
-            self._complete_final_checkpoint()
-            logger.info("All %d epochs are done: evaluating the last checkpoint", self.max_epoch)
-            return self.evaluate()
         try:
+            if self.start_epoch >= self.max_epoch:
+                self._complete_final_checkpoint()
+                logger.info("All %d epochs are done: evaluating the last checkpoint", self.max_epoch)
+                return self.evaluate()
             with deterministic(self.cfg.DETERMINISTIC):
                 return super().train()
         finally:
             self._stop_on_signal.restore_handlers()  # where the last evaluation fails, no hook comes after it
-            end_workers([self.data_loader, *(loader for loader, _ in self._test_sets.values())])
+            self._trainer.end_workers()  # garbage takes long to end them, and this trainer and its hooks are garbage
+            end_workers(loader for loader, _ in self._test_sets.values())
 
     def _complete_final_checkpoint(self) -> None:
         """Save ``model_final`` from the state that was resumed, where that is of another file.

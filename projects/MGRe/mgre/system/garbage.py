@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """For work that makes millions of objects and hardly any garbage.
+    """Switch the collector off inside, for work that makes millions of objects and hardly any garbage.
 
-    The more objects there are, the longer the collector looks them through, again and again: it takes as long as a
-    large key point file is read, and a sixth of an export's time.
+    The collector looks through all objects again and again. That takes as long as reading a large key point file
+    itself, and a sixth of an export's time.
     """
     was_enabled = gc.isenabled()
     gc.disable()
