@@ -10,7 +10,7 @@ def no_garbage_collection() -> Iterator[None]:
     """Switch the collector off inside, for work that makes millions of objects and hardly any garbage.
 
     The collector looks through all objects again and again. That takes as long as reading a large key point file
-    itself, and a sixth of an export's time.
+    itself, and an eighth of an export's time.
     """
     was_enabled = gc.isenabled()
     gc.disable()
