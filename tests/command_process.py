@@ -67,7 +67,9 @@ def _become(words: list[str], cwd: str, env: dict[str, str], *streams: str) -> N
 
 
 def processes_start_quickly() -> None:
-    """Fork the processes that torch starts with ``spawn``, instead of letting each import everything again."""
+    """Fork the processes that are started with ``spawn``, instead of letting each import everything again."""
     import torch.multiprocessing
 
     torch.multiprocessing.spawn = functools.partial(torch.multiprocessing.start_processes, start_method="fork")
+    get_context = multiprocessing.get_context
+    multiprocessing.get_context = lambda method=None: get_context("fork" if method == "spawn" else method)

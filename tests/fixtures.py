@@ -52,7 +52,7 @@ def run_script() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a script of tools/ or benchmarks/ in a process that has the imports already: ``run_script(path, *words)``.
 
     It returns what ``subprocess.run`` of a new Python returns with ``capture_output`` and ``text``. The processes that
-    the script starts with torch's ``spawn`` are forked too. Where the start itself is tested, start a new Python.
+    the script starts with ``spawn`` are forked too. Where the start itself is tested, start a new Python.
     """
 
     def run(
@@ -246,6 +246,42 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     subprocess.run([*install, "--prefix", prefix, wheel], check=True)
     packages = sysconfig.get_path("purelib", "posix_prefix", {"base": str(prefix)})
     return prefix / "bin" / "mgre", packages
+
+
+# Runs each command of a list in a child of its own, and prints its exit status.
+_RUN_EACH = """
+import json, os, runpy, sys
+import mgre.engine.run
+print(mgre.__file__)
+for number, (script, *words) in enumerate(json.load(sys.stdin)):
+    process = os.fork()
+    if not process:
+        console = os.open(f"{number}.txt", os.O_WRONLY | os.O_CREAT)
+        os.dup2(console, 1), os.dup2(console, 2)
+        sys.argv = [script, *words]
+        runpy.run_path(script, run_name="__main__")
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+"""
+
+
+@pytest.fixture
+def run_each() -> Callable[..., tuple[str, list[str]]]:
+    """Run commands in a folder, one after the other, in children of a new Python that has the imports already:
+    ``run_each(commands, folder, env)``. All have to succeed.
+
+    It returns the file of the package that they have imported, and what each has printed.
+    """
+
+    def run(commands: Sequence[Sequence[str]], folder: Path, env: Mapping[str, str]) -> tuple[str, list[str]]:
+        options = {"cwd": folder, "env": env, "input": json.dumps(commands), "stdout": subprocess.PIPE, "text": True}
+        done = subprocess.run([sys.executable, "-c", _RUN_EACH], timeout=300, check=True, **options)
+        package, *statuses = done.stdout.splitlines()
+        consoles = [(folder / f"{number}.txt").read_text() for number in range(len(commands))]
+        assert statuses == ["0"] * len(commands), consoles
+        return package, consoles
+
+    return run
 
 
 @pytest.fixture

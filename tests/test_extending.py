@@ -25,20 +25,6 @@ COMMANDS = [
 ]
 # More threads than cores only wait for each other.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-# Runs each command of a list in a process of its own, which has the imports already, and says where they came from.
-RUN_COMMANDS = """
-import json, os, runpy, sys
-import mgre.engine.run
-print(mgre.__file__)
-for number, (tool, *words) in enumerate(json.load(sys.stdin)):
-    process = os.fork()
-    if not process:
-        console = os.open(f"{number}.txt", os.O_WRONLY | os.O_CREAT)
-        os.dup2(console, 1), os.dup2(console, 2)
-        sys.argv = [tool, *words]
-        runpy.run_path(tool, run_name="__main__")
-    os.waitpid(process, 0)
-"""
 
 
 @pytest.fixture
@@ -79,26 +65,16 @@ def test_the_page_has_an_example_of_each_part():
 
 
 @pytest.mark.parametrize("is_installed", [False, True], ids=["tools", "installed"])
-def test_each_part_trains_two_steps_and_evaluates(own_folder, request, is_installed):
+def test_each_part_trains_two_steps_and_evaluates(own_folder, request, run_each, is_installed):
     tool, environment = [str(TOOL)], ENVIRONMENT
     if is_installed:
         path, packages = request.getfixturevalue("installed")
         tool, environment = [str(path), "train"], ENVIRONMENT | {"PYTHONPATH": packages}
     *single, _ = COMMANDS
     commands = [[*tool, *words[1:], "OUTPUT_DIR", f"out{i}"] for i, words in enumerate(single)]
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_COMMANDS],
-        cwd=own_folder,
-        env=environment,
-        input=json.dumps(commands),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=300,
-        check=True,
-    )
+    package, consoles = run_each(commands, own_folder, environment)
     if is_installed:
-        assert done.stdout.startswith(environment["PYTHONPATH"])
-    consoles = [(own_folder / f"{i}.txt").read_text() for i in range(len(single))]
+        assert package.startswith(environment["PYTHONPATH"])
     for i, console in enumerate(consoles):
         results = json.loads((own_folder / f"out{i}" / "results.json").read_text()), console
         assert 0 < results[0]["mAP"] <= 100

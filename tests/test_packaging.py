@@ -3,7 +3,6 @@
 import ast
 import os
 import re
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -13,37 +12,22 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def run_installed(installed, tmp_path):
-    """Run ``mgre`` of the wheel in an empty folder."""
+def test_the_wheel_trains_evaluates_and_plans_the_papers_tables_in_any_folder(installed, run_each, tiny_run, tmp_path):
     command, packages = installed
     empty = tmp_path / "empty"
     empty.mkdir()
-
-    def run(*words: str) -> subprocess.CompletedProcess:
-        environment = os.environ | {"PYTHONPATH": packages}
-        return subprocess.run(
-            [command, *words], cwd=empty, env=environment, capture_output=True, text=True, check=False
-        )
-
-    return run
-
-
-def test_the_wheel_trains_and_evaluates_a_shipped_config_in_any_folder(run_installed, small_run, tmp_path):
-    done = run_installed("train", "--config-file", "mgre://quickstart.yml", *small_run)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "model_final.pth").exists()
-    again = run_installed(
-        *("train", "--config-file", "mgre://quickstart.yml", "--eval-only", *small_run),
-        *("MODEL.WEIGHTS", str(tmp_path / "out" / "model_final.pth")),
+    weights = tmp_path / "out" / "model_final.pth"
+    train = ("train", "--config-file", "mgre://quickstart.yml")
+    commands = [
+        (*train, *tiny_run),
+        (*train, "--eval-only", *tiny_run, "MODEL.WEIGHTS", str(weights)),
+        ("reproduce", "table5", "--config-file", "mgre://custom.yml", "--dry-run"),
+    ]
+    package, (_, evaluation, plan) = run_each(
+        [(str(command), *words) for words in commands], empty, os.environ | {"PYTHONPATH": packages}
     )
-    assert again.returncode == 0 and "mAP" in again.stdout
-
-
-def test_the_wheel_plans_the_papers_tables_in_any_folder(run_installed):
-    done = run_installed("reproduce", "table5", "--config-file", "mgre://custom.yml", "--dry-run")
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if "-m mgre_cli train" in line]
+    assert package.startswith(packages) and weights.exists() and "mAP" in evaluation
+    lines = [line for line in plan.splitlines() if "-m mgre_cli train" in line]
     assert len(lines) == 3 and all("mgre://custom.yml" in line for line in lines)
 
 

@@ -203,7 +203,8 @@ def test_a_plain_toolbox_config_runs_too(architecture, depth, dim, small_run, tr
 
 @pytest.mark.slow
 def test_two_processes_train_and_evaluate_on_the_cpu(train_net, tiny_run, tmp_path):
-    finished = succeed(start_python, BASE, "--num-gpus", "2", *tiny_run)
+    # Processes that a new Python starts are in tests/test_extending.py.
+    finished = train_net(BASE, "--num-gpus", "2", *tiny_run)
     assert table(finished.stdout)["mAP"] > 0
     # The same weights give the same figures in one process and in two: every image counts once.
     evaluate = (BASE, "--eval-only", *tiny_run, "MODEL.WEIGHTS", str(tmp_path / "out" / "model_final.pth"))

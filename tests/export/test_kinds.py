@@ -16,11 +16,11 @@ KINDS = {
         "Base-MGRe",
         {"MODEL.MGRE.BACKBONE": "build_osnet_backbone", "MODEL.BACKBONE.DEPTH": "x0_25"} | ONE_STAGE,
     ),
-    "MGRe, ConvNeXt": (
+    "MGRe, ConvNeXt, boxes of the priors": (
         "Base-MGRe",
-        {"MODEL.MGRE.BACKBONE": "build_timm_backbone", "MODEL.TIMM.NAME": "convnext_atto"} | ONE_STAGE,
+        {"MODEL.MGRE.BACKBONE": "build_timm_backbone", "MODEL.TIMM.NAME": "convnext_atto", "MODEL.MGRE.BOXES": "prior"}
+        | ONE_STAGE,
     ),
-    "MGRe, boxes of the priors": ("Base-MGRe", {"MODEL.MGRE.BOXES": "prior"} | ONE_STAGE),
     "Baseline": ("quickstart-baseline", {}),
     "MGN": ("ablations/mgn", {"MODEL.BACKBONE.DEPTH": "50x"}),
 }

@@ -12,10 +12,9 @@ from mgre.modeling.final_feature import final_feature
 from mgre.reading.images import load_image
 from mgre.system.model_files import write_record
 
-# A backbone of 0.2 M parameters and a small location module, which are quickly built and saved.
+# A backbone of four convolutions and a small location module, which are quickly built and saved.
 TINY = {
-    "MODEL.MGRE.BACKBONE": "build_osnet_backbone",
-    "MODEL.BACKBONE.DEPTH": "x0_25",
+    "MODEL.MGRE.BACKBONE": "build_toy_backbone",
     "MODEL.MGRE.LOCATION.CONV_CHANNELS": "8",
     "MODEL.MGRE.LOCATION.HIDDEN_DIM": "16",
 }
@@ -87,10 +86,10 @@ def test_flip_is_the_mean_of_both(save_model, write_crops):
     np.testing.assert_allclose(model.embed(crops, flip=True), expected, rtol=1e-2, atol=1e-4)
 
 
-def test_a_checkpoint_of_a_training_needs_no_config(small_run, tmp_path, monkeypatch):
+def test_a_checkpoint_of_a_training_needs_no_config(toy_run, tmp_path, monkeypatch):
     # The trainer computes steps of the epochs of the warm-up, which a config with both would not load.
     warm_up = ["SOLVER.WARMUP_EPOCHS", "0.5", "SOLVER.MAX_EPOCH", "2"]
-    cfg = load_config("configs/MGRe/quickstart.yml", [*small_run, *warm_up])
+    cfg = load_config("configs/MGRe/quickstart.yml", [*toy_run, *warm_up])
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     results = trainer.train()
@@ -137,12 +136,12 @@ def test_features_that_an_override_changes_have_another_fingerprint(save_model, 
 
 
 def test_an_override_leaves_what_only_the_training_knows(save_model):
-    _, path = save_model()
+    _, path = save_model(**TINY)
     known = {"versions": {"torch": "2.0"}, "trained_on": ["Own"], "figures": {"mAP": 1.0}, "licence": "none"}
     write_record(path, dataclasses.replace(mgre.load(path).record, **known), path)
     record = mgre.load(path, overrides=["DATASETS.NAMES", "('Market1501',)", "SEED", "7"], device="cpu").record
     assert {name: getattr(record, name) for name in known} == known and "SEED: 7" in record.config
     torch.save(torch.load(path)["model"], path)
-    keys = ["MODEL.BACKBONE.DEPTH", "18x", "MODEL.HEADS.EMBEDDING_DIM", "8"]
+    keys = ["MODEL.HEADS.EMBEDDING_DIM", "8", *(word for pair in TINY.items() for word in pair)]
     record = mgre.load(path, config_file="configs/MGRe/Base-MGRe.yml", overrides=keys, device="cpu").record
     assert record.versions == {}
