@@ -158,9 +158,10 @@ def test_a_worker_that_never_comes_back_is_ended_too(monkeypatch, cuda_loader_on
 
     def leave() -> None:
         iter(loader)  # has the first batch
-        assert len(set(multiprocessing.active_children()) - before) == 1
+        (worker,) = set(multiprocessing.active_children()) - before
         loader.end_workers()
-        assert set(multiprocessing.active_children()) <= before
+        worker.join(10)  # torch 2.9 has told it to end, and does not wait for it
+        assert not worker.is_alive()
 
     assert within(60, leave) is None
 
