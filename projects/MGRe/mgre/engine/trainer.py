@@ -331,7 +331,8 @@ class Trainer(DefaultTrainer):
                 return super().train()
         finally:
             self._stop_on_signal.restore_handlers()  # where the last evaluation fails, no hook comes after it
-            self._trainer.end_workers()  # garbage takes long to end them, and this trainer and its hooks are garbage
+            # With this trainer and its hooks they would be left to the garbage collector, which waits for each.
+            self._trainer.end_workers()
             end_workers(loader for loader, _ in self._test_sets.values())
 
     def _complete_final_checkpoint(self) -> None:
