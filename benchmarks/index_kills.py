@@ -157,14 +157,14 @@ def count_present(patterns: Sequence[bytes], content: bytes) -> int:
     """
     if not patterns:
         return 0
-    starts = np.sort([np.frombuffer(pattern, np.uint64, 1)[0] for pattern in patterns])
+    starts = [int.from_bytes(pattern[:8], sys.byteorder) for pattern in patterns]
+    ordered = np.sort(np.array(starts, np.uint64))
     present = set()
     for offset in range(min(8, len(content))):
         words = np.frombuffer(content, np.uint64, (len(content) - offset) // 8, offset)
-        nearest = starts[np.searchsorted(starts, words).clip(max=len(starts) - 1)]
+        nearest = ordered[np.searchsorted(ordered, words).clip(max=len(ordered) - 1)]
         present.update(words[words == nearest].tolist())
-    candidates = (pattern for pattern in patterns if int.from_bytes(pattern[:8], sys.byteorder) in present)
-    return sum(pattern in content for pattern in candidates)
+    return sum(start in present and pattern in content for start, pattern in zip(starts, patterns, strict=True))
 
 
 def torture(folder: Path, *, kills: int, seed: int) -> list[str]:

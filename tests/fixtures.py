@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 
@@ -331,10 +334,10 @@ def toy_run(tiny_run: list[str]) -> list[str]:
     return [*tiny_run, "MODEL.MGRE.BACKBONE", "build_toy_backbone"]
 
 
-@pytest.fixture
-def data_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What mgre.data logs, also where another test has set up loggers that do not propagate."""
-    logger = logging.getLogger("mgre.data")
+@contextmanager
+def logged_by(name: str, caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What this logger logs, also where another test has set up loggers that do not propagate."""
+    logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(caplog.handler)
@@ -344,23 +347,38 @@ def data_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixt
 
 
 @pytest.fixture
-def small_config() -> Callable[..., CfgNode]:
+def data_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What mgre.data logs."""
+    with logged_by("mgre.data", caplog):
+        yield caplog
+
+
+@pytest.fixture
+def new_processes() -> Callable[[], set[BaseProcess]]:
+    """The child processes that have been started since the test began, and live."""
+    before = set(multiprocessing.active_children())
+    return lambda: set(multiprocessing.active_children()) - before
+
+
+def load_small_config(config: str = "Base-MGRe", **overrides: str) -> CfgNode:
     """Load a shipped config at small size, with overrides ``**{"KEY": "VALUE"}``."""
+    options = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.BACKBONE.DEPTH": "18x",
+        "MODEL.BACKBONE.PRETRAIN": "False",
+        "MODEL.HEADS.NUM_CLASSES": "3",
+        "MODEL.HEADS.EMBEDDING_DIM": "8",
+        "INPUT.SIZE_TRAIN": "(64, 32)",
+        "INPUT.SIZE_TEST": "(64, 32)",
+    }
+    pairs = [word for pair in (options | overrides).items() for word in pair]
+    return load_config(f"configs/MGRe/{config}.yml", pairs)
 
-    def load(config: str = "Base-MGRe", **overrides: str) -> CfgNode:
-        options = {
-            "MODEL.DEVICE": "cpu",
-            "MODEL.BACKBONE.DEPTH": "18x",
-            "MODEL.BACKBONE.PRETRAIN": "False",
-            "MODEL.HEADS.NUM_CLASSES": "3",
-            "MODEL.HEADS.EMBEDDING_DIM": "8",
-            "INPUT.SIZE_TRAIN": "(64, 32)",
-            "INPUT.SIZE_TEST": "(64, 32)",
-        }
-        pairs = [word for pair in (options | overrides).items() for word in pair]
-        return load_config(f"configs/MGRe/{config}.yml", pairs)
 
-    return load
+@pytest.fixture
+def small_config() -> Callable[..., CfgNode]:
+    """:func:`load_small_config`."""
+    return load_small_config
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import inspect
-import multiprocessing
 import os
 import random
 import threading
@@ -144,7 +143,7 @@ def test_workers_end_though_an_iteration_was_left_early(cuda_loader_on_the_cpu, 
     assert within(60, iterate) == list(range(100))
 
 
-def test_a_worker_that_never_comes_back_is_ended_too(monkeypatch, cuda_loader_on_the_cpu):
+def test_a_worker_that_never_comes_back_is_ended_too(monkeypatch, cuda_loader_on_the_cpu, new_processes):
     class Stuck(Processes):
         def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
             if index:
@@ -154,11 +153,10 @@ def test_a_worker_that_never_comes_back_is_ended_too(monkeypatch, cuda_loader_on
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
     monkeypatch.setattr(loading, "PATIENCE", 0.2)
     loader = cuda_loader_on_the_cpu(dataset=Stuck(), num_workers=1, batch_size=1)
-    before = set(multiprocessing.active_children())
 
     def leave() -> None:
         iter(loader)  # has the first batch
-        (worker,) = set(multiprocessing.active_children()) - before
+        (worker,) = new_processes()
         loader.end_workers()
         worker.join(10)  # torch 2.9 has told it to end, and does not wait for it
         assert not worker.is_alive()

@@ -1,6 +1,5 @@
 import itertools
 import logging
-import multiprocessing
 
 import numpy as np
 import pytest
@@ -299,17 +298,16 @@ def test_first_process_of_a_machine_reads_first(mgre_cfg, monkeypatch, local_ran
     assert sorted(events) == ["read", "wait"]  # a failure leaves no process waiting
 
 
-def test_workers_end_in_the_middle_of_an_iteration_and_the_next_one_starts_others(mgre_cfg):
+def test_workers_end_in_the_middle_of_an_iteration_and_the_next_one_starts_others(mgre_cfg, new_processes):
     mgre_cfg.MODEL.META_ARCHITECTURE = "Baseline"
     mgre_cfg.DATALOADER.NUM_WORKERS = 2
     loaders = [build_train_loader(mgre_cfg), build_test_loader(mgre_cfg, "Market1501")[0]]
-    before = set(multiprocessing.active_children())
     iterators = [iter(loader) for loader in loaders]
     for iterator in iterators:
         next(iterator)
-    assert len(set(multiprocessing.active_children()) - before) == 4
+    assert len(new_processes()) == 4
     end_workers(loaders)
-    assert set(multiprocessing.active_children()) <= before
+    assert not new_processes()
     assert sum(len(batch["targets"]) for batch in loaders[1]) == 8
     end_workers(loaders)
-    assert set(multiprocessing.active_children()) <= before
+    assert not new_processes()

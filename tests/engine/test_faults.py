@@ -1,6 +1,5 @@
 """Bad days: losses without value, extreme numbers, unreadable images, dying workers."""
 
-import multiprocessing
 import os
 import re
 import signal
@@ -208,12 +207,11 @@ def test_an_unreadable_test_image_stops_before_training(train, tmp_path):
 
 
 @pytest.mark.parametrize(("workers", "option"), [("0", "skip"), ("2", "stop")])
-def test_unreadable_images_are_skipped_with_a_count(train, tmp_path, workers, option):
+def test_unreadable_images_are_skipped_with_a_count(train, tmp_path, new_processes, workers, option):
     for folder in ("bounding_box_train", "query"):
         image = min((tmp_path / "own" / folder).glob("*.jpg"))
         image.write_bytes(image.read_bytes()[:-100])  # its header is whole
     options = ("DATASETS.UNREADABLE_IMAGES", option, "SOLVER.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", workers)
-    processes = set(multiprocessing.active_children())
     status, out, _ = train(*options)
     assert status == 0
     assert re.search(r"1 of 16 training images could not be read so far; .*0001_c1", out)
@@ -224,7 +222,7 @@ def test_unreadable_images_are_skipped_with_a_count(train, tmp_path, workers, op
     assert status == (0 if option == "skip" else 1)
     assert bool(re.search(r"^error: Image '\S+query", err, flags=re.MULTILINE)) == (option == "stop")
     # The workers have ended with the training and with the evaluation, whether or not the evaluation has failed.
-    assert set(multiprocessing.active_children()) <= processes
+    assert not new_processes()
 
 
 def test_an_identity_without_a_readable_image_stops_with_the_state_before(train, tmp_path):

@@ -1,7 +1,5 @@
 """The trainer, before the first step and after the last one."""
 
-import multiprocessing
-
 import pytest
 from fastreid.config import get_cfg
 from fastreid.utils.events import EventStorage
@@ -29,37 +27,30 @@ def test_a_training_set_smaller_than_a_batch():
         Trainer.build_lr_scheduler(cfg, None, 0)
 
 
-@pytest.fixture
-def workers():
-    """The processes that were started since, and live."""
-    before = set(multiprocessing.active_children())
-    return lambda: set(multiprocessing.active_children()) - before
-
-
-def test_after_a_training_no_worker_is_left_and_another_step_starts_new_ones(toy_run, workers):
+def test_after_a_training_no_worker_is_left_and_another_step_starts_new_ones(toy_run, new_processes):
     trainer = Trainer(load_config(BASE, [*toy_run, *WORKERS]))
     trainer.train()
-    assert not workers()
+    assert not new_processes()
     with EventStorage():
         trainer.run_step()
-    assert len(workers()) == 1
+    assert len(new_processes()) == 1
     assert trainer.evaluate()["mAP"] > 0
-    assert len(workers()) == 2
+    assert len(new_processes()) == 2
     trainer.start_epoch = trainer.max_epoch  # as after a resume of a whole training
     trainer.train()
-    assert not workers()
+    assert not new_processes()
 
 
-def test_after_an_evaluation_no_worker_is_left_whether_or_not_it_fails(toy_run, workers, monkeypatch):
+def test_after_an_evaluation_no_worker_is_left_whether_or_not_it_fails(toy_run, new_processes, monkeypatch):
     cfg = load_config(BASE, [*toy_run, *WORKERS])
     model = Trainer.build_model(cfg)
     assert evaluate_and_keep(cfg, model)[0] == Trainer.test(cfg, model)
-    assert not workers()
+    assert not new_processes()
     monkeypatch.setattr(evaluator.OnePassEvaluator, "evaluate", lambda self: 1 / 0)
     for function in (Trainer.test, evaluate_and_keep):
         with pytest.raises(ZeroDivisionError):
             function(cfg, model)
-        assert not workers()
+        assert not new_processes()
 
 
 def test_a_trainers_own_test_is_called_once(toy_run):

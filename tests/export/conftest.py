@@ -10,9 +10,10 @@ import pytest
 import torch
 from fastreid.modeling import build_model
 from filelock import FileLock
-from mgre.config import load_config
 from mgre.engine.training_record import make_record
 from mgre_cli.export import main
+
+from tests.fixtures import load_small_config
 
 
 class Exported(NamedTuple):
@@ -24,15 +25,7 @@ class Exported(NamedTuple):
 
 def write_checkpoint(path: Path, config: str, **overrides: str) -> Path:
     """A small model that is not trained, but whose statistics and boxes are no longer those of the start."""
-    options = {
-        "MODEL.DEVICE": "cpu",
-        "MODEL.BACKBONE.DEPTH": "18x",
-        "MODEL.BACKBONE.PRETRAIN": "False",
-        "MODEL.HEADS.NUM_CLASSES": "3",
-        "MODEL.HEADS.EMBEDDING_DIM": "8",
-        "INPUT.SIZE_TEST": "(96, 48)",
-    } | overrides
-    cfg = load_config(f"configs/MGRe/{config}.yml", [word for pair in options.items() for word in pair])
+    cfg = load_small_config(config, **{"INPUT.SIZE_TEST": "(96, 48)"} | overrides)
     torch.manual_seed(0)
     model = build_model(cfg)
     with torch.no_grad():

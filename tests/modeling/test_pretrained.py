@@ -7,6 +7,8 @@ from mgre.modeling.pretrained import load_matching
 from mgre.system.weight_files import read_state_dict
 from torch import nn
 
+from tests.fixtures import logged_by
+
 
 def small_model(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
@@ -15,14 +17,9 @@ def small_model(seed: int = 0) -> nn.Module:
 
 @pytest.fixture
 def pretrained_log(caplog):
-    """What the module logs, also where another test has set up loggers that do not propagate."""
-    logger = logging.getLogger("mgre.modeling.pretrained")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
-    logger.setLevel(level)
+    """What the module logs."""
+    with logged_by("mgre.modeling.pretrained", caplog):
+        yield caplog
 
 
 def only_record(caplog) -> logging.LogRecord:
